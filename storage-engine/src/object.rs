@@ -1,0 +1,280 @@
+//! Objects: the roads of a version through the set of drives, one file per road.
+//!
+//! [`Objects`] is what the S3 front door and the replicator's API call. It owns no state that decides
+//! anything: every decision is a quorum of drives (`quorum`).
+use crate::drive::Drive;
+use crate::feed::{Backlog, Batch, Cursor};
+use crate::record::BucketId;
+use crate::version::{Hlc, Kind, Origin, Version, VersionId};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of an object on their way in or out. An error ends it: nothing of it may be believed.
+pub type Body = BoxStream<'static, Result<Bytes, std::io::Error>>;
+
+/// Why an operation did not happen; a variant per thing the caller does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("bucket {0} does not exist")]
+    NoSuchBucket(String),
+    #[error("key does not exist")]
+    NoSuchKey,
+    #[error("version does not exist")]
+    NoSuchVersion,
+    #[error("upload does not exist")]
+    NoSuchUpload,
+    #[error("bucket exists")]
+    BucketExists,
+    #[error("bucket is not empty")]
+    BucketNotEmpty,
+    /// A condition of the request does not hold.
+    #[error("{0} does not hold")]
+    PreconditionFailed(&'static str),
+    /// The version named is a delete marker.
+    #[error("the version is a delete marker")]
+    DeleteMarker { version_id: VersionId, is_latest: bool },
+    #[error("part {0} is unknown or its ETag differs")]
+    InvalidPart(u16),
+    #[error("parts are not in ascending order")]
+    InvalidPartOrder,
+    #[error("part {0} is smaller than 5 MiB and not the last")]
+    EntityTooSmall(u16),
+    /// The body is not what the client said it would be; nothing was written.
+    #[error("{0} does not match the body")]
+    BadDigest(String),
+    /// The body ended early or was refused on its way; nothing was written.
+    #[error("body: {0}")]
+    Body(#[source] std::io::Error),
+    /// Too few drives answered; the outcome of a write is unknown. Try again.
+    #[error("too few drives answered: {0}")]
+    Unavailable(String),
+    /// No room on a write quorum of drives; nothing was acked.
+    #[error("the drives are full")]
+    Full,
+    /// Somebody depends on the state this would change.
+    #[error("{0}")]
+    Conflict(String),
+    /// More than m shards of a block are lost or corrupt.
+    #[error("too many shards of {0} are lost or corrupt")]
+    Corrupt(String),
+    /// The cursor is of a store that is gone: reconcile instead.
+    #[error("the cursor has expired")]
+    Expired,
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Versioning state of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Versioning {
+    Unversioned,
+    Enabled,
+    Suspended,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub id: BucketId,
+    pub name: String,
+    pub versioning: Versioning,
+    pub created_millis: u64,
+    /// The bucket's own tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Conditions on a write, exclusive within this store.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// ETag (without quotes) the latest version must have; `*`: any.
+    pub if_match: Option<String>,
+    /// The key must not exist (`If-None-Match: *`).
+    pub if_none_match: bool,
+}
+
+/// Checksums to compute, and those the body must have.
+#[derive(Default)]
+pub struct Expect {
+    /// Content-MD5.
+    pub md5: Option<[u8; 16]>,
+    /// Algorithm in lower case (`crc32`, `crc32c`, `crc64nvme`, `sha1`, `sha256`) to the expected base64, or to
+    /// `None` where the value only comes in a trailer or none is expected and it is to be computed and kept.
+    pub checksums: BTreeMap<String, Option<String>>,
+    /// Asked once the body has ended cleanly: the trailing checksums (algorithm to base64).
+    pub trailer: Option<Box<dyn FnOnce() -> BTreeMap<String, String> + Send>>,
+    /// Exact length of the body, where it is known.
+    pub size_bytes: Option<u64>,
+}
+
+/// Everything of a new object but its bytes.
+#[derive(Default)]
+pub struct Put {
+    pub headers: BTreeMap<String, String>,
+    pub metadata: BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
+    pub expect: Expect,
+    pub conditions: Conditions,
+    pub traceparent: Option<String>,
+}
+
+/// What a PUT made: the version as it now stands.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub version: Version,
+    /// Whether S3 shows its version id (the bucket is or was versioned).
+    pub versioned: bool,
+}
+
+/// What a DELETE did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// The marker made, or the version purged.
+    pub version_id: Option<VersionId>,
+    /// Whether a delete marker was made or removed.
+    pub delete_marker: bool,
+}
+
+/// A version that was found; its bytes can be read while this is held.
+pub struct Opened {
+    pub version: Version,
+    pub is_latest: bool,
+    pub versioned: bool,
+    pub(crate) record: crate::record::Record,
+    pub(crate) objects: Objects,
+}
+
+/// One row of a version list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub version: Version,
+    pub is_latest: bool,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Keys ascending; versions of a key newest first.
+    pub entries: Vec<Listed>,
+    /// Prefixes up to the delimiter, ascending, interleaved by order with `entries` for paging.
+    pub common_prefixes: Vec<String>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Marker>,
+}
+
+/// Where a list goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// After this key (or after every key under this common prefix).
+    pub key: String,
+    /// After this version of it; `None`: after all of its versions.
+    pub version: Option<VersionId>,
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    pub prefix: String,
+    pub delimiter: Option<String>,
+    pub after: Option<Marker>,
+    /// Entries and common prefixes together, at most 1,000.
+    pub limit: usize,
+    /// All versions with markers and nulls, or only latest objects.
+    pub versions: bool,
+}
+
+/// An upload in progress.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    pub id: String,
+    pub key: String,
+    pub initiated_millis: u64,
+    /// Algorithm of additional checksums, lower case.
+    pub checksum_algorithm: Option<String>,
+}
+
+/// A part of an upload in progress.
+#[derive(Clone, Debug)]
+pub struct UploadedPart {
+    pub number: u16,
+    pub size_bytes: u64,
+    pub etag: String,
+    pub checksums: BTreeMap<String, String>,
+    pub modified_millis: u64,
+}
+
+/// A part as CompleteMultipartUpload names it.
+#[derive(Clone, Debug)]
+pub struct PartRef {
+    pub number: u16,
+    pub etag: String,
+    pub checksums: BTreeMap<String, String>,
+}
+
+/// What became of a version from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// This store learnt something.
+    Applied,
+    /// It held all of it.
+    AlreadyPresent,
+    /// It is purged here; nothing of it will show.
+    Superseded,
+    /// The birth is unknown here and came without its bytes: send them.
+    NeedsBody,
+}
+
+/// The store's object layer; cheap to clone.
+#[derive(Clone)]
+pub struct Objects(pub(crate) Arc<Inner>);
+pub(crate) struct Inner {
+    pub(crate) drives: Vec<Arc<dyn Drive>>,
+}
+
+/// The calls, each implemented in its own file. Signatures are the contract between the roads and
+/// their callers (`s3`, `api`).
+impl Objects {
+    pub async fn create_bucket(&self, name: &str, versioning: Versioning) -> Result<Bucket, Error> { let _ = (name, versioning); todo!() }
+    pub async fn delete_bucket(&self, name: &str) -> Result<(), Error> { let _ = name; todo!() }
+    pub async fn bucket(&self, name: &str) -> Result<Bucket, Error> { let _ = name; todo!() }
+    pub async fn buckets(&self) -> Result<Vec<Bucket>, Error> { todo!() }
+    pub async fn set_versioning(&self, name: &str, versioning: Versioning) -> Result<(), Error> { let _ = (name, versioning); todo!() }
+    pub async fn set_bucket_tags(&self, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> { let _ = (name, tags); todo!() }
+
+    pub async fn put(&self, bucket: &str, key: &str, put: Put, body: Body) -> Result<Written, Error> { let _ = (bucket, key, put, body); todo!() }
+    /// `version: None` opens the latest; a latest delete marker is `Err(Error::DeleteMarker)`.
+    pub async fn open(&self, bucket: &str, key: &str, version: Option<VersionId>) -> Result<Opened, Error> { let _ = (bucket, key, version); todo!() }
+    pub async fn delete(&self, bucket: &str, key: &str, version: Option<VersionId>, conditions: Conditions) -> Result<Deleted, Error> { let _ = (bucket, key, version, conditions); todo!() }
+    pub async fn set_tags(&self, bucket: &str, key: &str, version: Option<VersionId>, tags: BTreeMap<String, String>) -> Result<VersionId, Error> { let _ = (bucket, key, version, tags); todo!() }
+    pub async fn list(&self, bucket: &str, list: List) -> Result<Page, Error> { let _ = (bucket, list); todo!() }
+
+    pub async fn create_upload(&self, bucket: &str, key: &str, put: Put, checksum_algorithm: Option<String>) -> Result<Upload, Error> { let _ = (bucket, key, put, checksum_algorithm); todo!() }
+    pub async fn upload_part(&self, bucket: &str, key: &str, upload: &str, number: u16, expect: Expect, body: Body) -> Result<UploadedPart, Error> { let _ = (bucket, key, upload, number, expect, body); todo!() }
+    pub async fn complete_upload(&self, bucket: &str, key: &str, upload: &str, parts: Vec<PartRef>, conditions: Conditions) -> Result<Written, Error> { let _ = (bucket, key, upload, parts, conditions); todo!() }
+    pub async fn abort_upload(&self, bucket: &str, key: &str, upload: &str) -> Result<(), Error> { let _ = (bucket, key, upload); todo!() }
+    pub async fn parts(&self, bucket: &str, key: &str, upload: &str) -> Result<(Upload, Vec<UploadedPart>), Error> { let _ = (bucket, key, upload); todo!() }
+    pub async fn uploads(&self, bucket: &str, prefix: &str) -> Result<Vec<Upload>, Error> { let _ = (bucket, prefix); todo!() }
+
+    /// Joins a version born elsewhere; keeps its id, order and origin. `body` yields exactly its bytes.
+    pub async fn apply(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> { let _ = (bucket, version, body, traceparent); todo!() }
+    /// All that is held of one version, purged and unborn ones included.
+    pub async fn stat(&self, bucket: &str, key: &str, version: VersionId) -> Result<Option<Version>, Error> { let _ = (bucket, key, version); todo!() }
+    /// The bytes of one version by id, for replication; no S3 rules apply.
+    pub async fn read_version(&self, bucket: &str, key: &str, version: VersionId) -> Result<Opened, Error> { let _ = (bucket, key, version); todo!() }
+    /// Changes after `cursor` (`None`: from the beginning), at most `limit`; waits until there is one.
+    pub async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> { let _ = (bucket, cursor, limit); todo!() }
+    pub async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error> { let _ = (bucket, consumer, keeps_versioning); todo!() }
+    pub async fn commit(&self, bucket: &str, consumer: &str, cursor: &Cursor, floor: &Cursor) -> Result<(), Error> { let _ = (bucket, consumer, cursor, floor); todo!() }
+    pub async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error> { let _ = (bucket, consumer); todo!() }
+    pub async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> { let _ = (bucket, cursor, prefix); todo!() }
+}
+
+impl Opened {
+    /// The bytes of the range, every block verified; `range` lies within the object.
+    pub fn read(&self, range: Range<u64>) -> Body { let _ = range; todo!() }
+}
+
+#[allow(dead_code)]
+type Unused = (Hlc, Kind, Origin);

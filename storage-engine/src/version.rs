@@ -1,0 +1,214 @@
+//! The version record: what every site holds alike. Pure: no I/O, clock or dice.
+//!
+//! A [`Version`] is a product of components that each join on their own (`version/merge.rs`), so
+//! pieces may arrive in any order: a tag or a purge before its birth is kept, invisible, and joins
+//! later. What one drive adds to it (ballot, shards, debt) is in `record.rs`.
+pub mod merge;
+pub mod order;
+
+pub use order::{Ballot, Hlc, Order, Origin, Stamp, VersionId};
+
+use crate::wire::{self, Fields};
+use std::collections::BTreeMap;
+
+/// What kind of version was born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Bytes under a key.
+    Object,
+    /// The key reads as absent from here on.
+    DeleteMarker,
+}
+
+/// One part of an object as its writer cut it; a simple PUT has exactly one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part {
+    /// Part number, 1..=10000; 1 for a simple PUT.
+    pub number: u16,
+    /// Bytes in the part.
+    pub size_bytes: u64,
+    /// MD5 of the part, hexadecimal.
+    pub etag: String,
+    /// Additional checksums of the part: lower-case algorithm (`crc32`, `sha256` …) to base64.
+    pub checksums: BTreeMap<String, String>,
+}
+
+/// What never changes after a version was made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Birth {
+    /// Place among the versions of the key.
+    pub order: Order,
+    /// Order of the newest version of the key at the origin when this one was born.
+    pub base: Option<Order>,
+    /// Object or delete marker.
+    pub kind: Kind,
+    /// Bytes of the object; 0 for a marker.
+    pub size_bytes: u64,
+    /// ETag without quotes, as S3 makes it: MD5, or MD5 of part MD5s with `-N`.
+    pub etag: String,
+    /// CRC-64/NVME of the whole body; every reader of the body proves it got the right bytes.
+    pub crc64nvme: u64,
+    /// Additional checksums the client asked for: lower-case algorithm to base64 (`-N` when composite).
+    pub checksums: BTreeMap<String, String>,
+    /// Part boundaries; empty for a marker.
+    pub parts: Vec<Part>,
+    /// Content headers, names in lower case (`content-type`, `cache-control` …).
+    pub headers: BTreeMap<String, String>,
+    /// User metadata, names in lower case without the `x-amz-meta-` prefix.
+    pub metadata: BTreeMap<String, String>,
+    /// Fields of a later format.
+    pub unknown: Fields,
+}
+
+/// The tag set of a version: last writer wins on the whole document.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tags {
+    /// Who set it last.
+    pub stamp: Stamp,
+    /// The tags.
+    pub set: BTreeMap<String, String>,
+}
+
+/// A version of a key, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// The object key, at most 1,024 bytes of UTF-8.
+    pub key: String,
+    /// Id of the version, the same on every site.
+    pub id: VersionId,
+    /// What it was born as; absent while only later components have arrived.
+    pub birth: Option<Birth>,
+    /// Tags, when somebody set them.
+    pub tags: Option<Tags>,
+    /// Permanent delete of this version.
+    pub purge: Option<Stamp>,
+    /// Fields of a later format.
+    pub unknown: Fields,
+}
+
+impl Version {
+    /// A version of which nothing is known yet.
+    pub fn blank(key: &str, id: VersionId) -> Self {
+        Version { key: key.into(), id, birth: None, tags: None, purge: None, unknown: Fields::default() }
+    }
+    /// Whether S3 may show it: born and not purged.
+    pub fn is_live(&self) -> bool {
+        self.birth.is_some() && self.purge.is_none()
+    }
+    /// Whether it is a live delete marker.
+    pub fn is_delete_marker(&self) -> bool {
+        self.is_live() && self.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
+    }
+    /// Whether any component was set at `origin`.
+    pub fn has_origin(&self, origin: &Origin) -> bool {
+        self.birth.as_ref().is_some_and(|b| &b.order.origin == origin)
+            || self.tags.as_ref().is_some_and(|t| &t.stamp.origin == origin)
+            || self.purge.as_ref().is_some_and(|p| &p.origin == origin)
+    }
+    /// Greatest clock reading in any component.
+    pub fn max_hlc(&self) -> Hlc {
+        let birth = self.birth.as_ref().map_or(Hlc::ZERO, |b| b.order.hlc);
+        let tags = self.tags.as_ref().map_or(Hlc::ZERO, |t| t.stamp.hlc);
+        let purge = self.purge.as_ref().map_or(Hlc::ZERO, |p| p.hlc);
+        birth.max(tags).max(purge)
+    }
+    /// CRC-64/NVME of the encoded version: equal on sites that hold the same state.
+    pub fn state_hash(&self) -> u64 {
+        crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &self.to_bytes())
+    }
+
+    /// The version as bytes; equal versions give equal bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut f = self.unknown.clone();
+        f.put(1, &self.key);
+        f.put_bytes(2, self.id.as_bytes());
+        if let Some(b) = &self.birth {
+            f.put_fields(3, &b.to_fields());
+        }
+        if let Some(t) = &self.tags {
+            let mut g = Fields::default();
+            g.put_fields(1, &t.stamp.to_fields());
+            g.put(2, &t.set);
+            f.put_fields(4, &g);
+        }
+        if let Some(p) = &self.purge {
+            f.put_fields(5, &p.to_fields());
+        }
+        f.to_bytes()
+    }
+
+    /// A version from its bytes.
+    ///
+    /// # Errors
+    /// [`wire::Error`] when the bytes are no version; they are never partly believed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, wire::Error> {
+        let mut f = Fields::parse(bytes)?;
+        Ok(Version {
+            key: f.need(1)?,
+            id: order::version_id(&mut f, 2)?,
+            birth: f.take_fields(3)?.map(Birth::from_fields).transpose()?,
+            tags: f
+                .take_fields(4)?
+                .map(|mut g| {
+                    let stamp = g.take_fields(1)?.ok_or(wire::Error::Missing(1))?;
+                    Ok::<_, wire::Error>(Tags { stamp: Stamp::from_fields(stamp)?, set: g.need(2)? })
+                })
+                .transpose()?,
+            purge: f.take_fields(5)?.map(Stamp::from_fields).transpose()?,
+            unknown: f,
+        })
+    }
+}
+
+impl Birth {
+    fn to_fields(&self) -> Fields {
+        let mut f = self.unknown.clone();
+        f.put_fields(1, &self.order.to_fields());
+        if let Some(base) = &self.base {
+            f.put_fields(2, &base.to_fields());
+        }
+        f.put(3, &matches!(self.kind, Kind::DeleteMarker));
+        f.put(4, &self.size_bytes);
+        f.put(5, &self.etag);
+        f.put(6, &self.crc64nvme);
+        f.put(7, &self.checksums);
+        f.put(8, &self.parts.iter().map(|p| minicbor::bytes::ByteVec::from(p.to_fields().to_bytes())).collect::<Vec<_>>());
+        f.put(9, &self.headers);
+        f.put(10, &self.metadata);
+        f
+    }
+    fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
+        let order = f.take_fields(1)?.ok_or(wire::Error::Missing(1))?;
+        Ok(Birth {
+            order: Order::from_fields(order)?,
+            base: f.take_fields(2)?.map(Order::from_fields).transpose()?,
+            kind: if f.need(3)? { Kind::DeleteMarker } else { Kind::Object },
+            size_bytes: f.need(4)?,
+            etag: f.need(5)?,
+            crc64nvme: f.need(6)?,
+            checksums: f.need(7)?,
+            parts: f
+                .need::<Vec<minicbor::bytes::ByteVec>>(8)?
+                .into_iter()
+                .map(|b| Part::from_fields(Fields::parse(&b)?))
+                .collect::<Result<_, _>>()?,
+            headers: f.need(9)?,
+            metadata: f.need(10)?,
+            unknown: f,
+        })
+    }
+}
+
+impl Part {
+    fn to_fields(&self) -> Fields {
+        let mut f = Fields::default();
+        f.put(1, &self.number);
+        f.put(2, &self.size_bytes);
+        f.put(3, &self.etag);
+        f.put(4, &self.checksums);
+        f
+    }
+    fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
+        Ok(Part { number: f.need(1)?, size_bytes: f.need(2)?, etag: f.need(3)?, checksums: f.need(4)? })
+    }
+}

@@ -1,0 +1,55 @@
+//! The join of two records of one version: commutative, associative, idempotent. Pure; the only
+//! place with merge rules, for the store and for the replicator.
+use super::{Birth, Version};
+
+/// What a join did to the left side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// The left side learnt something.
+    pub changed: bool,
+    /// Two different births bore one id: the greater won, and somebody must look.
+    pub equivocation: bool,
+}
+
+/// Joins `other` into `version`; both are of the same key and id.
+pub fn join(version: &mut Version, other: &Version) -> Joined {
+    debug_assert_eq!((&version.key, version.id), (&other.key, other.id), "one version joins only itself");
+    let before = version.state_hash();
+    let mut joined = Joined::default();
+    if let Some(theirs) = &other.birth {
+        match &version.birth {
+            None => version.birth = Some(theirs.clone()),
+            Some(ours) if ours == theirs => {}
+            Some(ours) => {
+                joined.equivocation = true;
+                if rank(theirs) > rank(ours) {
+                    version.birth = Some(theirs.clone());
+                }
+            }
+        }
+    }
+    // Last writer wins; equal stamps fall back to the document, so that both sides choose alike.
+    if other.tags > version.tags {
+        version.tags = other.tags.clone();
+    }
+    // The earliest purge is the one that counted; later ones change nothing.
+    version.purge = match (version.purge.take(), other.purge.clone()) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    version.unknown.join(&other.unknown);
+    joined.changed = before != version.state_hash();
+    joined
+}
+
+fn rank(birth: &Birth) -> (&super::Order, &Birth) {
+    (&birth.order, birth)
+}
+
+/// Whether two versions of one key were born without knowing of each other: the later one's `base`
+/// is below the earlier one's order, and they come from different origins.
+pub fn is_conflict(later: &Birth, earlier: &Birth) -> bool {
+    later.order > earlier.order
+        && later.order.origin != earlier.order.origin
+        && later.base.as_ref().is_none_or(|base| *base < earlier.order)
+}
