@@ -2,10 +2,12 @@
 //!
 //! [`Objects`] is what the S3 front door and the replicator's API call. It owns no state that decides
 //! anything: every decision is a quorum of drives (`quorum`).
+use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
 use crate::feed::{Backlog, Batch, Cursor};
+use crate::quorum::Quorum;
 use crate::record::BucketId;
-use crate::version::{Hlc, Kind, Origin, Version, VersionId};
+use crate::version::{Hlc, Origin, Version, VersionId};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
@@ -230,7 +232,24 @@ pub enum Applied {
 #[derive(Clone)]
 pub struct Objects(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
+    /// The drives of the set, by slot.
     pub(crate) drives: Vec<Arc<dyn Drive>>,
+    pub(crate) quorum: Quorum,
+    pub(crate) clock: HlcClock,
+    pub(crate) origin: Origin,
+    /// Map epoch every operation carries; one embedded set stays in one epoch.
+    pub(crate) epoch: u64,
+}
+
+impl Objects {
+    /// The object layer over one set of drives. `origin` names this store in every version born here.
+    ///
+    /// The clock starts above every reading the drives ever promised.
+    pub fn new(drives: Vec<Arc<dyn Drive>>, parity: usize, clock: Arc<dyn Clock>, origin: Origin) -> Self {
+        let ceiling = drives.iter().map(|d| d.ceiling()).max().unwrap_or(Hlc::ZERO);
+        let quorum = Quorum { n: drives.len(), k: drives.len() - parity };
+        Objects(Arc::new(Inner { drives, quorum, clock: HlcClock::new(clock, ceiling), origin, epoch: 1 }))
+    }
 }
 
 /// The calls, each implemented in its own file. Signatures are the contract between the roads and
@@ -275,6 +294,3 @@ impl Opened {
     /// The bytes of the range, every block verified; `range` lies within the object.
     pub fn read(&self, range: Range<u64>) -> Body { let _ = range; todo!() }
 }
-
-#[allow(dead_code)]
-type Unused = (Hlc, Kind, Origin);
