@@ -1,0 +1,74 @@
+//! What a replicator stores of its own, and why so little.
+//!
+//! Progress is a checkpoint per link, advanced in batches; a row is made only for a version that
+//! failed while the peer answered. Objects, feeds and rules live elsewhere and are never copied here.
+pub mod memory;
+pub mod sqlite;
+
+use crate::link::{Checkpoint, Record, Row};
+use async_trait::async_trait;
+
+/// Names a link: rule, bucket (by uuid) and peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId {
+    /// Uid of the rule (a hash of site, kind, namespace and name in a rule folder).
+    pub rule: String,
+    /// uuid of the bucket.
+    pub bucket: String,
+    /// Name of the peer.
+    pub peer: String,
+}
+
+/// Why the journal did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be reached or is full; nothing was written. Try again.
+    #[error("journal is unavailable: {0}")]
+    Unavailable(String),
+    /// Another owner holds the link: a higher epoch was seen. Stop the link.
+    #[error("link is owned under epoch {current}, this write came with {ours}")]
+    Fenced { ours: u64, current: u64 },
+    /// The journal belongs to another process or holds what cannot be read.
+    #[error("journal cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// A pair of versions of one key born without knowing of each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub bucket: String,
+    pub key: String,
+    /// The later version: the one that reads as latest.
+    pub later: String,
+    pub earlier: String,
+    /// When this site saw it, Unix milliseconds.
+    pub seen_millis: u64,
+}
+
+/// Durable memory of a replicator; every write is durable when the call returns.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Takes ownership of a link; the epoch rises at each acquisition and is at least `at_least`.
+    async fn acquire(&self, link: &LinkId, holder: &str, at_least: u64) -> Result<u64, Error>;
+    /// Where the link stands, and its rows (at most `limit`, those due first).
+    async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error>;
+    /// Checkpoint and rows in one transaction, refused below the link's epoch.
+    async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error>;
+    /// Forgets a link: checkpoint and rows.
+    async fn release(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
+    /// All links known, with their checkpoints.
+    async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error>;
+
+    /// Remembers the highest epoch seen of an incoming link (`peer site/rule/bucket`); returns the highest known.
+    async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error>;
+
+    /// Keeps a conflict; the same pair twice is kept once.
+    async fn add_conflict(&self, conflict: &Conflict) -> Result<(), Error>;
+    /// The newest conflicts, at most `limit`.
+    async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, Error>;
+
+    /// The last accepted spec of a document (`kind/namespace/name`), as JSON with its generation.
+    async fn accepted_spec(&self, document: &str) -> Result<Option<(u64, String)>, Error>;
+    /// Keeps the accepted spec of a document.
+    async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error>;
+}

@@ -1,0 +1,190 @@
+//! One rule to one peer, as a pure state machine: `step(now, Event) -> Vec<Action>`.
+//!
+//! It decides what may fly together, when to try again, what to park, how far the checkpoint and the
+//! floor may move, and what lag is shown. It knows no runtime, journal, network, clock or dice; the
+//! production shell (`replicator`) and the simulator (`e2e`) drive the same code.
+use std::sync::Arc;
+use storage_engine::feed::Cursor;
+use storage_engine::version::{Version, VersionId};
+
+/// Unix time in milliseconds, handed in with every event.
+pub type Millis = u64;
+
+/// One change of one version, to be made durable at the peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The whole current record, without bytes.
+    pub version: Arc<Version>,
+    /// When the oldest unreplicated change of it was committed here.
+    pub pending_since: Millis,
+    /// W3C traceparent of the request that made it.
+    pub traceparent: Option<String>,
+}
+
+/// Names one push in flight; never reused within one life of a link.
+pub type PushId = u64;
+
+/// What can happen to a link.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The feed (or reconciliation) yielded changes; `cursor` stands behind the last of them.
+    Changed { changes: Vec<Change>, cursor: Cursor },
+    /// The feed was seen at its head: nothing waits behind the cursor.
+    CaughtUp,
+    /// The peer answered: durable there.
+    Pushed { id: PushId, outcome: Outcome },
+    /// The push did not succeed.
+    PushFailed { id: PushId, failure: Failure },
+    /// The journal made `Record` number `seq` durable.
+    Recorded { seq: u64 },
+    /// The journal could not make `Record` number `seq` durable: the same record will be asked for again.
+    RecordFailed { seq: u64 },
+    /// Time passed.
+    Tick,
+    /// The rule, a brake release, suspend or resume: the settings that hold from now on.
+    RuleAltered(Settings),
+    /// A person asked for parked versions to go again: one of them, or all.
+    Retry(Option<(String, VersionId)>),
+    /// The peer can be reached.
+    PeerUp,
+    /// The peer cannot be reached: intake stops, what was in flight is read again from the feed.
+    PeerDown,
+    /// Finish what flies, record, stop.
+    Drain,
+}
+
+/// How the peer took a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    AlreadyPresent,
+    Superseded,
+}
+
+/// Why a push did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Worth another try while the peer answers: a row is made.
+    Retryable(String),
+    /// The peer refuses it: parked after a limit of attempts.
+    Refused(String),
+    /// Stamped too far ahead of the peer's clock; goes by itself after so many milliseconds.
+    ClockAhead { after_ms: u64 },
+    /// The connection is gone; `PeerDown` follows or has come. No row, no attempt is counted.
+    PeerGone,
+}
+
+/// What of a rule a link needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Changes outside of it are passed over.
+    pub prefix: String,
+    /// Every one of these tags must be set; empty: no condition.
+    pub tags: std::collections::BTreeMap<String, String>,
+    /// This site: only versions with a component of this origin are sent…
+    pub own_origin: storage_engine::version::Origin,
+    /// …or, when relaying, all but those wholly of the peer's own origin.
+    pub forward_all: bool,
+    /// The peer's origin.
+    pub peer_origin: storage_engine::version::Origin,
+    /// Whether delete markers travel.
+    pub delete_markers: bool,
+    /// Whether purges travel.
+    pub version_deletes: bool,
+    /// Versions of the rule are applied at the peer in commit order: one in flight.
+    pub commit_order: bool,
+    /// Bytes a second; `None`: no limit.
+    pub bandwidth: Option<u64>,
+    /// Versions in flight at most.
+    pub window_versions: usize,
+    /// Bytes in flight at most (one version always may fly).
+    pub window_bytes: u64,
+    /// Sends nothing; the cursor waits in the feed.
+    pub suspend: bool,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send this version now.
+    Push { id: PushId, change: Change },
+    /// Send the version of this row now; its record is read from the store first.
+    PushRow { id: PushId, key: String, version_id: VersionId },
+    /// Count it: this version is durable at the peer, committed here at `pending_since`.
+    Done { outcome: Outcome, pending_since: Millis, bytes: u64 },
+    /// Make checkpoint and rows durable in one transaction, then answer `Recorded { seq }`.
+    Record { seq: u64, record: Record },
+    /// Ask again with `Tick` at this time at the latest.
+    WakeAt(Millis),
+    /// Read the feed on from the last cursor given (`true`), or stop reading (`false`).
+    Intake(bool),
+    /// Go back: read the feed again from this cursor; what was taken in since is forgotten.
+    Rewind(Option<Cursor>),
+    /// Nothing is in flight or unrecorded any more.
+    Stop,
+}
+
+/// One transaction of the journal.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Record {
+    /// Where the link stands.
+    pub checkpoint: Checkpoint,
+    /// Rows made or changed.
+    pub upserts: Vec<Row>,
+    /// Rows that are done, by key and version id.
+    pub deletes: Vec<(String, VersionId)>,
+}
+
+/// Where a link stands, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Checkpoint {
+    /// Every change before it is at the peer or in a row.
+    pub cursor: Option<Cursor>,
+    /// Every change before it is at the peer: parked and retry rows hold it.
+    pub floor: Option<Cursor>,
+    /// Commit time up to which everything is at the peer.
+    pub committed_through: Millis,
+}
+
+/// A version that failed while the peer answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub key: String,
+    pub version_id: VersionId,
+    pub pending_since: Millis,
+    pub bytes: u64,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the next one is due; meaningless while parked.
+    pub next_attempt: Millis,
+    pub last_error: String,
+    pub state: RowState,
+    /// Cursor before the batch the change was read in: the floor while this row stands.
+    pub floor: Option<Cursor>,
+}
+
+/// Whether a row needs a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// Goes again by itself.
+    Pending,
+    /// A person must look.
+    Parked,
+}
+
+/// What a link shows of itself.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Shown {
+    /// live, catching_up, peer_down, suspended, stopped.
+    pub state: &'static str,
+    /// Commit time of the oldest change known here that is not at the peer; `None`: none is known.
+    pub oldest_pending: Option<Millis>,
+    /// Versions taken in and not yet at the peer, rows included.
+    pub pending_versions: u64,
+    pub pending_bytes: u64,
+    pub retry_versions: u64,
+    pub parked_versions: u64,
+    pub clock_ahead_versions: u64,
+    pub in_flight: u64,
+    pub last_error: Option<String>,
+}

@@ -1,0 +1,67 @@
+//! What two replicators say to each other: frames over mutual TLS, acks streaming back.
+pub mod client;
+pub mod connection;
+pub mod frame;
+pub mod identity;
+pub mod server;
+
+use async_trait::async_trait;
+use storage_engine::object::Body;
+use storage_engine::version::Version;
+
+/// A version on its way to a peer.
+pub struct Outgoing {
+    /// The link it belongs to, as `rule uid/bucket uuid`, and its epoch there.
+    pub link: String,
+    pub epoch: u64,
+    /// Bucket at the peer.
+    pub bucket: String,
+    pub version: Version,
+    /// The bytes, where the version has any and they are wanted at once.
+    pub body: Option<Body>,
+    pub traceparent: Option<String>,
+    /// May carry other origins than the sender's own (relay, reconciliation).
+    pub relayed: bool,
+}
+
+/// A version that came from a peer whose certificate was verified.
+pub struct Incoming {
+    /// siteID of the peer, from its certificate.
+    pub site: String,
+    /// Name of the Peer document.
+    pub peer: String,
+    pub link: String,
+    pub epoch: u64,
+    pub bucket: String,
+    pub version: Version,
+    pub body: Option<Body>,
+    pub traceparent: Option<String>,
+    pub relayed: bool,
+}
+
+/// The receiver's word on one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ack {
+    Applied,
+    AlreadyPresent,
+    Superseded,
+    /// The bytes are needed: send it again with its body.
+    NeedsBody,
+    /// Outside the grant, or never acceptable; a person must look.
+    Refused(String),
+    /// Not now; worth another try after so many milliseconds.
+    Retry { after_ms: u64, reason: String },
+    /// Stamped more than 60 s ahead of the receiver's clock.
+    ClockAhead { after_ms: u64 },
+    /// The epoch is below the highest seen; the sender is no longer the owner.
+    Fenced { highest: u64 },
+}
+
+/// What stands behind the peer listener: checks grants and applies.
+#[async_trait]
+pub trait Receiver: Send + Sync + 'static {
+    /// Applies one version to this site's own store, or says why not.
+    async fn receive(&self, incoming: Incoming) -> Ack;
+    /// The highest epoch seen of a link of this site, for Hello.
+    async fn highest_epoch(&self, site: &str, link: &str) -> u64;
+}

@@ -1,0 +1,40 @@
+//! Trait [`Store`]: what a replicator asks of a store. It never sees drives, quorums or S3 requests.
+pub mod bundled;
+
+use async_trait::async_trait;
+pub use storage_engine::feed::{Backlog, Batch, Cursor};
+pub use storage_engine::object::{Applied, Body, Error};
+use storage_engine::version::{Version, VersionId};
+
+/// A bucket as a replicator needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketInfo {
+    /// uuid, 32 hexadecimal digits: a bucket deleted and made again is another one.
+    pub id: String,
+    pub name: String,
+    /// Versioning is enabled: without it a bucket is not replicated.
+    pub versioned: bool,
+}
+
+/// A store as its replicator sees it.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The bucket, or [`Error::NoSuchBucket`].
+    async fn bucket(&self, name: &str) -> Result<BucketInfo, Error>;
+    /// Changes after `cursor` (`None`: from the beginning), at most `limit`; waits until there is one.
+    async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error>;
+    /// All that is held of a version; `None`: nothing.
+    async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error>;
+    /// The bytes of a version from `offset` on.
+    async fn read_version(&self, bucket: &str, key: &str, id: VersionId) -> Result<Body, Error>;
+    /// Joins a version born elsewhere; keeps id, order and origin.
+    async fn apply_version(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error>;
+    /// Registers a consumer; returns its committed cursor. `keeps_versioning`: suspending versioning is then refused.
+    async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error>;
+    /// Commits what a consumer has read (`cursor`) and what is durable at its end (`floor`).
+    async fn commit(&self, bucket: &str, consumer: &str, cursor: &Cursor, floor: &Cursor) -> Result<(), Error>;
+    /// Forgets a consumer.
+    async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error>;
+    /// What waits behind a cursor.
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error>;
+}
