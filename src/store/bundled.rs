@@ -1,8 +1,11 @@
 //! The bundled store in this process: trait [`Store`] over the engine's object layer.
 use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store};
 use async_trait::async_trait;
-use storage_engine::object::{Objects, Versioning};
+use storage_engine::object::{List, Marker, Objects, Versioning};
 use storage_engine::version::{Version, VersionId};
+
+/// Versions of one key looked at for a conflict: the newest are enough, an older one was seen when it was new.
+const KEY_PAGE: usize = 32;
 
 /// A store reached by a function call.
 pub struct BundledStore(pub Objects);
@@ -30,6 +33,16 @@ impl Store for BundledStore {
     }
     async fn apply_version(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
         self.0.apply(bucket, version, body, traceparent).await
+    }
+    async fn versions_of(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
+        let list = List { prefix: key.into(), limit: KEY_PAGE, versions: true, ..List::default() };
+        let page = self.0.list(bucket, list).await?;
+        Ok(page.entries.into_iter().map(|e| e.version).take_while(|v| v.key == key).collect())
+    }
+    async fn list_versions(&self, bucket: &str, after: Option<(String, VersionId)>, limit: usize) -> Result<Vec<Version>, Error> {
+        let after = after.map(|(key, id)| Marker { key, version: Some(id) });
+        let page = self.0.list(bucket, List { after, limit, versions: true, ..List::default() }).await?;
+        Ok(page.entries.into_iter().map(|e| e.version).collect())
     }
     async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error> {
         self.0.register(bucket, consumer, keeps_versioning).await
