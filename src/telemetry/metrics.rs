@@ -1,0 +1,153 @@
+//! All metric names of the replicator, on one page. Timestamps, not ages; labels never name a key.
+use crate::journal::LinkId;
+use crate::link::Outcome;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+/// Labels of a link: bounded by the rules.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LinkLabels {
+    pub rule: String,
+    pub bucket: String,
+    pub peer: String,
+}
+
+/// A link and a word for what happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabels {
+    pub bucket: String,
+    pub peer: String,
+    pub result: String,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabels {
+    pub peer: String,
+}
+
+/// A refused frame.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    pub peer: String,
+    pub reason: String,
+}
+
+/// Bounds of commit-to-ack in seconds; 1, 3, 60 and 900 are the bounds objectives are written in.
+const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// The replicator's metrics.
+pub struct Metrics {
+    registry: Registry,
+    pub oldest_pending: Family<LinkLabels, Gauge<f64, AtomicU64>>,
+    pub backlog_versions: Family<LinkLabels, Gauge>,
+    pub backlog_bytes: Family<LinkLabels, Gauge>,
+    pub parked: Family<LinkLabels, Gauge>,
+    pub clock_ahead: Family<LinkLabels, Gauge>,
+    pub commit_to_ack: Family<PeerLabels, Histogram>,
+    pub versions: Family<ResultLabels, Counter>,
+    pub bytes: Family<LinkLabels, Counter>,
+    pub attempts_failed: Family<ResultLabels, Counter>,
+    pub conflicts: Counter,
+    pub peer_up: Family<PeerLabels, Gauge>,
+    pub frames_refused: Family<RefusedLabels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("isthmus"),
+            oldest_pending: Family::default(),
+            backlog_versions: Family::default(),
+            backlog_bytes: Family::default(),
+            parked: Family::default(),
+            clock_ahead: Family::default(),
+            commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            versions: Family::default(),
+            bytes: Family::default(),
+            attempts_failed: Family::default(),
+            conflicts: Counter::default(),
+            peer_up: Family::default(),
+            frames_refused: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("link_oldest_pending_timestamp_seconds", "Everything committed before this is at the peer", self.oldest_pending.clone());
+        r.register("link_backlog_versions", "Versions not yet durable at the peer", self.backlog_versions.clone());
+        r.register("link_backlog_bytes", "Bytes not yet durable at the peer", self.backlog_bytes.clone());
+        r.register("link_parked_versions", "Versions a person must look at", self.parked.clone());
+        r.register("link_clock_ahead_versions", "Versions stamped too far ahead; they resume by themselves", self.clock_ahead.clone());
+        r.register("link_commit_to_ack_seconds", "Commit here to durable ack there", self.commit_to_ack.clone());
+        r.register("link_versions", "Versions acked by the peer", self.versions.clone());
+        r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());
+        r.register("link_attempts_failed", "Pushes that did not succeed", self.attempts_failed.clone());
+        r.register("conflicts", "Versions born without knowing each other", self.conflicts.clone());
+        r.register("peer_up", "1 while the peer answers", self.peer_up.clone());
+        r.register("peer_frames_refused", "Frames outside the grant or of a stale epoch", self.frames_refused.clone());
+    }
+
+    /// Makes a link's series exist at 0, so that rates exist from the start.
+    pub fn start_link(&self, link: &LinkLabels) {
+        for result in ["applied", "already_present", "superseded"] {
+            self.versions.get_or_create(&result_labels(link, result));
+        }
+        for reason in ["retryable", "refused", "clock_ahead"] {
+            self.attempts_failed.get_or_create(&result_labels(link, reason));
+        }
+        self.bytes.get_or_create(link);
+        self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() });
+    }
+
+    /// Removes the gauges of a link that has stopped: what cannot be known is absent.
+    pub fn stop_link(&self, link: &LinkLabels) {
+        self.oldest_pending.remove(link);
+        self.backlog_versions.remove(link);
+        self.backlog_bytes.remove(link);
+        self.parked.remove(link);
+        self.clock_ahead.remove(link);
+    }
+
+    /// Counts a version that is durable at the peer.
+    pub fn done(&self, link: &LinkLabels, outcome: Outcome, seconds: f64, bytes: u64) {
+        let result = match outcome {
+            Outcome::Applied => "applied",
+            Outcome::AlreadyPresent => "already_present",
+            Outcome::Superseded => "superseded",
+        };
+        self.versions.get_or_create(&result_labels(link, result)).inc();
+        self.bytes.get_or_create(link).inc_by(bytes);
+        self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }).observe(seconds);
+    }
+
+    /// Counts a push that did not succeed.
+    pub fn failed(&self, link: &LinkLabels, reason: &str) {
+        self.attempts_failed.get_or_create(&result_labels(link, reason)).inc();
+    }
+
+    /// All metrics in OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a String takes every byte");
+        text
+    }
+}
+
+/// Labels of a link as its metrics carry them: names for people, not uids.
+pub fn link_labels(rule: &str, bucket: &str, id: &LinkId) -> LinkLabels {
+    LinkLabels { rule: rule.into(), bucket: bucket.into(), peer: id.peer.clone() }
+}
+
+fn result_labels(link: &LinkLabels, result: &str) -> ResultLabels {
+    ResultLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), result: result.into() }
+}
