@@ -1,0 +1,98 @@
+//! One version out: reads it from the own store, sends it over the peer's line, and says in the
+//! link's words what became of it. Decides nothing.
+use crate::journal::LinkId;
+use crate::link::{Failure, Outcome};
+use crate::peer::client::Connection;
+use crate::peer::{Ack, Outgoing};
+use crate::store::{self, Store};
+use std::sync::Arc;
+use storage_engine::version::{Kind, Version, VersionId};
+
+/// What a link's pushes have in common.
+pub struct Route {
+    /// The link, for its epoch at the receiver.
+    pub id: LinkId,
+    pub epoch: u64,
+    /// Bucket here and bucket there.
+    pub bucket: String,
+    pub peer_bucket: String,
+    /// Versions of other origins may be among those sent.
+    pub relayed: bool,
+    pub store: Arc<dyn Store>,
+}
+
+/// What became of one push.
+#[derive(Debug)]
+pub enum Pushed {
+    Done(Outcome),
+    Failed(Failure),
+    /// The receiver has seen a higher epoch: this process no longer owns the link.
+    Fenced { highest: u64 },
+}
+
+impl Route {
+    /// Sends the version of a row: its current record is read first; one that is gone is done.
+    pub async fn push_row(&self, line: &Connection, key: &str, id: VersionId) -> Pushed {
+        match self.store.stat(&self.bucket, key, id).await {
+            Ok(Some(version)) => self.push(line, &version, None).await,
+            Ok(None) => Pushed::Done(Outcome::Superseded),
+            Err(e) => Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
+        }
+    }
+
+    /// Sends a version with its bytes; a purged or unborn one and a marker have none.
+    pub async fn push(&self, line: &Connection, version: &Version, traceparent: Option<String>) -> Pushed {
+        let has_bytes = version.is_live()
+            && version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object && b.size_bytes > 0);
+        let mut version = version.clone();
+        let mut body = None;
+        if has_bytes {
+            match self.store.read_version(&self.bucket, &version.key, version.id).await {
+                Ok(bytes) => body = Some(bytes),
+                // Purged since the event was read: send what it is now, without bytes.
+                Err(store::Error::NoSuchVersion | store::Error::NoSuchKey) => {
+                    match self.store.stat(&self.bucket, &version.key, version.id).await {
+                        Ok(Some(now)) => version = now,
+                        Ok(None) => return Pushed::Done(Outcome::Superseded),
+                        Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
+                    }
+                }
+                Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
+            }
+        }
+        let outgoing = Outgoing {
+            link: link_name(&self.id),
+            epoch: self.epoch,
+            bucket: self.peer_bucket.clone(),
+            version,
+            body,
+            traceparent,
+            relayed: self.relayed,
+        };
+        match line.push(outgoing).await {
+            Ok(ack) => said(ack),
+            Err(e) => {
+                tracing::debug!(error = %e, "The peer went away during a push.");
+                Pushed::Failed(Failure::PeerGone)
+            }
+        }
+    }
+}
+
+/// The name of a link on the wire; its epochs are kept under it at the receiver.
+pub fn link_name(id: &LinkId) -> String {
+    format!("{}/{}", id.rule, id.bucket)
+}
+
+fn said(ack: Ack) -> Pushed {
+    match ack {
+        Ack::Applied => Pushed::Done(Outcome::Applied),
+        Ack::AlreadyPresent => Pushed::Done(Outcome::AlreadyPresent),
+        Ack::Superseded => Pushed::Done(Outcome::Superseded),
+        Ack::NeedsBody => Pushed::Failed(Failure::Retryable("the peer needs the bytes".into())),
+        Ack::Refused(reason) => Pushed::Failed(Failure::Refused(reason)),
+        Ack::Retry { reason, .. } => Pushed::Failed(Failure::Retryable(reason)),
+        Ack::ClockAhead { after_ms } => Pushed::Failed(Failure::ClockAhead { after_ms }),
+        Ack::Fenced { highest } => Pushed::Fenced { highest },
+    }
+}

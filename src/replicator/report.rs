@@ -1,0 +1,65 @@
+//! What is shown of a link, to people and to metrics alike: one snapshot, so that they cannot disagree.
+use crate::link::Shown;
+use crate::store::Backlog;
+use crate::telemetry::metrics::{LinkLabels, Metrics};
+use serde::{Deserialize, Serialize};
+
+/// One link, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    pub rule: String,
+    pub bucket: String,
+    pub peer: String,
+    /// live, catching_up, peer_down, suspended, stopped, unknown.
+    pub state: String,
+    /// Unix milliseconds of this snapshot.
+    pub measured_at: u64,
+    /// Commit time (Unix milliseconds) of the oldest change not at the peer; absent: none.
+    pub oldest_pending: Option<u64>,
+    /// Now less `oldest_pending`; absent when it cannot be known.
+    pub lag_seconds: Option<f64>,
+    /// Not yet durable at the peer; absent when it cannot be known.
+    pub backlog_versions: Option<u64>,
+    pub backlog_bytes: Option<u64>,
+    pub retry_versions: u64,
+    pub parked_versions: u64,
+    pub clock_ahead_versions: u64,
+    pub last_error: Option<String>,
+}
+
+impl LinkReport {
+    /// Joins what the link knows with what the store counts behind its cursor.
+    pub fn new(labels: &LinkLabels, now: u64, shown: Shown, behind: Option<Backlog>) -> Self {
+        let oldest_pending = match (shown.oldest_pending, behind.and_then(|b| b.oldest_pending_since)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let lag_seconds = behind.map(|_| oldest_pending.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1000.0));
+        LinkReport {
+            rule: labels.rule.clone(),
+            bucket: labels.bucket.clone(),
+            peer: labels.peer.clone(),
+            state: shown.state.into(),
+            measured_at: now,
+            oldest_pending,
+            lag_seconds,
+            backlog_versions: behind.map(|b| b.versions + shown.pending_versions),
+            backlog_bytes: behind.map(|b| b.bytes + shown.pending_bytes),
+            retry_versions: shown.retry_versions,
+            parked_versions: shown.parked_versions,
+            clock_ahead_versions: shown.clock_ahead_versions,
+            last_error: shown.last_error,
+        }
+    }
+
+    /// Puts the snapshot into the gauges; what cannot be known keeps its last value's age visible.
+    pub fn measure(&self, labels: &LinkLabels, metrics: &Metrics) {
+        let (Some(versions), Some(bytes)) = (self.backlog_versions, self.backlog_bytes) else { return };
+        let oldest = self.oldest_pending.unwrap_or(self.measured_at) as f64 / 1000.0;
+        metrics.oldest_pending.get_or_create(labels).set(oldest);
+        metrics.backlog_versions.get_or_create(labels).set(versions.cast_signed());
+        metrics.backlog_bytes.get_or_create(labels).set(bytes.cast_signed());
+        metrics.parked.get_or_create(labels).set(self.parked_versions.cast_signed());
+        metrics.clock_ahead.get_or_create(labels).set(self.clock_ahead_versions.cast_signed());
+    }
+}

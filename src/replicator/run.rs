@@ -1,0 +1,260 @@
+//! The loop of one link: wait, `step`, perform. All decisions are the link's (`crate::link`); this
+//! file reads the feed, pushes, records, and shows.
+use super::push::{Pushed, Route, link_name};
+use super::report::LinkReport;
+use crate::journal::{self, Journal, LinkId};
+use crate::link::{Action, Checkpoint, Event, Link, Record, Settings};
+use crate::peer::client::Connection;
+use crate::store::{self, Batch, Cursor};
+use crate::telemetry::metrics::{LinkLabels, Metrics};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+use storage_engine::clock::Clock;
+use storage_engine::version::VersionId;
+use tokio::sync::{mpsc, watch};
+
+/// Changes read from the feed at once.
+const BATCH: usize = 256;
+/// How often the backlog behind the cursor is asked for; also how stale a shown lag may be.
+const MEASURE: Duration = Duration::from_millis(500);
+/// Pause after the own store or journal gave an error.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What the replicator tells a running link.
+#[derive(Debug)]
+pub enum Command {
+    Alter(Box<Settings>),
+    Retry(Option<(String, VersionId)>),
+    Drain,
+}
+
+/// Everything a link's loop works with.
+pub struct Run {
+    pub labels: LinkLabels,
+    pub route: Arc<Route>,
+    pub link: Link,
+    pub journal: Arc<dyn Journal>,
+    pub clock: Arc<dyn Clock>,
+    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub commands: mpsc::Receiver<Command>,
+    pub shown: watch::Sender<LinkReport>,
+    pub metrics: Arc<Metrics>,
+    /// The rule's prefix, for the backlog.
+    pub prefix: String,
+}
+
+/// Why a link's loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Drained,
+    /// Another process owns the link.
+    Fenced,
+}
+
+type Flight = BoxFuture<'static, (u64, Pushed)>;
+type Recording = BoxFuture<'static, (u64, Result<Checkpoint, journal::Error>)>;
+
+/// What is under way between two steps.
+#[derive(Default)]
+struct Busy {
+    reading: Option<BoxFuture<'static, Result<Batch, store::Error>>>,
+    flights: FuturesUnordered<Flight>,
+    recording: Option<Recording>,
+    /// Where the feed is read on.
+    cursor: Option<Cursor>,
+    intake: bool,
+    wake_at: Option<u64>,
+    stopped: bool,
+}
+
+impl Run {
+    /// Runs until drained or fenced. Cancel-safe: what was in flight is sent again after a restart.
+    pub async fn run(mut self, cursor: Option<Cursor>) -> Ended {
+        let mut busy = Busy { cursor, ..Busy::default() };
+        let mut measure = tokio::time::interval(MEASURE);
+        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let up = self.line.borrow_and_update().is_some();
+        self.step(&mut busy, if up { Event::PeerUp } else { Event::PeerDown });
+        let ended = loop {
+            if busy.stopped {
+                break Ended::Drained;
+            }
+            self.read_on(&mut busy);
+            let event = tokio::select! {
+                Some((id, pushed)) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
+                    Pushed::Done(outcome) => Event::Pushed { id, outcome },
+                    Pushed::Failed(failure) => { self.count_failure(&failure); Event::PushFailed { id, failure } }
+                    Pushed::Fenced { highest } => {
+                        tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, highest, "The peer has seen a newer owner of this link.");
+                        break Ended::Fenced;
+                    }
+                },
+                (seq, result) = wait(&mut busy.recording) => {
+                    busy.recording = None;
+                    match result {
+                        Ok(checkpoint) => { self.commit(checkpoint).await; Event::Recorded { seq } }
+                        Err(journal::Error::Fenced { .. }) => break Ended::Fenced,
+                        Err(e) => {
+                            tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, error = %e, "The journal did not take a checkpoint; intake waits.");
+                            Event::RecordFailed { seq }
+                        }
+                    }
+                },
+                read = wait(&mut busy.reading) => {
+                    busy.reading = None;
+                    match read {
+                        Ok(batch) => {
+                            busy.cursor = Some(batch.cursor.clone());
+                            let changes = batch.events.into_iter().map(|e| crate::link::Change {
+                                version: Arc::new(e.version), pending_since: e.pending_since, traceparent: e.traceparent,
+                            }).collect();
+                            Event::Changed { changes, cursor: batch.cursor }
+                        }
+                        Err(e) => {
+                            tracing::warn!(bucket = %self.route.bucket, error = %e, "The own store's feed stalls.");
+                            tokio::time::sleep(PAUSE).await;
+                            Event::Tick
+                        }
+                    }
+                },
+                changed = self.line.changed() => {
+                    if changed.is_err() { break Ended::Drained; }
+                    busy.flights = FuturesUnordered::new();
+                    if self.line.borrow_and_update().is_some() { Event::PeerUp } else { Event::PeerDown }
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::Alter(settings)) => { self.prefix.clone_from(&settings.prefix); Event::RuleAltered(*settings) }
+                    Some(Command::Retry(which)) => Event::Retry(which),
+                    Some(Command::Drain) | None => Event::Drain,
+                },
+                () = until(&*self.clock, busy.wake_at) => { busy.wake_at = None; Event::Tick },
+                _ = measure.tick() => { self.show(&mut busy).await; Event::Tick },
+            };
+            self.step(&mut busy, event);
+        };
+        self.metrics.stop_link(&self.labels);
+        ended
+    }
+
+    fn step(&mut self, busy: &mut Busy, event: Event) {
+        for action in self.link.step(self.clock.now_millis(), event) {
+            self.perform(busy, action);
+        }
+    }
+
+    fn perform(&self, busy: &mut Busy, action: Action) {
+        match action {
+            Action::Push { id, change } => {
+                let line = self.line.borrow().clone();
+                let route = self.route.clone();
+                busy.flights.push(Box::pin(async move {
+                    let Some(line) = line else { return (id, gone()) };
+                    (id, route.push(&line, &change.version, change.traceparent.clone()).await)
+                }));
+            }
+            Action::PushRow { id, key, version_id } => {
+                let line = self.line.borrow().clone();
+                let route = self.route.clone();
+                busy.flights.push(Box::pin(async move {
+                    let Some(line) = line else { return (id, gone()) };
+                    (id, route.push_row(&line, &key, version_id).await)
+                }));
+            }
+            Action::Done { outcome, pending_since, bytes } => {
+                let seconds = self.clock.now_millis().saturating_sub(pending_since) as f64 / 1000.0;
+                self.metrics.done(&self.labels, outcome, seconds, bytes);
+            }
+            Action::Record { seq, record } => busy.recording = Some(self.record(seq, record)),
+            Action::WakeAt(at) => busy.wake_at = Some(busy.wake_at.map_or(at, |old| old.min(at))),
+            Action::Intake(on) => {
+                busy.intake = on;
+                if !on {
+                    busy.reading = None;
+                }
+            }
+            Action::Rewind(cursor) => {
+                busy.reading = None;
+                busy.cursor = cursor;
+            }
+            Action::Stop => busy.stopped = true,
+        }
+    }
+
+    fn read_on(&self, busy: &mut Busy) {
+        if busy.intake && busy.reading.is_none() {
+            let (route, cursor) = (self.route.clone(), busy.cursor.clone());
+            busy.reading =
+                Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
+        }
+    }
+
+    fn record(&self, seq: u64, record: Record) -> Recording {
+        let (journal, id, epoch) = (self.journal.clone(), self.route.id.clone(), self.route.epoch);
+        Box::pin(async move {
+            let result = journal.record(&id, epoch, &record).await;
+            (seq, result.map(|()| record.checkpoint))
+        })
+    }
+
+    /// Tells the store what it need not keep for this link any more; a failure only keeps more.
+    async fn commit(&self, checkpoint: Checkpoint) {
+        let (Some(cursor), Some(floor)) = (checkpoint.cursor, checkpoint.floor) else { return };
+        let consumer = consumer_name(&self.route.id);
+        if let Err(e) = self.route.store.commit(&self.route.bucket, &consumer, &cursor, &floor).await {
+            tracing::debug!(bucket = %self.route.bucket, error = %e, "The store did not take the floor; it comes again.");
+        }
+    }
+
+    /// One snapshot: what the link knows and what waits in the feed behind its cursor.
+    async fn show(&mut self, busy: &mut Busy) {
+        let now = self.clock.now_millis();
+        let behind = match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.prefix).await {
+            Ok(behind) => Some(behind),
+            Err(e) => {
+                tracing::debug!(bucket = %self.route.bucket, error = %e, "The backlog cannot be counted now.");
+                None
+            }
+        };
+        if behind.is_some_and(|b| b.versions == 0) {
+            self.step(busy, Event::CaughtUp);
+        }
+        let report = LinkReport::new(&self.labels, now, self.link.shown(now), behind);
+        report.measure(&self.labels, &self.metrics);
+        self.shown.send_replace(report);
+    }
+
+    fn count_failure(&self, failure: &crate::link::Failure) {
+        let reason = match failure {
+            crate::link::Failure::Retryable(_) => "retryable",
+            crate::link::Failure::Refused(_) => "refused",
+            crate::link::Failure::ClockAhead { .. } => "clock_ahead",
+            crate::link::Failure::PeerGone => return,
+        };
+        self.metrics.failed(&self.labels, reason);
+    }
+}
+
+/// The name under which a link is registered with its store.
+pub fn consumer_name(id: &LinkId) -> String {
+    format!("{}/{}", link_name(id), id.peer)
+}
+
+fn gone() -> Pushed {
+    Pushed::Failed(crate::link::Failure::PeerGone)
+}
+
+async fn wait<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(clock: &dyn Clock, at: Option<u64>) {
+    match at {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(clock.now_millis()))).await,
+        None => std::future::pending().await,
+    }
+}
