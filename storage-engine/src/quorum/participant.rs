@@ -1,6 +1,6 @@
 //! What one drive decides alone: commit protocol, rules 1 to 9. Pure.
 use crate::record::{BucketId, Record};
-use crate::version::{Ballot, Version, VersionId};
+use crate::version::{Ballot, Birth, Tags, Version, VersionId, merge};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -85,4 +85,300 @@ pub struct KeyView {
     pub aborts: Vec<(VersionId, Ballot)>,
     /// Attempts at or below it may have been forgotten.
     pub gc_floor: Ballot,
+}
+
+/// Sentinel for attempts nobody wrote: a record of components without a birth.
+const UNBORN: Ballot = Ballot::ZERO;
+
+/// What a drive knows besides the records of the key when it judges a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gate {
+    /// The drive's epoch. A drive adopts a newer one durably before it judges.
+    pub epoch: u64,
+    /// The promise given for this key in this life of the process; zero: none.
+    pub promise: Ballot,
+    /// The durable ceiling when the process started (rule 9), and the join floor where that is higher.
+    pub ceiling_at_start: Ballot,
+}
+
+/// What a drive does about a request.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The answer, to be given only after `effect` and the ceiling over `promise` are durable.
+    pub verdict: Verdict,
+    /// The change to log; apply it with [`KeyView::apply`], also on replay.
+    pub effect: Option<Effect>,
+    /// The key's new promise; absent: unchanged. It never falls.
+    pub promise: Option<Ballot>,
+}
+
+/// A change of what a drive holds of one key.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Hold this attempt, with this drive's small shards.
+    Put { record: Box<Record>, shards: Vec<(Uuid, Bytes)> },
+    /// The attempt never counts.
+    Abort { version: VersionId, ballot: Ballot },
+    /// The attempt is known to be held by a write quorum.
+    Ack { version: VersionId, ballot: Ballot },
+    /// Join these components (a record of ballot zero, without birth) into what is held of the version.
+    Join { record: Box<Record> },
+}
+
+/// Judges one request against what the drive holds of the key: rules 1 to 9. Changes nothing.
+pub fn decide(view: &KeyView, gate: &Gate, request: &Request) -> Decision {
+    if request.epoch < gate.epoch {
+        return Decision::say(Verdict::Epoch { current: gate.epoch });
+    }
+    match &request.op {
+        Op::Accept { record, shards } => accept(view, gate, record, shards),
+        Op::Forward { record, shards } => {
+            let mut decision = accept(view, gate, record, shards);
+            if matches!(decision.verdict, Verdict::Stale { .. }) {
+                decision.promise = raised(gate, record.ballot.next());
+            }
+            decision
+        }
+        Op::Prepare { ballot } => prepare(view, gate, *ballot),
+        Op::Fence { version, ballot } => fence(view, gate, *version, *ballot),
+        Op::Abort { version, ballot } => abort(view, *version, *ballot),
+        Op::Join { version, pending_since } => join(view, request.bucket, version, *pending_since),
+        Op::Ack { version, ballot } => match view.held(*version, *ballot) {
+            Some(held) if !held.acked => Decision::change(Effect::Ack { version: *version, ballot: *ballot }),
+            Some(_) => Decision::say(Verdict::Ok),
+            None => Decision::say(Verdict::Gone),
+        },
+        Op::Insert { record, shards } => insert(view, record, shards),
+        Op::Read => Decision::say(Verdict::State(view.clone())),
+    }
+}
+
+/// Rule 3.
+fn accept(view: &KeyView, gate: &Gate, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision {
+    let (id, ballot) = (record.id(), record.ballot);
+    if view.aborted(id, ballot) {
+        return Decision::say(Verdict::Aborted);
+    }
+    if view.held(id, ballot).is_some() {
+        return Decision::say(Verdict::Ok);
+    }
+    if ballot <= view.gc_floor {
+        return Decision::say(Verdict::Gone);
+    }
+    if view.tombstoned(id) {
+        return Decision::say(Verdict::Tombstoned);
+    }
+    let floor = floor(view, gate);
+    if ballot < floor {
+        return Decision::say(Verdict::Stale { max: floor });
+    }
+    put(view, record, shards)
+}
+
+/// Rule 4.
+fn prepare(view: &KeyView, gate: &Gate, ballot: Ballot) -> Decision {
+    let floor = floor(view, gate);
+    if ballot < floor {
+        return Decision::say(Verdict::Stale { max: floor });
+    }
+    Decision { verdict: Verdict::State(view.clone()), effect: None, promise: raised(gate, ballot) }
+}
+
+/// Rule 5: without the promise a denial would be worth nothing (trace H1).
+fn fence(view: &KeyView, gate: &Gate, id: VersionId, ballot: Ballot) -> Decision {
+    let held = view.held(id, ballot);
+    if held.is_some_and(|r| r.acked) {
+        return Decision::say(Verdict::Held { acked: true });
+    }
+    if view.aborted(id, ballot) {
+        return Decision::say(Verdict::Aborted);
+    }
+    if view.tombstoned(id) {
+        return Decision::say(Verdict::Tombstoned);
+    }
+    if held.is_some() {
+        return Decision::say(Verdict::Held { acked: false });
+    }
+    if ballot <= view.gc_floor {
+        return Decision::say(Verdict::Gone);
+    }
+    Decision { verdict: Verdict::Denied, effect: None, promise: raised(gate, ballot.next()) }
+}
+
+/// Rule 6. `Held { acked: true }` is the refusal that must never happen: the caller raises an alarm.
+fn abort(view: &KeyView, id: VersionId, ballot: Ballot) -> Decision {
+    if view.aborted(id, ballot) {
+        return Decision::say(Verdict::Ok);
+    }
+    if view.held(id, ballot).is_some_and(|r| r.acked) && !view.tombstoned(id) {
+        return Decision::say(Verdict::Held { acked: true });
+    }
+    Decision::change(Effect::Abort { version: id, ballot })
+}
+
+/// Rule 7, for every later component. A null version has none (it is rewritten whole): `Gone`.
+fn join(view: &KeyView, bucket: BucketId, version: &Version, pending_since: u64) -> Decision {
+    if version.id.is_null() {
+        return Decision::say(Verdict::Gone);
+    }
+    let mut record = Record::new(bucket, components(version), UNBORN);
+    record.pending_since = pending_since;
+    let mut learns = !view.records.iter().any(|r| r.id() == version.id) && !is_blank(&record.version);
+    for held in view.records.iter().filter(|r| r.id() == version.id) {
+        learns |= merge::join(&mut held.version.clone(), &record.version).changed;
+    }
+    if learns { Decision::change(Effect::Join { record: Box::new(record) }) } else { Decision::say(Verdict::Ok) }
+}
+
+/// Rule 8: what is decided needs no promise. An unflagged record that is held gets its flag.
+fn insert(view: &KeyView, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision {
+    let (id, ballot) = (record.id(), record.ballot);
+    if view.tombstoned(id) {
+        return Decision::say(Verdict::Tombstoned);
+    }
+    if view.aborted(id, ballot) {
+        return Decision::say(Verdict::Aborted);
+    }
+    if ballot <= view.gc_floor {
+        return Decision::say(Verdict::Gone);
+    }
+    match view.held(id, ballot) {
+        Some(held) if record.acked && !held.acked => Decision::change(Effect::Ack { version: id, ballot }),
+        Some(_) => Decision::say(Verdict::Ok),
+        None => put(view, record, shards),
+    }
+}
+
+/// Holds a record, with every later component the drive already has of its version.
+fn put(view: &KeyView, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision {
+    let mut record = record.clone();
+    let id = record.id();
+    for held in view.records.iter().filter(|r| r.id() == id && !id.is_null()) {
+        merge::join(&mut record.version, &later(&held.version));
+    }
+    Decision::change(Effect::Put { record: Box::new(record), shards: shards.to_vec() })
+}
+
+/// The least ballot the drive takes for this key. Aborted attempts count too: a STALE once said
+/// because of a record must outlive that record's abort, or the denial would be no promise.
+fn floor(view: &KeyView, gate: &Gate) -> Ballot {
+    let held = view.records.iter().map(|r| r.ballot).max().unwrap_or(Ballot::ZERO);
+    let aborted = view.aborts.iter().map(|(_, b)| *b).max().unwrap_or(Ballot::ZERO);
+    held.max(aborted).next().max(gate.promise).max(gate.ceiling_at_start)
+}
+
+fn raised(gate: &Gate, to: Ballot) -> Option<Ballot> {
+    (to > gate.promise).then_some(to)
+}
+
+/// The components that were set after the birth: they stay true when the attempt is aborted.
+pub(crate) fn later(version: &Version) -> Version {
+    let mut rest = components(version);
+    let born = |b: &Birth, t: &Tags| b.order.hlc == t.stamp.hlc && b.order.origin == t.stamp.origin;
+    if version.birth.as_ref().zip(rest.tags.as_ref()).is_some_and(|(b, t)| born(b, t)) {
+        rest.tags = None;
+    }
+    rest
+}
+
+/// The version without its birth: what joins on its own.
+fn components(version: &Version) -> Version {
+    Version {
+        key: version.key.clone(),
+        id: version.id,
+        birth: None,
+        tags: version.tags.clone(),
+        purge: version.purge.clone(),
+        unknown: version.unknown.clone(),
+    }
+}
+
+pub(crate) fn is_blank(version: &Version) -> bool {
+    version.tags.is_none() && version.purge.is_none() && version.unknown.is_empty()
+}
+
+impl Decision {
+    fn say(verdict: Verdict) -> Self {
+        Decision { verdict, effect: None, promise: None }
+    }
+    fn change(effect: Effect) -> Self {
+        Decision { verdict: Verdict::Ok, effect: Some(effect), promise: None }
+    }
+}
+
+impl KeyView {
+    /// The attempt, where it is held.
+    pub fn held(&self, id: VersionId, ballot: Ballot) -> Option<&Record> {
+        self.records.iter().find(|r| r.ballot == ballot && r.id() == id)
+    }
+    /// Whether the attempt was aborted.
+    pub fn aborted(&self, id: VersionId, ballot: Ballot) -> bool {
+        self.aborts.contains(&(id, ballot))
+    }
+    /// Whether the version is purged. A purge of null is an ordered record like any other (rule 16).
+    pub fn tombstoned(&self, id: VersionId) -> bool {
+        !id.is_null() && self.records.iter().any(|r| r.id() == id && r.version.purge.is_some())
+    }
+
+    /// Makes the change; the same change twice changes nothing more. Drives use it on the live road
+    /// and on replay, so that what is held is a function of the log.
+    pub fn apply(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Put { record, .. } => {
+                let (id, ballot) = (record.id(), record.ballot);
+                // The record has absorbed the unborn one.
+                self.records.retain(|r| r.id() != id || !(r.ballot == ballot || r.ballot == UNBORN));
+                self.records.push((**record).clone());
+                if record.acked {
+                    self.supersede(id, ballot);
+                }
+            }
+            Effect::Abort { version, ballot } => self.apply_abort(*version, *ballot),
+            Effect::Ack { version, ballot } => {
+                if let Some(held) = self.records.iter_mut().find(|r| r.ballot == *ballot && r.id() == *version) {
+                    held.acked = true;
+                    self.supersede(*version, *ballot);
+                }
+            }
+            Effect::Join { record } => {
+                let mut held = false;
+                for mine in self.records.iter_mut().filter(|r| r.id() == record.id()) {
+                    held = true;
+                    if merge::join(&mut mine.version, &record.version).changed {
+                        mine.pending_since = record.pending_since;
+                    }
+                }
+                if !held {
+                    self.records.push((**record).clone());
+                }
+            }
+        }
+    }
+
+    /// Drops an attempt but never the components that joined it: a purge outlives the attempt it met.
+    fn apply_abort(&mut self, id: VersionId, ballot: Ballot) {
+        if !self.aborted(id, ballot) {
+            self.aborts.push((id, ballot));
+        }
+        let Some(at) = self.records.iter().position(|r| r.ballot == ballot && r.id() == id) else { return };
+        let dropped = self.records.remove(at);
+        let rest = later(&dropped.version);
+        if !id.is_null() && !is_blank(&rest) && !self.records.iter().any(|r| r.id() == id) {
+            let mut unborn = Record::new(dropped.bucket, rest, UNBORN);
+            unborn.pending_since = dropped.pending_since;
+            self.records.push(unborn);
+        }
+    }
+
+    /// Rule 17: nulls below an acked null are history, and so are their aborts (the held ballot
+    /// refuses those attempts as well). Keeps a hot null key at a few records.
+    fn supersede(&mut self, id: VersionId, ballot: Ballot) {
+        if !id.is_null() {
+            return;
+        }
+        let order = |r: &Record| r.version.birth.as_ref().map(|b| b.order.clone());
+        let Some(top) = self.held(id, ballot).map(order) else { return };
+        self.records.retain(|r| !r.id().is_null() || r.ballot >= ballot || order(r) > top);
+        self.aborts.retain(|(v, b)| !v.is_null() || *b >= ballot);
+    }
 }
