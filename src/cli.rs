@@ -1,0 +1,69 @@
+//! The command line: one table of verbs, a file per verb. Thin: a verb parses, asks, prints, and
+//! returns an exit code; roles are started in `site`.
+pub mod certs;
+pub mod demo;
+pub mod diff;
+pub mod output;
+pub mod socket;
+pub mod status;
+
+use clap::{Parser, Subcommand};
+use output::Format;
+use std::path::PathBuf;
+
+/// Exit codes, one scheme for every verb and role.
+pub mod exit {
+    /// Healthy, equal, pass.
+    pub const OK: u8 = 0;
+    /// Degraded, behind objective, different.
+    pub const DEGRADED: u8 = 1;
+    /// Could not find out.
+    pub const UNKNOWN: u8 = 2;
+    /// Bad configuration or usage.
+    pub const USAGE: u8 = 64;
+    /// Internal error.
+    pub const INTERNAL: u8 = 70;
+}
+
+/// Cross-cluster bucket replication with a bundled erasure-coded S3 store.
+#[derive(Parser, Debug)]
+#[command(name = "isthmus", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Run a store and its replicator in one process.
+    Site {
+        /// Configuration file (YAML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Three sites on this machine: write on all, kill one, catch up, compare version by version.
+    Demo(demo::Args),
+    /// Links with lag, backlog and last error, of a running process.
+    Status {
+        /// Its local socket (`admin.sock` beside its journal).
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Compares the version sets of one bucket on two sites.
+    Diff {
+        /// Local socket of the first site.
+        a: PathBuf,
+        /// Local socket of the second site.
+        b: PathBuf,
+        /// Bucket to compare.
+        #[arg(long)]
+        bucket: String,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+}

@@ -63,3 +63,51 @@ impl LinkReport {
         metrics.clock_ahead.get_or_create(labels).set(self.clock_ahead_versions.cast_signed());
     }
 }
+
+/// A peer, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub peer: String,
+    pub site: String,
+    pub endpoint: String,
+    pub is_up: bool,
+    /// Round trip of the last ping; absent while it is down.
+    pub rtt_ms: Option<f64>,
+    pub last_error: Option<String>,
+}
+
+/// A document that is not in force, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProblemReport {
+    pub document: String,
+    /// File and line, or field.
+    pub place: String,
+    pub reason: String,
+    pub message: String,
+}
+
+/// Everything a process shows of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    pub site: String,
+    pub peers: Vec<PeerReport>,
+    pub links: Vec<LinkReport>,
+    pub problems: Vec<ProblemReport>,
+    /// Conflicts this site has seen since it started.
+    pub conflicts: u64,
+    /// Frames of peers refused since it started.
+    pub frames_refused: u64,
+}
+
+impl SiteReport {
+    /// Whether nothing waits, nothing is parked, every peer answers and every document is in force.
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+            && self.peers.iter().all(|p| p.is_up)
+            && self.links.iter().all(|l| l.parked_versions == 0 && l.lag_seconds.is_some())
+    }
+    /// Whether every link has nothing left to send.
+    pub fn is_drained(&self) -> bool {
+        self.links.iter().all(|l| l.backlog_versions == Some(0) && l.retry_versions == 0 && l.parked_versions == 0)
+    }
+}

@@ -1,0 +1,85 @@
+//! `isthmus status`: the verdict, peers and links of a running process.
+use super::output::{self, Format};
+use super::{exit, socket};
+use crate::replicator::report::SiteReport;
+use std::path::Path;
+
+/// Asks and prints. Exit code: 0 healthy, 1 degraded, 2 could not find out.
+pub async fn run(path: &Path, format: Format) -> u8 {
+    let report: SiteReport = match socket::get(path, "/status").await {
+        Ok(report) => report,
+        Err(e) => {
+            eprintln!("UNKNOWN  {e:#}");
+            return exit::UNKNOWN;
+        }
+    };
+    match format {
+        Format::Json => output::json(&report),
+        Format::Table => print!("{}", text(&report)),
+    }
+    if report.is_healthy() { exit::OK } else { exit::DEGRADED }
+}
+
+/// The report for people, verdict first.
+pub fn text(report: &SiteReport) -> String {
+    let mut out = verdict(report);
+    let peers = report.peers.iter().map(|p| {
+        vec![
+            p.peer.clone(),
+            p.site.clone(),
+            if p.is_up { "up" } else { "down" }.into(),
+            p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1}ms")),
+            p.endpoint.clone(),
+            p.last_error.clone().unwrap_or("-".into()),
+        ]
+    });
+    out += &output::table(&["PEER", "SITE", "STATE", "RTT", "ENDPOINT", "ERROR"], peers.collect());
+    out += "\n\n";
+    let links = report.links.iter().map(|l| {
+        vec![
+            l.rule.clone(),
+            l.bucket.clone(),
+            l.peer.clone(),
+            l.state.clone(),
+            l.lag_seconds.map_or("unknown".into(), output::seconds),
+            match (l.backlog_versions, l.backlog_bytes) {
+                (Some(0), _) => "0".into(),
+                (Some(v), Some(b)) => format!("{v} / {}", output::bytes(b)),
+                _ => "unknown".into(),
+            },
+            l.retry_versions.to_string(),
+            l.parked_versions.to_string(),
+            l.last_error.clone().unwrap_or("-".into()),
+        ]
+    });
+    let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "BACKLOG", "RETRY", "PARKED", "ERROR"];
+    out += &output::table(&head, links.collect());
+    out.push('\n');
+    for p in &report.problems {
+        out += &format!("\n{}  {}  {}: {}", p.document, p.place, p.reason, p.message);
+    }
+    if !report.problems.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn verdict(report: &SiteReport) -> String {
+    let down = report.peers.iter().filter(|p| !p.is_up).count();
+    let parked: u64 = report.links.iter().map(|l| l.parked_versions).sum();
+    let mut why = Vec::new();
+    if down > 0 {
+        why.push(format!("{down} of {} peers down", report.peers.len()));
+    }
+    if parked > 0 {
+        why.push(format!("{parked} versions parked: see what refuses them, then isthmus retry"));
+    }
+    if !report.problems.is_empty() {
+        why.push(format!("{} documents not in force", report.problems.len()));
+    }
+    if why.is_empty() {
+        format!("HEALTHY  site {}, {} links\n\n", report.site, report.links.len())
+    } else {
+        format!("DEGRADED  site {}: {}\n\n", report.site, why.join(", "))
+    }
+}

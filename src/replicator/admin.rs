@@ -1,0 +1,97 @@
+//! The admin listeners: probes and metrics on a port, what shows keys or changes something on a local
+//! socket. They read snapshots; none of them waits for a peer.
+use super::Replicator;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use storage_engine::version::VersionId;
+
+/// One row of a version list for `isthmus diff`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRow {
+    pub key: String,
+    pub id: String,
+    /// Hash of the whole replicated state, hexadecimal: equal state, equal hash.
+    pub state: String,
+}
+
+/// Which page of versions.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct VersionQuery {
+    pub bucket: String,
+    pub after_key: Option<String>,
+    pub after_id: Option<String>,
+}
+
+/// Versions in one page.
+pub const PAGE: usize = 1000;
+
+/// What may be asked over the network: nothing that shows a key.
+pub fn public(replicator: Arc<Replicator>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(replicator)
+}
+
+/// What may be asked over the local socket.
+pub fn local(replicator: Arc<Replicator>) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/versions", get(versions))
+        .route("/conflicts", get(conflicts))
+        .route("/retry", post(retry))
+        .with_state(replicator.clone())
+        .merge(public(replicator))
+}
+
+async fn readyz(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
+    if replicator.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
+}
+
+async fn metrics(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], replicator.metrics_text())
+}
+
+async fn status(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
+    Json(replicator.report())
+}
+
+async fn conflicts(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
+    match replicator.conflicts(PAGE).await {
+        Ok(rows) => Json(rows).into_response(),
+        Err(e) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()).into_response(),
+    }
+}
+
+async fn retry(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
+    replicator.retry_all().await;
+    StatusCode::NO_CONTENT
+}
+
+async fn versions(State(replicator): State<Arc<Replicator>>, Query(query): Query<VersionQuery>) -> impl IntoResponse {
+    let after = match (query.after_key, query.after_id.as_deref().map(str::parse::<VersionId>)) {
+        (Some(key), Some(Ok(id))) => Some((key, id)),
+        (None, None) => None,
+        _ => return (StatusCode::BAD_REQUEST, "after_key and after_id go together\n").into_response(),
+    };
+    match replicator.store().list_versions(&query.bucket, after, PAGE).await {
+        Ok(page) => {
+            let rows: Vec<_> = page
+                .into_iter()
+                .map(|v| VersionRow { state: format!("{:016x}", v.state_hash()), id: v.id.to_string(), key: v.key })
+                .collect();
+            Json(rows).into_response()
+        }
+        Err(crate::store::Error::NoSuchBucket(name)) => {
+            (StatusCode::NOT_FOUND, format!("bucket {name} does not exist\n")).into_response()
+        }
+        Err(e) => (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")).into_response(),
+    }
+}
