@@ -13,7 +13,7 @@ const AT_ONCE: usize = 16;
 /// One version as S3 shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
-    /// Place among the versions of its key, 0 the latest.
+    /// Place among the versions (or markers) of its key, 0 the newest.
     place: usize,
     is_latest: bool,
     is_marker: bool,
@@ -96,10 +96,10 @@ async fn read(client: &Client) -> anyhow::Result<Versions> {
         .await
 }
 
-/// Every version and marker in the order S3 gives them.
+/// Every version and marker; the place of each is the one the site's list gives it among its kind.
 async fn list(client: &Client) -> anyhow::Result<Vec<(String, String, Seen)>> {
     let mut all = Vec::new();
-    let mut places: BTreeMap<String, Vec<(String, Seen, i64)>> = BTreeMap::new();
+    let mut places: BTreeMap<(String, bool), usize> = BTreeMap::new();
     let (mut key_marker, mut id_marker) = (None, None);
     loop {
         let page = client
@@ -110,40 +110,33 @@ async fn list(client: &Client) -> anyhow::Result<Vec<(String, String, Seen)>> {
             .send()
             .await
             .context("list versions")?;
-        for v in page.versions() {
-            let seen = blank(false, v.is_latest().unwrap_or_default(), v.e_tag().unwrap_or_default(), v.size().unwrap_or_default());
-            let modified = v.last_modified().map_or(0, |t| t.to_millis().unwrap_or_default());
-            places.entry(v.key().unwrap_or_default().into()).or_default().push((v.version_id().unwrap_or_default().into(), seen, modified));
-        }
-        for m in page.delete_markers() {
-            let seen = blank(true, m.is_latest().unwrap_or_default(), "", 0);
-            let modified = m.last_modified().map_or(0, |t| t.to_millis().unwrap_or_default());
-            places.entry(m.key().unwrap_or_default().into()).or_default().push((m.version_id().unwrap_or_default().into(), seen, modified));
+        let versions = page.versions().iter().map(|v| {
+            let seen = blank(false, v.is_latest(), v.e_tag(), v.size());
+            (v.key(), v.version_id(), seen)
+        });
+        let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id(), blank(true, m.is_latest(), None, None)));
+        for (key, id, mut seen) in versions.chain(markers) {
+            let (key, id) = (key.context("a key")?.to_owned(), id.context("a version id")?.to_owned());
+            let place = places.entry((key.clone(), seen.is_marker)).or_default();
+            seen.place = *place;
+            *place += 1;
+            all.push((key, id, seen));
         }
         key_marker = page.next_key_marker().map(str::to_owned);
         id_marker = page.next_version_id_marker().map(str::to_owned);
         if page.is_truncated() != Some(true) {
-            break;
+            return Ok(all);
         }
     }
-    for (key, mut versions) in places {
-        // The SDK keeps versions and markers in two lists; the origin's time, to the second, puts them back.
-        versions.sort_by(|a, b| b.2.cmp(&a.2).then(b.0.cmp(&a.0)));
-        for (place, (id, mut seen, _)) in versions.into_iter().enumerate() {
-            seen.place = place;
-            all.push((key.clone(), id, seen));
-        }
-    }
-    Ok(all)
 }
 
-fn blank(is_marker: bool, is_latest: bool, etag: &str, size: i64) -> Seen {
+fn blank(is_marker: bool, is_latest: Option<bool>, etag: Option<&str>, size: Option<i64>) -> Seen {
     Seen {
         place: 0,
-        is_latest,
+        is_latest: is_latest.unwrap_or_default(),
         is_marker,
-        etag: etag.into(),
-        size_bytes: u64::try_from(size).unwrap_or_default(),
+        etag: etag.unwrap_or_default().into(),
+        size_bytes: u64::try_from(size.unwrap_or_default()).unwrap_or_default(),
         sha256: String::new(),
         metadata: BTreeMap::new(),
         content_type: None,
