@@ -2,6 +2,8 @@
 //!
 //! Progress is a checkpoint per link, advanced in batches; a row is made only for a version that
 //! failed while the peer answered. Objects, feeds and rules live elsewhere and are never copied here.
+#[cfg(test)]
+pub mod conformance;
 pub mod memory;
 pub mod sqlite;
 
@@ -28,9 +30,28 @@ pub enum Error {
     /// Another owner holds the link: a higher epoch was seen. Stop the link.
     #[error("link is owned under epoch {current}, this write came with {ours}")]
     Fenced { ours: u64, current: u64 },
+    /// A peer speaks of an epoch no journal can hold: it is broken or hostile; nothing was kept.
+    #[error("epoch {epoch} is above {EPOCH_MAX}, the highest there is")]
+    EpochTooHigh { epoch: u64 },
     /// The journal belongs to another process or holds what cannot be read.
     #[error("journal cannot be used: {0}")]
     Unusable(String),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Unavailable(_))
+    }
+}
+
+/// Highest epoch there is: SQL's integers are signed.
+pub const EPOCH_MAX: u64 = i64::MAX as u64;
+
+/// The epoch of the next owner: above the last one, and not below what a peer has seen.
+fn next_epoch(current: u64, at_least: u64) -> Result<u64, Error> {
+    let epoch = current.saturating_add(1).max(at_least);
+    if epoch > EPOCH_MAX { Err(Error::EpochTooHigh { epoch }) } else { Ok(epoch) }
 }
 
 /// A pair of versions of one key born without knowing of each other.
@@ -52,9 +73,10 @@ pub trait Journal: Send + Sync + 'static {
     async fn acquire(&self, link: &LinkId, holder: &str, at_least: u64) -> Result<u64, Error>;
     /// Where the link stands, and its rows (at most `limit`, those due first).
     async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error>;
-    /// Checkpoint and rows in one transaction, refused below the link's epoch.
+    /// Checkpoint and rows in one transaction, refused unless `epoch` is the link's own. A row both deleted and
+    /// upserted stays: one retry too many harms nothing.
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error>;
-    /// Forgets a link: checkpoint and rows.
+    /// Forgets a link: checkpoint and rows. Its epoch is kept, for it must never be handed out again.
     async fn release(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
     /// All links known, with their checkpoints.
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error>;

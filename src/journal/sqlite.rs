@@ -1,0 +1,363 @@
+//! The journal in one SQLite file: WAL, synchronous=FULL, one connection that holds the file exclusively.
+//!
+//! A second process on the same file is refused when it opens. The epoch is checked in the transaction that
+//! writes. SQL runs on the connection's own thread; nothing here blocks the async threads. A future that is
+//! dropped halfway rolls its transaction back.
+use super::{Conflict, EPOCH_MAX, Error, Journal, LinkId};
+use crate::link::{Checkpoint, Record, Row, RowState};
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Connection, QueryBuilder, Row as _, Sqlite};
+use std::path::Path;
+use std::time::Duration;
+use storage_engine::feed::Cursor;
+use tokio::sync::Mutex;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations");
+
+/// Rows a statement: SQLite takes 32,766 parameters and a row has ten; beyond 512 nothing gets faster.
+const ROWS_PER_STATEMENT: usize = 512;
+/// How long an open waits for the file: a predecessor that is just ending frees it, another process does not.
+const OPEN_WAIT: Duration = Duration::from_millis(500);
+
+/// A journal in a file.
+pub struct SqliteJournal {
+    connection: Mutex<SqliteConnection>,
+}
+
+impl SqliteJournal {
+    /// Opens the file, or makes it, and takes it for this process alone.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]: another process holds it, it is no journal, or a newer version wrote it.
+    /// [`Error::Unavailable`]: it cannot be read or written just now.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .locking_mode(SqliteLockingMode::Exclusive)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(OPEN_WAIT);
+        let place = |e: sqlx::Error| opening(path, e);
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(place)?;
+        // With locking_mode=EXCLUSIVE the lock this takes is kept until the connection ends.
+        sqlx::query("BEGIN EXCLUSIVE").execute(&mut connection).await.map_err(place)?;
+        sqlx::query("COMMIT").execute(&mut connection).await.map_err(place)?;
+        match MIGRATIONS.run(&mut connection).await {
+            Ok(()) => Ok(SqliteJournal { connection: Mutex::new(connection) }),
+            Err(MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) => Err(place(e)),
+            Err(other) => Err(Error::Unusable(format!("{}: {other}", path.display()))),
+        }
+    }
+}
+
+/// An error of opening, with the path and, where another process holds the file, the way out.
+fn opening(path: &Path, e: sqlx::Error) -> Error {
+    if code(&e).is_some_and(|c| matches!(c & 0xff, 5 | 6)) {
+        let what = "another process holds it; stop that process, or give this one a journal of its own";
+        return Error::Unusable(format!("{}: {what}", path.display()));
+    }
+    match Error::from(e) {
+        Error::Unavailable(m) => Error::Unavailable(format!("{}: {m}", path.display())),
+        Error::Unusable(m) => Error::Unusable(format!("{}: {m}", path.display())),
+        other => other,
+    }
+}
+
+/// Result code of SQLite, the extended one: its low byte is the primary code.
+fn code(e: &sqlx::Error) -> Option<i32> {
+    e.as_database_error()?.code()?.parse().ok()
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Self {
+        // SQLITE_CORRUPT and SQLITE_NOTADB: trying again does not cure them.
+        let is_corrupt = code(&e).is_some_and(|c| matches!(c & 0xff, 11 | 26));
+        match e {
+            e if is_corrupt => Error::Unusable(e.to_string()),
+            e @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_)) => {
+                Error::Unusable(e.to_string())
+            }
+            e => Error::Unavailable(e.to_string()),
+        }
+    }
+}
+
+/// SQLite's integers are signed; what does not fit (a time in the year 292,278,994) is kept as the greatest.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+fn uint(row: &SqliteRow, column: &str) -> Result<u64, Error> {
+    let value: i64 = row.try_get(column)?;
+    u64::try_from(value).map_err(|_| Error::Unusable(format!("{column} is negative")))
+}
+fn blob(cursor: &Option<Cursor>) -> Option<Vec<u8>> {
+    cursor.as_ref().map(|c| c.0.to_vec())
+}
+fn cursor(row: &SqliteRow, column: &str) -> Result<Option<Cursor>, Error> {
+    Ok(row.try_get::<Option<Vec<u8>>, _>(column)?.map(|b| Cursor(Bytes::from(b))))
+}
+fn state_word(state: RowState) -> &'static str {
+    match state {
+        RowState::Pending => "pending",
+        RowState::Parked => "parked",
+    }
+}
+
+fn checkpoint_of(row: &SqliteRow) -> Result<Checkpoint, Error> {
+    Ok(Checkpoint {
+        cursor: cursor(row, "cursor")?,
+        floor: cursor(row, "floor")?,
+        committed_through: uint(row, "committed_through")?,
+    })
+}
+
+fn row_of(row: &SqliteRow) -> Result<Row, Error> {
+    let id: String = row.try_get("version_id")?;
+    Ok(Row {
+        key: row.try_get("key")?,
+        version_id: id.parse().map_err(|e| Error::Unusable(format!("version_id: {e}")))?,
+        pending_since: uint(row, "pending_since")?,
+        bytes: uint(row, "bytes")?,
+        attempts: u32::try_from(uint(row, "attempts")?).unwrap_or(u32::MAX),
+        next_attempt: uint(row, "next_attempt")?,
+        last_error: row.try_get("last_error")?,
+        state: match row.try_get::<String, _>("state")?.as_str() {
+            "parked" => RowState::Parked,
+            _ => RowState::Pending,
+        },
+        floor: cursor(row, "floor")?,
+    })
+}
+
+/// Number and epoch of a link; `None`: it was never acquired.
+async fn find(db: &mut SqliteConnection, link: &LinkId) -> Result<Option<(i64, u64)>, Error> {
+    let found = sqlx::query("SELECT id, epoch FROM link WHERE rule = ? AND bucket = ? AND peer = ?")
+        .bind(&link.rule)
+        .bind(&link.bucket)
+        .bind(&link.peer)
+        .fetch_optional(db)
+        .await?;
+    found.map(|r| Ok((r.try_get("id")?, uint(&r, "epoch")?))).transpose()
+}
+
+/// Number of a link that is owned under exactly this epoch.
+async fn owned(db: &mut SqliteConnection, link: &LinkId, epoch: u64) -> Result<i64, Error> {
+    match find(db, link).await? {
+        Some((id, current)) if current == epoch => Ok(id),
+        found => Err(Error::Fenced { ours: epoch, current: found.map_or(0, |(_, current)| current) }),
+    }
+}
+
+async fn put_checkpoint(db: &mut SqliteConnection, link: i64, checkpoint: &Checkpoint) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO checkpoint (link, cursor, floor, committed_through) VALUES (?, ?, ?, ?)
+         ON CONFLICT (link) DO UPDATE SET cursor = excluded.cursor, floor = excluded.floor,
+         committed_through = excluded.committed_through",
+    )
+    .bind(link)
+    .bind(blob(&checkpoint.cursor))
+    .bind(blob(&checkpoint.floor))
+    .bind(int(checkpoint.committed_through))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn delete_rows(db: &mut SqliteConnection, link: i64, record: &Record) -> Result<(), Error> {
+    for chunk in record.deletes.chunks(ROWS_PER_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM link_row WHERE link = ");
+        sql.push_bind(link).push(" AND (key, version_id) IN (");
+        sql.push_values(chunk, |mut b, (key, id)| {
+            b.push_bind(key.clone()).push_bind(id.to_string());
+        });
+        sql.push(")").build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+async fn upsert_rows(db: &mut SqliteConnection, link: i64, rows: &[Row]) -> Result<(), Error> {
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO link_row (link, key, version_id, pending_since, bytes, attempts, next_attempt, last_error, state, floor) ",
+        );
+        sql.push_values(chunk, |mut b, row| {
+            b.push_bind(link)
+                .push_bind(row.key.clone())
+                .push_bind(row.version_id.to_string())
+                .push_bind(int(row.pending_since))
+                .push_bind(int(row.bytes))
+                .push_bind(i64::from(row.attempts))
+                .push_bind(int(row.next_attempt))
+                .push_bind(row.last_error.clone())
+                .push_bind(state_word(row.state))
+                .push_bind(blob(&row.floor));
+        });
+        sql.push(
+            " ON CONFLICT (link, key, version_id) DO UPDATE SET pending_since = excluded.pending_since,
+             bytes = excluded.bytes, attempts = excluded.attempts, next_attempt = excluded.next_attempt,
+             last_error = excluded.last_error, state = excluded.state, floor = excluded.floor",
+        );
+        sql.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn acquire(&self, link: &LinkId, holder: &str, at_least: u64) -> Result<u64, Error> {
+        let mut db = self.connection.lock().await;
+        let mut tx = db.begin().await?;
+        let current = find(&mut tx, link).await?.map_or(0, |(_, epoch)| epoch);
+        let epoch = super::next_epoch(current, at_least)?;
+        sqlx::query(
+            "INSERT INTO link (rule, bucket, peer, holder, epoch) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (rule, bucket, peer) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch",
+        )
+        .bind(&link.rule)
+        .bind(&link.bucket)
+        .bind(&link.peer)
+        .bind(holder)
+        .bind(int(epoch))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(epoch)
+    }
+
+    async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error> {
+        let mut db = self.connection.lock().await;
+        let Some((id, _)) = find(&mut db, link).await? else { return Ok((None, Vec::new())) };
+        let checkpoint =
+            sqlx::query("SELECT * FROM checkpoint WHERE link = ?").bind(id).fetch_optional(&mut *db).await?;
+        let rows = sqlx::query("SELECT * FROM link_row WHERE link = ? ORDER BY state DESC, next_attempt LIMIT ?")
+            .bind(id)
+            .bind(int(limit as u64))
+            .fetch_all(&mut *db)
+            .await?;
+        let rows = rows.iter().map(row_of).collect::<Result<_, _>>()?;
+        Ok((checkpoint.as_ref().map(checkpoint_of).transpose()?, rows))
+    }
+
+    async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        let mut tx = db.begin().await?;
+        let id = owned(&mut tx, link, epoch).await?;
+        put_checkpoint(&mut tx, id, &record.checkpoint).await?;
+        delete_rows(&mut tx, id, record).await?;
+        upsert_rows(&mut tx, id, &record.upserts).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn release(&self, link: &LinkId, epoch: u64) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        let mut tx = db.begin().await?;
+        let id = owned(&mut tx, link, epoch).await?;
+        sqlx::query("DELETE FROM checkpoint WHERE link = ?").bind(id).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM link_row WHERE link = ?").bind(id).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
+        let mut db = self.connection.lock().await;
+        let found = sqlx::query(
+            "SELECT rule, bucket, peer, cursor, floor, committed_through
+             FROM checkpoint JOIN link ON link.id = checkpoint.link ORDER BY rule, bucket, peer",
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        found
+            .iter()
+            .map(|r| {
+                let link = LinkId { rule: r.try_get("rule")?, bucket: r.try_get("bucket")?, peer: r.try_get("peer")? };
+                Ok((link, checkpoint_of(r)?))
+            })
+            .collect()
+    }
+
+    async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error> {
+        if epoch > EPOCH_MAX {
+            return Err(Error::EpochTooHigh { epoch });
+        }
+        let mut db = self.connection.lock().await;
+        let row = sqlx::query(
+            "INSERT INTO inbound_epoch (incoming, epoch) VALUES (?, ?)
+             ON CONFLICT (incoming) DO UPDATE SET epoch = max(epoch, excluded.epoch) RETURNING epoch",
+        )
+        .bind(incoming)
+        .bind(int(epoch))
+        .fetch_one(&mut *db)
+        .await?;
+        uint(&row, "epoch")
+    }
+
+    async fn add_conflict(&self, conflict: &Conflict) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        sqlx::query(
+            "INSERT INTO conflict (bucket, key, later, earlier, seen_millis) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (bucket, key, later, earlier) DO NOTHING",
+        )
+        .bind(&conflict.bucket)
+        .bind(&conflict.key)
+        .bind(&conflict.later)
+        .bind(&conflict.earlier)
+        .bind(int(conflict.seen_millis))
+        .execute(&mut *db)
+        .await?;
+        Ok(())
+    }
+
+    async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, Error> {
+        let mut db = self.connection.lock().await;
+        let found = sqlx::query("SELECT * FROM conflict ORDER BY seen_millis DESC, id DESC LIMIT ?")
+            .bind(int(limit as u64))
+            .fetch_all(&mut *db)
+            .await?;
+        found
+            .iter()
+            .map(|r| {
+                Ok(Conflict {
+                    bucket: r.try_get("bucket")?,
+                    key: r.try_get("key")?,
+                    later: r.try_get("later")?,
+                    earlier: r.try_get("earlier")?,
+                    seen_millis: uint(r, "seen_millis")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn accepted_spec(&self, document: &str) -> Result<Option<(u64, String)>, Error> {
+        let mut db = self.connection.lock().await;
+        let found = sqlx::query("SELECT generation, spec FROM accepted_spec WHERE document = ?")
+            .bind(document)
+            .fetch_optional(&mut *db)
+            .await?;
+        found.map(|r| Ok((uint(&r, "generation")?, r.try_get("spec")?))).transpose()
+    }
+
+    async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        sqlx::query(
+            "INSERT INTO accepted_spec (document, generation, spec) VALUES (?, ?, ?)
+             ON CONFLICT (document) DO UPDATE SET generation = excluded.generation, spec = excluded.spec",
+        )
+        .bind(document)
+        .bind(int(generation))
+        .bind(spec)
+        .execute(&mut *db)
+        .await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
