@@ -1,1 +1,40 @@
-fn main() {}
+//! The binary: installs the TLS provider, parses, runs one role or verb, returns its exit code.
+use clap::Parser;
+use isthmus::cli::{self, Cli, Verb, exit};
+use isthmus::{site, telemetry};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .expect("nothing installed a TLS provider before main");
+    let cli = Cli::try_parse().unwrap_or_else(|e| {
+        let usage = e.use_stderr();
+        e.print().ok();
+        std::process::exit(if usage { i32::from(exit::USAGE) } else { 0 })
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("isthmus: start the runtime: {e}");
+            return ExitCode::from(exit::INTERNAL);
+        }
+    };
+    ExitCode::from(runtime.block_on(run(cli.verb)))
+}
+
+async fn run(verb: Verb) -> u8 {
+    match verb {
+        Verb::Site { config } => {
+            telemetry::init();
+            site::run(&config).await
+        }
+        Verb::Demo(args) => cli::demo::run(args).await.unwrap_or_else(|e| {
+            eprintln!("isthmus demo: {e:#}");
+            exit::INTERNAL
+        }),
+        Verb::Status { socket, output } => cli::status::run(&socket, output).await,
+        Verb::Diff { a, b, bucket, output } => cli::diff::run(&a, &b, &bucket, output).await,
+    }
+}
