@@ -1,0 +1,77 @@
+//! The command line from outside: the demo's whole scenario on real processes, and what bad input gets.
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn isthmus(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_isthmus")).current_dir(dir).args(args).output().expect("run isthmus")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A configuration with these drives and parity.
+fn config(dir: &Path, drives: &str, extra: &str) -> String {
+    fs::create_dir_all(dir.join("rules")).expect("make the rule folder");
+    fs::write(dir.join("secret-key"), "a-secret-key").expect("write the secret key");
+    let text = format!(
+        "store:\n  drives: [{drives}]\n  s3_listen: \"127.0.0.1:0\"\n  users: [{{access_key: demo, secret_key_file: secret-key}}]\n{extra}rules_dir: rules\nrefs_dir: refs\njournal: journal.sqlite\npeer_listen: \"127.0.0.1:0\"\nadmin_listen: \"127.0.0.1:0\"\n"
+    );
+    fs::write(dir.join("site.yaml"), text).expect("write the configuration");
+    "site.yaml".into()
+}
+
+#[test]
+fn the_demo_converges_through_a_kill() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    for i in 0..120 {
+        let folder = dir.path().join(format!("d{}", i % 7));
+        fs::create_dir_all(&folder).expect("make a folder");
+        fs::write(folder.join(format!("file {i}.txt")), vec![b'a' + (i % 26) as u8; 1 + i * 311]).expect("write a file");
+    }
+    let output = isthmus(dir.path(), &["demo", "-o", "json"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let last = stdout.lines().last().unwrap_or_default();
+    let verdict: serde_json::Value =
+        serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {stdout}\n{}", stderr(&output)));
+    assert_eq!(verdict["verdict"], "converged", "{verdict}\n{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(verdict["mismatches"], 0);
+    assert!(verdict["versions"].as_u64() > Some(180), "{verdict}");
+    assert!(verdict["conflicts"].as_u64() > Some(0), "keys written on two sites at once conflict: {verdict}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_before_anything_starts() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let file = config(dir.path(), "d0, d1, d2, d3", "  drvies: 4\n");
+    let output = isthmus(dir.path(), &["site", "--config", &file]);
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    assert!(stderr(&output).contains("drvies"), "{}", stderr(&output));
+    assert!(!dir.path().join("d0").exists(), "no drive is touched");
+}
+
+#[test]
+fn an_impossible_layout_is_refused() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let file = config(dir.path(), "d0, d1, d2, d3", "  parity: 4\n");
+    let output = isthmus(dir.path(), &["site", "--config", &file]);
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    assert!(stderr(&output).contains("parity"), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    assert_eq!(isthmus(dir.path(), &["nonsense"]).status.code(), Some(64));
+    assert_eq!(isthmus(dir.path(), &["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_process_that_is_not_there_is_unknown_not_healthy() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let output = isthmus(dir.path(), &["status", "--socket", "no.sock"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no.sock"));
+}
