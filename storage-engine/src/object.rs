@@ -2,6 +2,8 @@
 //!
 //! [`Objects`] is what the S3 front door and the replicator's API call. It owns no state that decides
 //! anything: every decision is a quorum of drives (`quorum`).
+pub(crate) mod blob;
+
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
 use crate::feed::{Backlog, Batch, Cursor};
@@ -292,5 +294,7 @@ impl Objects {
 
 impl Opened {
     /// The bytes of the range, every block verified; `range` lies within the object.
-    pub fn read(&self, range: Range<u64>) -> Body { let _ = range; todo!() }
+    pub fn read(&self, range: Range<u64>) -> Body {
+        self.objects.0.read_blobs(&self.record, range)
+    }
 }
