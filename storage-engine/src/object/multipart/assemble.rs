@@ -1,0 +1,193 @@
+//! Parts into one object: what Complete checks and computes. Pure.
+//!
+//! Source: Amazon S3 API Reference, CompleteMultipartUpload; User Guide, "Checking object integrity"
+//! (a composite checksum is the checksum of the parts' checksums, with `-N`).
+use crate::object::document::{Content, Document};
+use crate::object::{Conditions, Error, PartRef};
+use crate::record::Record;
+use crate::version::{Kind, Order, Part};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use crc_fast::CrcAlgorithm;
+use md5::{Digest, Md5};
+use std::collections::BTreeMap;
+
+/// Least size of a part that is not the last: 5 MiB.
+pub(super) const PART_BYTES_MIN: u64 = 5 << 20;
+
+/// Greatest size of an object: 5 TiB.
+const OBJECT_BYTES_MAX: u64 = 5 << 40;
+
+/// What a Complete decided: everything of the object that the upload did not know before.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Whole {
+    /// Id and place of the version, pinned so that making it twice makes it once.
+    pub(super) order: Order,
+    pub(super) base: Option<Order>,
+    pub(super) conditions: Conditions,
+    /// Size, ETag, checksums, parts and blobs; no fields.
+    pub(super) content: Content,
+}
+
+/// Puts the parts a client names together, out of those that were uploaded.
+///
+/// # Errors
+/// [`Error::InvalidPart`], [`Error::InvalidPartOrder`], [`Error::EntityTooSmall`], [`Error::Invalid`].
+pub(super) fn assemble(named: &[PartRef], stored: &BTreeMap<u16, Document>, algorithm: Option<&str>) -> Result<Content, Error> {
+    if named.is_empty() {
+        return Err(Error::Invalid("an upload needs at least one part".into()));
+    }
+    if named.windows(2).any(|pair| pair[0].number >= pair[1].number) {
+        return Err(Error::InvalidPartOrder);
+    }
+    let mut whole = Content::default();
+    let mut md5s = Md5::new();
+    for (at, part) in named.iter().enumerate() {
+        let content = stored.get(&part.number).map(|d| &d.content).filter(|c| is_named(part, c));
+        let content = content.ok_or(Error::InvalidPart(part.number))?;
+        if content.size_bytes < PART_BYTES_MIN && at + 1 < named.len() {
+            return Err(Error::EntityTooSmall(part.number));
+        }
+        md5s.update(unhex(&content.etag).ok_or_else(|| Error::Corrupt(format!("the ETag of part {}", part.number)))?);
+        whole.crc64nvme = match at {
+            0 => content.crc64nvme,
+            _ => crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, whole.crc64nvme, content.crc64nvme, content.size_bytes),
+        };
+        whole.size_bytes += content.size_bytes;
+        whole.blobs.extend(content.blobs.iter().cloned());
+        whole.parts.push(Part {
+            number: part.number,
+            size_bytes: content.size_bytes,
+            etag: content.etag.clone(),
+            checksums: content.checksums.clone(),
+        });
+    }
+    if whole.size_bytes > OBJECT_BYTES_MAX {
+        return Err(Error::Invalid("an object has at most 5 TiB".into()));
+    }
+    whole.etag = format!("{}-{}", super::hex(&md5s.finalize()), named.len());
+    if let Some(algorithm) = algorithm {
+        let sum = checksum_of(algorithm, &whole)?;
+        whole.checksums.insert(algorithm.to_owned(), sum);
+    }
+    Ok(whole)
+}
+
+/// Whether a stored part is the one the client means: its ETag, and what checksums it gives.
+fn is_named(part: &PartRef, stored: &Content) -> bool {
+    part.etag == stored.etag && part.checksums.iter().all(|(algorithm, sum)| stored.checksums.get(algorithm) == Some(sum))
+}
+
+fn checksum_of(algorithm: &str, whole: &Content) -> Result<String, Error> {
+    if algorithm == "crc64nvme" {
+        return Ok(BASE64.encode(whole.crc64nvme.to_be_bytes()));
+    }
+    let mut sums = Vec::new();
+    for part in &whole.parts {
+        let sum = part.checksums.get(algorithm).and_then(|sum| BASE64.decode(sum).ok());
+        sums.extend(sum.ok_or_else(|| Error::Corrupt(format!("the {algorithm} of part {}", part.number)))?);
+    }
+    Ok(format!("{}-{}", BASE64.encode(digest(algorithm, &sums)?), whole.parts.len()))
+}
+
+fn digest(algorithm: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let crc32 = |kind| crc_fast::checksum(kind, bytes).to_be_bytes()[4..].to_vec();
+    Ok(match algorithm {
+        "crc32" => crc32(CrcAlgorithm::Crc32IsoHdlc),
+        "crc32c" => crc32(CrcAlgorithm::Crc32Iscsi),
+        "sha1" => sha1::Sha1::digest(bytes).to_vec(),
+        "sha256" => sha2::Sha256::digest(bytes).to_vec(),
+        _ => return Err(Error::Invalid(format!("checksum algorithm {algorithm} is not known"))),
+    })
+}
+
+/// Whether an upload can have this algorithm.
+pub(super) fn check_algorithm(algorithm: &str) -> Result<(), Error> {
+    if algorithm == "crc64nvme" { Ok(()) } else { digest(algorithm, b"").map(|_| ()) }
+}
+
+/// Tests the conditions of a Complete against what is there, newest first.
+pub(super) fn test(records: &[Record], conditions: &Conditions) -> Result<(), Error> {
+    let latest = records.iter().find(|r| r.version.is_live()).and_then(|r| r.version.birth.as_ref());
+    let object = latest.filter(|b| b.kind == Kind::Object);
+    if conditions.if_none_match && object.is_some() {
+        return Err(Error::PreconditionFailed("If-None-Match"));
+    }
+    match (&conditions.if_match, object) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Error::NoSuchKey),
+        (Some(etag), Some(birth)) if etag == "*" || *etag == birth.etag => Ok(()),
+        (Some(_), Some(_)) => Err(Error::PreconditionFailed("If-Match")),
+    }
+}
+
+fn unhex(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::{Hlc, Origin, VersionId};
+
+    fn part(body: &[u8]) -> Document {
+        let etag = crate::object::multipart::hex(&Md5::digest(body));
+        let sha256 = BASE64.encode(sha2::Sha256::digest(body));
+        Document {
+            key: String::new(),
+            order: Order { hlc: Hlc::ZERO, origin: Origin::new("a"), version_id: VersionId::NULL },
+            content: Content {
+                size_bytes: body.len() as u64,
+                etag,
+                crc64nvme: crc_fast::checksum(CrcAlgorithm::Crc64Nvme, body),
+                checksums: BTreeMap::from([("sha256".into(), sha256)]),
+                ..Content::default()
+            },
+        }
+    }
+    fn named(number: u16, document: &Document) -> PartRef {
+        PartRef { number, etag: document.content.etag.clone(), checksums: BTreeMap::new() }
+    }
+    fn large(byte: u8) -> Vec<u8> {
+        vec![byte; PART_BYTES_MIN as usize]
+    }
+
+    #[test]
+    fn the_whole_has_the_checksum_of_its_bytes_and_the_etag_of_its_parts() {
+        let (a, b) = (large(1), b"tail".to_vec());
+        let stored = BTreeMap::from([(2, part(&a)), (7, part(&b))]);
+        let refs = [named(2, &stored[&2]), named(7, &stored[&7])];
+        let whole = assemble(&refs, &stored, Some("crc64nvme")).unwrap();
+        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &[a.clone(), b.clone()].concat());
+        assert_eq!(whole.crc64nvme, crc);
+        assert_eq!(whole.checksums["crc64nvme"], BASE64.encode(crc.to_be_bytes()));
+        let md5s = [Md5::digest(&a), Md5::digest(&b)].concat();
+        assert_eq!(whole.etag, format!("{}-2", crate::object::multipart::hex(&Md5::digest(&md5s))));
+        let composite = assemble(&refs, &stored, Some("sha256")).unwrap().checksums["sha256"].clone();
+        let sums = [sha2::Sha256::digest(&a), sha2::Sha256::digest(&b)].concat();
+        assert_eq!(composite, format!("{}-2", BASE64.encode(sha2::Sha256::digest(&sums))));
+    }
+
+    #[test]
+    fn parts_are_checked_for_order_identity_and_size() {
+        let stored = BTreeMap::from([(1, part(&large(1))), (2, part(b"small")), (3, part(b"tail"))]);
+        let [one, two, three] = [1, 2, 3].map(|n| named(n, &stored[&n]));
+        let with = |refs: &[&PartRef]| assemble(&refs.iter().map(|r| (*r).clone()).collect::<Vec<_>>(), &stored, None);
+        assert!(with(&[&one, &three]).is_ok());
+        assert!(matches!(with(&[]), Err(Error::Invalid(_))));
+        assert!(matches!(with(&[&two, &one]), Err(Error::InvalidPartOrder)));
+        assert!(matches!(with(&[&one, &one]), Err(Error::InvalidPartOrder)));
+        assert!(matches!(with(&[&one, &two, &three]), Err(Error::EntityTooSmall(2))));
+        assert!(matches!(with(&[&PartRef { number: 9, ..one.clone() }]), Err(Error::InvalidPart(9))));
+        assert!(matches!(with(&[&PartRef { etag: two.etag.clone(), ..one.clone() }]), Err(Error::InvalidPart(1))));
+        let wrong = BTreeMap::from([("sha256".to_owned(), "x".to_owned())]);
+        assert!(matches!(with(&[&PartRef { checksums: wrong, ..one.clone() }]), Err(Error::InvalidPart(1))));
+    }
+}

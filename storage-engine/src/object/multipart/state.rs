@@ -1,0 +1,165 @@
+//! What an upload's document says, and how it becomes [`Content`] and back. Pure.
+use super::assemble::Whole;
+use crate::object::document::{Content, Document};
+use crate::object::{Conditions, Error, Put, Upload};
+use crate::version::{Birth, Kind, Order, Stamp, Tags, Version};
+use crate::wire::Fields;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::collections::BTreeMap;
+
+/// Where an upload stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum State {
+    /// Takes parts.
+    Open,
+    /// What it becomes is decided; it may stand already.
+    Completing(Box<Whole>),
+    /// It stands, or stood.
+    Completed(Box<Whole>),
+    /// Its client ended it.
+    Aborted,
+    /// Another write made the condition of its Complete false.
+    Failed,
+}
+
+/// An upload's document.
+#[derive(Clone, Debug)]
+pub(super) struct UploadDoc {
+    pub(super) upload: Upload,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) tags: BTreeMap<String, String>,
+    pub(super) traceparent: Option<String>,
+    pub(super) state: State,
+}
+
+/// Fields of the document; header, metadata and tag are fields of their own behind their prefix.
+const STATE: &str = "state";
+const ID: &str = "upload";
+const KEY: &str = "key";
+const INITIATED: &str = "initiated_millis";
+const ALGORITHM: &str = "checksum_algorithm";
+const TRACEPARENT: &str = "traceparent";
+const ORDER: &str = "order";
+const BASE: &str = "base";
+const IF_MATCH: &str = "if_match";
+const IF_NONE_MATCH: &str = "if_none_match";
+const HEADER: &str = "header:";
+const METADATA: &str = "meta:";
+const TAG: &str = "tag:";
+
+impl UploadDoc {
+    pub(super) fn open(upload: Upload, put: Put) -> Self {
+        let Put { headers, metadata, tags, traceparent, .. } = put;
+        UploadDoc { upload, headers, metadata, tags, traceparent, state: State::Open }
+    }
+
+    /// Whether S3 still shows the upload: its object may be missing.
+    pub(super) fn is_in_progress(&self) -> bool {
+        matches!(self.state, State::Open | State::Completing(_))
+    }
+
+    /// The version the upload becomes: the same whoever asks, however often.
+    pub(super) fn version(&self, whole: &Whole) -> Version {
+        let mut version = Version::blank(&self.upload.key, whole.order.version_id);
+        version.birth = Some(Birth {
+            order: whole.order.clone(),
+            base: whole.base.clone(),
+            kind: Kind::Object,
+            size_bytes: whole.content.size_bytes,
+            etag: whole.content.etag.clone(),
+            crc64nvme: whole.content.crc64nvme,
+            checksums: whole.content.checksums.clone(),
+            parts: whole.content.parts.clone(),
+            headers: self.headers.clone(),
+            metadata: self.metadata.clone(),
+            unknown: Fields::default(),
+        });
+        if !self.tags.is_empty() {
+            let stamp = Stamp { hlc: whole.order.hlc, origin: whole.order.origin.clone() };
+            version.tags = Some(Tags { stamp, set: self.tags.clone() });
+        }
+        version
+    }
+
+    pub(super) fn to_content(&self) -> Content {
+        let (state, whole) = match &self.state {
+            State::Open => ("open", None),
+            State::Completing(whole) => ("completing", Some(whole)),
+            State::Completed(whole) => ("completed", Some(whole)),
+            State::Aborted => ("aborted", None),
+            State::Failed => ("failed", None),
+        };
+        let mut content = whole.map(|w| w.content.clone()).unwrap_or_default();
+        let fields = &mut content.fields;
+        let mut put = |name: &str, value: Option<String>| value.map(|v| fields.insert(name.to_owned(), v));
+        put(STATE, Some(state.to_owned()));
+        put(ID, Some(self.upload.id.clone()));
+        put(KEY, Some(self.upload.key.clone()));
+        put(INITIATED, Some(self.upload.initiated_millis.to_string()));
+        put(ALGORITHM, self.upload.checksum_algorithm.clone());
+        put(TRACEPARENT, self.traceparent.clone());
+        if let Some(whole) = whole {
+            put(ORDER, Some(order_text(&whole.order)));
+            put(BASE, whole.base.as_ref().map(order_text));
+            put(IF_MATCH, whole.conditions.if_match.clone());
+            put(IF_NONE_MATCH, whole.conditions.if_none_match.then(String::new));
+        }
+        for (prefix, map) in [(HEADER, &self.headers), (METADATA, &self.metadata), (TAG, &self.tags)] {
+            fields.extend(map.iter().map(|(k, v)| (format!("{prefix}{k}"), v.clone())));
+        }
+        content
+    }
+
+    pub(super) fn from_document(document: &Document) -> Result<Self, Error> {
+        let Document { content, key, .. } = document;
+        let broken = |what: &str| Error::Corrupt(format!("document {} ({what})", key.escape_debug()));
+        let fields = &content.fields;
+        let field = |name: &'static str| fields.get(name).ok_or_else(|| broken(name));
+        let order = |name: &'static str| fields.get(name).map(|text| order_of(text).ok_or_else(|| broken(name))).transpose();
+        let under = |prefix: &str| -> BTreeMap<String, String> {
+            fields.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
+        };
+        let whole = || -> Result<Box<Whole>, Error> {
+            Ok(Box::new(Whole {
+                order: order(ORDER)?.ok_or_else(|| broken(ORDER))?,
+                base: order(BASE)?,
+                conditions: Conditions {
+                    if_match: fields.get(IF_MATCH).cloned(),
+                    if_none_match: fields.contains_key(IF_NONE_MATCH),
+                },
+                content: Content { fields: BTreeMap::new(), ..content.clone() },
+            }))
+        };
+        let state = match field(STATE)?.as_str() {
+            "open" => State::Open,
+            "completing" => State::Completing(whole()?),
+            "completed" => State::Completed(whole()?),
+            "aborted" => State::Aborted,
+            "failed" => State::Failed,
+            _ => return Err(broken(STATE)),
+        };
+        Ok(UploadDoc {
+            upload: Upload {
+                id: field(ID)?.clone(),
+                key: field(KEY)?.clone(),
+                initiated_millis: field(INITIATED)?.parse().map_err(|_| broken(INITIATED))?,
+                checksum_algorithm: fields.get(ALGORITHM).cloned(),
+            },
+            headers: under(HEADER),
+            metadata: under(METADATA),
+            tags: under(TAG),
+            traceparent: fields.get(TRACEPARENT).cloned(),
+            state,
+        })
+    }
+}
+
+fn order_text(order: &Order) -> String {
+    BASE64.encode(order.to_fields().to_bytes())
+}
+
+fn order_of(text: &str) -> Option<Order> {
+    Order::from_fields(Fields::parse(&BASE64.decode(text).ok()?).ok()?).ok()
+}

@@ -1,0 +1,1 @@
+//! Outcomes of uploads on drives in memory.
