@@ -2,7 +2,14 @@
 //!
 //! [`Objects`] is what the S3 front door and the replicator's API call. It owns no state that decides
 //! anything: every decision is a quorum of drives (`quorum`).
+pub(crate) mod ballot;
 pub(crate) mod blob;
+pub(crate) mod document;
+pub(crate) mod join;
+pub(crate) mod list;
+pub(crate) mod multipart;
+pub(crate) mod resolve;
+pub(crate) mod scan;
 
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
@@ -15,6 +22,7 @@ use futures::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Bytes of an object on their way in or out. An error ends it: nothing of it may be believed.
 pub type Body = BoxStream<'static, Result<Bytes, std::io::Error>>;
@@ -32,6 +40,8 @@ pub enum Error {
     NoSuchUpload,
     #[error("bucket exists")]
     BucketExists,
+    #[error("bucket name {name:?} breaks a rule: a name {rule}")]
+    InvalidBucketName { name: String, rule: &'static str },
     #[error("bucket is not empty")]
     BucketNotEmpty,
     /// A condition of the request does not hold.
@@ -91,7 +101,7 @@ pub struct Bucket {
 }
 
 /// Conditions on a write, exclusive within this store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// ETag (without quotes) the latest version must have; `*`: any.
     pub if_match: Option<String>,
@@ -241,6 +251,8 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     /// Map epoch every operation carries; one embedded set stays in one epoch.
     pub(crate) epoch: u64,
+    /// Bounds what is left to stragglers, in KiB.
+    stragglers: Arc<Semaphore>,
 }
 
 impl Objects {
@@ -250,33 +262,37 @@ impl Objects {
     pub fn new(drives: Vec<Arc<dyn Drive>>, parity: usize, clock: Arc<dyn Clock>, origin: Origin) -> Self {
         let ceiling = drives.iter().map(|d| d.ceiling()).max().unwrap_or(Hlc::ZERO);
         let quorum = Quorum { n: drives.len(), k: drives.len() - parity };
-        Objects(Arc::new(Inner { drives, quorum, clock: HlcClock::new(clock, ceiling), origin, epoch: 1 }))
+        Objects(Arc::new(Inner { drives, quorum, clock: HlcClock::new(clock, ceiling), origin, epoch: 1, stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)) }))
+    }
+}
+
+/// Bytes that answered requests may still keep in memory for slow drives, in KiB: a drive that hangs
+/// costs this much and no more. What does not fit is dropped; readers and healing catch up on it.
+const STRAGGLERS_KIB: usize = 64 * 1024;
+
+impl Inner {
+    /// Goes on with `work` after the request is answered: stragglers, flags. `bytes` is what it keeps.
+    /// Nothing may depend on its end: on shutdown it is cut off like a lost message.
+    pub(crate) fn background(&self, bytes: usize, work: impl Future<Output = ()> + Send + 'static) {
+        let kib = u32::try_from(1 + bytes / 1024).unwrap_or(u32::MAX);
+        let Ok(permit) = self.stragglers.clone().try_acquire_many_owned(kib) else { return };
+        #[allow(clippy::disallowed_methods)] // the one spawn of the object layer; bounded by the permit
+        tokio::spawn(async move {
+            work.await;
+            drop(permit);
+        });
     }
 }
 
 /// The calls, each implemented in its own file. Signatures are the contract between the roads and
 /// their callers (`s3`, `api`).
 impl Objects {
-    pub async fn create_bucket(&self, name: &str, versioning: Versioning) -> Result<Bucket, Error> { let _ = (name, versioning); todo!() }
-    pub async fn delete_bucket(&self, name: &str) -> Result<(), Error> { let _ = name; todo!() }
-    pub async fn bucket(&self, name: &str) -> Result<Bucket, Error> { let _ = name; todo!() }
-    pub async fn buckets(&self) -> Result<Vec<Bucket>, Error> { todo!() }
-    pub async fn set_versioning(&self, name: &str, versioning: Versioning) -> Result<(), Error> { let _ = (name, versioning); todo!() }
-    pub async fn set_bucket_tags(&self, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> { let _ = (name, tags); todo!() }
-
     pub async fn put(&self, bucket: &str, key: &str, put: Put, body: Body) -> Result<Written, Error> { let _ = (bucket, key, put, body); todo!() }
     /// `version: None` opens the latest; a latest delete marker is `Err(Error::DeleteMarker)`.
     pub async fn open(&self, bucket: &str, key: &str, version: Option<VersionId>) -> Result<Opened, Error> { let _ = (bucket, key, version); todo!() }
     pub async fn delete(&self, bucket: &str, key: &str, version: Option<VersionId>, conditions: Conditions) -> Result<Deleted, Error> { let _ = (bucket, key, version, conditions); todo!() }
     pub async fn set_tags(&self, bucket: &str, key: &str, version: Option<VersionId>, tags: BTreeMap<String, String>) -> Result<VersionId, Error> { let _ = (bucket, key, version, tags); todo!() }
-    pub async fn list(&self, bucket: &str, list: List) -> Result<Page, Error> { let _ = (bucket, list); todo!() }
 
-    pub async fn create_upload(&self, bucket: &str, key: &str, put: Put, checksum_algorithm: Option<String>) -> Result<Upload, Error> { let _ = (bucket, key, put, checksum_algorithm); todo!() }
-    pub async fn upload_part(&self, bucket: &str, key: &str, upload: &str, number: u16, expect: Expect, body: Body) -> Result<UploadedPart, Error> { let _ = (bucket, key, upload, number, expect, body); todo!() }
-    pub async fn complete_upload(&self, bucket: &str, key: &str, upload: &str, parts: Vec<PartRef>, conditions: Conditions) -> Result<Written, Error> { let _ = (bucket, key, upload, parts, conditions); todo!() }
-    pub async fn abort_upload(&self, bucket: &str, key: &str, upload: &str) -> Result<(), Error> { let _ = (bucket, key, upload); todo!() }
-    pub async fn parts(&self, bucket: &str, key: &str, upload: &str) -> Result<(Upload, Vec<UploadedPart>), Error> { let _ = (bucket, key, upload); todo!() }
-    pub async fn uploads(&self, bucket: &str, prefix: &str) -> Result<Vec<Upload>, Error> { let _ = (bucket, prefix); todo!() }
 
     /// Joins a version born elsewhere; keeps its id, order and origin. `body` yields exactly its bytes.
     pub async fn apply(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> { let _ = (bucket, version, body, traceparent); todo!() }
