@@ -11,6 +11,7 @@ pub(crate) mod multipart;
 pub(crate) mod resolve;
 pub(crate) mod scan;
 
+use crate::bucket::Cache;
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
 use crate::feed::{Backlog, Batch, Cursor};
@@ -251,6 +252,8 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     /// Map epoch every operation carries; one embedded set stays in one epoch.
     pub(crate) epoch: u64,
+    /// Bucket documents already read.
+    pub(crate) buckets: Cache,
     /// Bounds what is left to stragglers, in KiB.
     stragglers: Arc<Semaphore>,
 }
@@ -262,7 +265,15 @@ impl Objects {
     pub fn new(drives: Vec<Arc<dyn Drive>>, parity: usize, clock: Arc<dyn Clock>, origin: Origin) -> Self {
         let ceiling = drives.iter().map(|d| d.ceiling()).max().unwrap_or(Hlc::ZERO);
         let quorum = Quorum { n: drives.len(), k: drives.len() - parity };
-        Objects(Arc::new(Inner { drives, quorum, clock: HlcClock::new(clock, ceiling), origin, epoch: 1, stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)) }))
+        Objects(Arc::new(Inner {
+            drives,
+            quorum,
+            clock: HlcClock::new(clock, ceiling),
+            origin,
+            epoch: 1,
+            buckets: Cache::default(),
+            stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),
+        }))
     }
 }
 
