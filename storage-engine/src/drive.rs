@@ -3,6 +3,7 @@
 //! A drive judges each [`Request`] with the pure rules of `quorum/participant.rs` against its own
 //! records, writes the effect into its commit log, syncs once per batch and only then answers. It
 //! never starts a quorum operation and never asks another drive.
+pub mod disk;
 pub mod format;
 pub mod index;
 pub mod local;

@@ -1,0 +1,174 @@
+//! Names and values of the index rows. Pure; `index.rs` alone calls it.
+//!
+//! `k bucket key 00 01 kind …` is what is held of a key, `f bucket lsn` the feed, `s blob` where a shard
+//! stands, `b blob` that a record names the blob as a file, `a` the applied lsn. Numbers are big-endian,
+//! so that their order is the order of rows; a zero byte in a key is written 00 FF.
+use super::Locator;
+use crate::drive::Lsn;
+use crate::record::BucketId;
+use crate::version::{Ballot, VersionId};
+use uuid::Uuid;
+
+/// The row of the applied lsn.
+pub const APPLIED: &[u8] = b"a";
+
+/// One kind of row under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A record as it came, the acked flag aside.
+    Record(VersionId, Ballot),
+    /// That record is flagged acked.
+    Ack(VersionId, Ballot),
+    /// That attempt never counts.
+    Abort(VersionId, Ballot),
+    /// The version's place in the feed.
+    Feed(VersionId),
+}
+
+impl Row {
+    /// Reads what follows the key's prefix.
+    pub fn read(rest: &[u8]) -> Option<Row> {
+        let (kind, rest) = rest.split_first()?;
+        let (id, ballot) = rest.split_at_checked(16)?;
+        let id = VersionId::from_bytes(id.try_into().ok()?);
+        if *kind == b'l' {
+            return ballot.is_empty().then_some(Row::Feed(id));
+        }
+        let ballot = Ballot::from_bits(number(ballot)?);
+        match kind {
+            b'r' => Some(Row::Record(id, ballot)),
+            b'c' => Some(Row::Ack(id, ballot)),
+            b'x' => Some(Row::Abort(id, ballot)),
+            _ => None,
+        }
+    }
+}
+
+/// The name of a row under a key's prefix.
+pub fn name(prefix: &[u8], row: Row) -> Vec<u8> {
+    let (kind, id, ballot) = match row {
+        Row::Record(id, ballot) => (b'r', id, Some(ballot)),
+        Row::Ack(id, ballot) => (b'c', id, Some(ballot)),
+        Row::Abort(id, ballot) => (b'x', id, Some(ballot)),
+        Row::Feed(id) => (b'l', id, None),
+    };
+    let mut name = Vec::with_capacity(prefix.len() + 25);
+    name.extend_from_slice(prefix);
+    name.push(kind);
+    name.extend_from_slice(id.as_bytes());
+    name.extend(ballot.map(|b| b.bits().to_be_bytes()).into_iter().flatten());
+    name
+}
+
+/// What every row of a key begins with.
+pub fn key_prefix(bucket: BucketId, key: &str) -> Vec<u8> {
+    let mut name = prefix_of_keys(bucket, key);
+    name.extend_from_slice(&[0, 1]);
+    name
+}
+
+/// What the rows of all keys that begin with `prefix` begin with.
+pub fn prefix_of_keys(bucket: BucketId, prefix: &str) -> Vec<u8> {
+    let mut name = Vec::with_capacity(prefix.len() + 48);
+    name.push(b'k');
+    name.extend_from_slice(bucket.0.as_bytes());
+    for byte in prefix.bytes() {
+        name.push(byte);
+        if byte == 0 {
+            name.push(0xff);
+        }
+    }
+    name
+}
+
+/// The least name above everything that begins with `prefix`.
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while end.pop_if(|b| *b == 0xff).is_some() {}
+    let last = end.last_mut().expect("rows begin with a letter");
+    *last += 1;
+    end
+}
+
+/// Splits a row's name into its key and what follows the key's prefix.
+pub fn split(name: &[u8]) -> Option<(String, &[u8])> {
+    let body = name.get(17..)?;
+    let mut key = Vec::with_capacity(body.len());
+    let mut at = 0;
+    loop {
+        match (body.get(at)?, body.get(at + 1)) {
+            (0, Some(0xff)) => {
+                key.push(0);
+                at += 2;
+            }
+            (0, Some(1)) => return Some((String::from_utf8(key).ok()?, &body[at + 2..])),
+            (0, _) => return None,
+            (byte, _) => {
+                key.push(*byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// The feed row at an lsn.
+pub fn feed(bucket: BucketId, lsn: Lsn) -> Vec<u8> {
+    [&b"f"[..], bucket.0.as_bytes(), &lsn.to_be_bytes()].concat()
+}
+
+/// A name above every feed row of the bucket.
+pub fn feed_end(bucket: BucketId) -> Vec<u8> {
+    after_prefix(&[&b"f"[..], bucket.0.as_bytes()].concat())
+}
+
+/// The value of a feed row.
+pub fn feed_value(key: &str, version: VersionId) -> Vec<u8> {
+    [&version.as_bytes()[..], key.as_bytes()].concat()
+}
+
+/// A feed row: its lsn, key and version.
+pub fn feed_entry(name: &[u8], value: &[u8]) -> Option<(Lsn, String, VersionId)> {
+    let (version, key) = value.split_at_checked(16)?;
+    let version = VersionId::from_bytes(version.try_into().ok()?);
+    Some((number(name.get(17..)?)?, String::from_utf8(key.to_vec()).ok()?, version))
+}
+
+/// The row that says where a shard stands in the log.
+pub fn shard(blob: Uuid) -> Vec<u8> {
+    [&b"s"[..], blob.as_bytes()].concat()
+}
+
+/// The row that says a record names the blob as a file.
+pub fn shard_file(blob: Uuid) -> Vec<u8> {
+    [&b"b"[..], blob.as_bytes()].concat()
+}
+
+/// The value of a shard's row.
+pub fn write_locator(locator: &Locator) -> Vec<u8> {
+    match locator {
+        Locator::File => vec![0],
+        Locator::Log { segment, offset, len } => {
+            [&[1][..], &segment.to_be_bytes(), &offset.to_be_bytes(), &len.to_be_bytes()].concat()
+        }
+        Locator::Inline(bytes) => [&[2][..], bytes].concat(),
+    }
+}
+
+/// A shard's row read back.
+pub fn read_locator(value: &[u8]) -> Option<Locator> {
+    match value.split_first()? {
+        (0, []) => Some(Locator::File),
+        (1, rest) if rest.len() == 20 => Some(Locator::Log {
+            segment: number(&rest[..8])?,
+            offset: number(&rest[8..16])?,
+            len: u32::from_be_bytes(rest[16..].try_into().ok()?),
+        }),
+        (2, bytes) => Some(Locator::Inline(bytes.to_vec())),
+        _ => None,
+    }
+}
+
+/// A number as rows hold it.
+pub fn number(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
