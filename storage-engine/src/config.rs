@@ -1,5 +1,6 @@
 //! Settings of a store node: values only, checked before anything is bound or opened.
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -46,6 +47,84 @@ pub struct BucketSettings {
     pub versioning: bool,
 }
 
+/// Shorter secrets can be guessed.
+pub const SECRET_BYTES_MIN: usize = 8;
+
+/// Access keys everybody knows; a store that takes one is open.
+const DEFAULT_ACCESS_KEYS: [&str; 2] = ["minioadmin", "rustfsadmin"];
+
+/// Everything that is wrong with the settings, at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("settings of the store: {}", .0.join("; "))]
+pub struct Invalid(pub Vec<String>);
+
+impl Settings {
+    /// Looks for contradictions; what needs a drive or a file to be read is found at opening.
+    ///
+    /// # Errors
+    /// [`Invalid`] with one sentence per problem.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut problems = Vec::new();
+        if self.drives.is_empty() {
+            problems.push("drives is empty".to_owned());
+        }
+        problems.extend(twice("the drive", self.drives.iter().map(|d| d.display().to_string())));
+        if let Some(parity) = self.parity
+            && usize::from(parity) * 2 > self.drives.len()
+        {
+            problems.push(format!("parity {parity} is more than half of {} drives", self.drives.len()));
+        }
+        if self.region.is_empty() || !self.region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            problems.push(format!("region {:?} is no name of letters, digits and hyphens", self.region));
+        }
+        for user in &self.users {
+            let key = &user.access_key;
+            if !(3..=128).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b',' && b != b'=') {
+                problems.push(format!("the access key {key:?} is not 3 to 128 visible characters without / , ="));
+            }
+            if DEFAULT_ACCESS_KEYS.contains(&key.as_str()) {
+                problems.push(format!("the access key {key} is a default everybody knows"));
+            }
+        }
+        problems.extend(twice("the access key", self.users.iter().map(|u| u.access_key.clone())));
+        problems.extend(twice("the bucket", self.buckets.iter().map(|b| b.name.clone())));
+        if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
+    }
+}
+
+fn twice(what: &str, names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(name.clone())).map(|name| format!("{what} {name} stands twice")).collect()
+}
+
 fn region() -> String {
     "us-east-1".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            drives: (0..4).map(|i| format!("/d/{i}").into()).collect(),
+            parity: None,
+            s3_listen: ([127, 0, 0, 1], 0).into(),
+            region: region(),
+            users: vec![User { access_key: "writer".into(), secret_key_file: "/k".into() }],
+            buckets: vec![BucketSettings { name: "photos".into(), versioning: true }],
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        assert_eq!(settings().check(), Ok(()));
+        let mut bad = settings();
+        bad.drives[1] = bad.drives[0].clone();
+        bad.parity = Some(3);
+        bad.region = "eu west".into();
+        bad.users[0].access_key = "minioadmin".into();
+        bad.buckets.push(bad.buckets[0].clone());
+        assert_eq!(bad.check().unwrap_err().0.len(), 5);
+    }
 }

@@ -1,1 +1,255 @@
-//! The store node: opens the drives, binds the listeners, spawns the tasks, stops them in order.
+//! The store node: opens the drives, binds the S3 listener, spawns a task per connection, stops in order.
+//!
+//! Tasks are spawned here and nowhere else in the front door. A task's error is its connection's end and
+//! is nobody else's business; its panic ends the process, for starting from the drives is the tested road.
+use crate::clock::Clock;
+use crate::config::{self, Settings};
+use crate::drive::{self, Drive};
+use crate::metrics::Metrics;
+use crate::object::{self, Objects, Versioning};
+use crate::s3;
+use crate::version::Origin;
+use futures::future::join_all;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Connections of the S3 listener at once. Each holds at most a stripe and a small body, so this bounds
+/// memory; clients beyond it wait in the listen queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// A client has so long for the head of a request; slower ones are slow on purpose.
+const HEAD_SECONDS_MAX: Duration = Duration::from_secs(10);
+/// Requests under way have so long to end after the stop was asked for.
+const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: it fails when file handles run out, and trying at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a node did not start. Nothing was bound.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The settings contradict themselves.
+    #[error(transparent)]
+    Settings(#[from] config::Invalid),
+    /// The drives are not a store that can be opened.
+    #[error(transparent)]
+    Drives(#[from] drive::format::OpenError),
+    /// A secret key cannot be read.
+    #[error("read the secret key in {}", .file.display())]
+    Secret { file: PathBuf, source: io::Error },
+    /// A bucket of the settings could not be made.
+    #[error("make the bucket {name}")]
+    Bucket { name: String, source: object::Error },
+}
+
+/// A store: its drives, its object layer and its S3 front door.
+pub struct StoreNode {
+    drives: Vec<Arc<dyn Drive>>,
+    objects: Objects,
+    gate: s3::Gate,
+    metrics: Arc<Metrics>,
+    listen: SocketAddr,
+    listener: Option<TcpListener>,
+}
+
+impl StoreNode {
+    /// Opens the drives and makes the configured buckets; binds nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what to do is in its text. The drives are as they were.
+    pub async fn open(settings: &Settings, clock: Arc<dyn Clock>, origin: Origin) -> Result<StoreNode, OpenError> {
+        settings.check()?;
+        let users = secrets(settings).await?;
+        let (dirs, parity) = (settings.drives.clone(), settings.parity);
+        let opened = tokio::task::spawn_blocking(move || drive::local::open_store(&dirs, parity)).await;
+        let (drives, parity) = match opened {
+            Ok(opened) => opened?,
+            Err(panicked) => resume_unwind(panicked.into_panic()), // nobody cancels a blocking task
+        };
+        let node = StoreNode::over(drives, parity, settings, users, clock, origin);
+        if let Err(error) = node.make_buckets(settings).await {
+            node.close().await;
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    /// A node over drives that are open already; `users` from access key to secret key.
+    pub fn over(
+        drives: Vec<Arc<dyn Drive>>,
+        parity: usize,
+        settings: &Settings,
+        users: BTreeMap<String, String>,
+        clock: Arc<dyn Clock>,
+        origin: Origin,
+    ) -> StoreNode {
+        let objects = Objects::new(drives.clone(), parity, clock, origin);
+        let metrics = Arc::new(Metrics::default());
+        let gate = s3::gate(objects.clone(), users, &settings.region, metrics.clone());
+        StoreNode { drives, objects, gate, metrics, listen: settings.s3_listen, listener: None }
+    }
+
+    async fn make_buckets(&self, settings: &Settings) -> Result<(), OpenError> {
+        for bucket in &settings.buckets {
+            let made = self.make_bucket(&bucket.name, bucket.versioning).await;
+            made.map_err(|source| OpenError::Bucket { name: bucket.name.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Makes a bucket, or turns versioning on where it was never touched; what people set since stays.
+    async fn make_bucket(&self, name: &str, versioned: bool) -> Result<(), object::Error> {
+        let versioning = if versioned { Versioning::Enabled } else { Versioning::Unversioned };
+        match self.objects.create_bucket(name, versioning).await {
+            Err(object::Error::BucketExists) => {
+                let held = self.objects.bucket(name).await?;
+                if versioned && held.versioning == Versioning::Unversioned {
+                    self.objects.set_versioning(name, Versioning::Enabled).await?;
+                }
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// The object layer, for the replicator of the same process.
+    pub fn objects(&self) -> Objects {
+        self.objects.clone()
+    }
+    /// What this store counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+    /// The drives, for those who look at their space and state.
+    pub fn drives(&self) -> &[Arc<dyn Drive>] {
+        &self.drives
+    }
+
+    /// Binds the S3 listener; from here on clients may connect, and wait until [`run`](Self::run).
+    ///
+    /// # Errors
+    /// The address is taken or not ours.
+    pub async fn bind(&mut self) -> io::Result<()> {
+        self.listener = Some(TcpListener::bind(self.listen).await?);
+        Ok(())
+    }
+    /// Address of the S3 listener; `None` before [`bind`](Self::bind).
+    pub fn s3_addr(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Serves until `stop` is cancelled, drains, closes the drives. Binds first where [`bind`](Self::bind) was not called.
+    ///
+    /// Dropped halfway it leaves what a kill leaves: everything acked is durable.
+    ///
+    /// # Errors
+    /// The listener could not be bound; the drives are closed then.
+    pub async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
+        let bound = if self.listener.is_none() { self.bind().await } else { Ok(()) };
+        if let Some(listener) = self.listener.take() {
+            let mut connections = JoinSet::new();
+            self.accept(&listener, &mut connections, &stop).await;
+            drop(listener); // the port is free before the drain: a successor may bind it
+            drain(connections).await;
+        }
+        self.close().await;
+        bound
+    }
+
+    async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>, stop: &CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let next = async {
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (listener.accept().await, place)
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(ended) = connections.join_next() => ended.unwrap_or_else(end),
+                (accepted, place) = next => match accepted {
+                    Ok((stream, _)) => { connections.spawn(serve(self.gate.clone(), stream, place, stop.clone())); }
+                    Err(error) => {
+                        tracing::warn!(err = %error, "Accepting an S3 connection failed.");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn close(&self) {
+        join_all(self.drives.iter().map(|d| d.close())).await;
+    }
+}
+
+/// One connection, until the client leaves or `stop` lets it finish its request.
+async fn serve(gate: s3::Gate, stream: TcpStream, place: OwnedSemaphorePermit, stop: CancellationToken) {
+    // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is closing.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let gate = gate.clone();
+        async move { gate.answer(request).await }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_SECONDS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(err = %error, "An S3 connection broke.");
+    }
+    drop(place);
+}
+
+/// Waits for the requests under way, and cuts them at the deadline.
+async fn drain(mut connections: JoinSet<()>) {
+    let all = async {
+        while let Some(ended) = connections.join_next().await {
+            ended.unwrap_or_else(end);
+        }
+    };
+    if tokio::time::timeout(DRAIN_SECONDS_MAX, all).await.is_err() {
+        tracing::warn!(connections = connections.len(), "Requests were cut at the deadline of the stop.");
+        connections.shutdown().await;
+    }
+}
+
+/// A task that panicked takes the process with it; one that was cancelled is no error.
+fn end(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        resume_unwind(panic);
+    }
+}
+
+async fn secrets(settings: &Settings) -> Result<BTreeMap<String, String>, OpenError> {
+    let mut keys = BTreeMap::new();
+    for user in &settings.users {
+        let file = &user.secret_key_file;
+        let failed = |source| OpenError::Secret { file: file.clone(), source };
+        let secret = tokio::fs::read_to_string(file).await.map_err(failed)?;
+        let secret = secret.trim_end();
+        if secret.len() < config::SECRET_BYTES_MIN {
+            let why = format!("a secret key has at least {} bytes", config::SECRET_BYTES_MIN);
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
+        keys.insert(user.access_key.clone(), secret.to_owned());
+    }
+    Ok(keys)
+}
