@@ -166,8 +166,11 @@ impl Superblock {
     pub fn store(&mut self, disk: &dyn Disk) -> io::Result<()> {
         self.generation += 1;
         let name = NAMES[(self.generation % 2) as usize];
+        let is_new = disk.len(name)?.is_none();
         disk.write_at(name, 0, &self.to_bytes())?;
-        disk.sync(name)
+        disk.sync(name)?;
+        // A copy whose name is lost with the power is no copy.
+        if is_new { disk.sync_folder("") } else { Ok(()) }
     }
 
     /// The newer whole copy; `None` where there is no copy at all.

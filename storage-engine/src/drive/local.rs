@@ -105,7 +105,7 @@ fn format(dirs: &[PathBuf], parity: u8) -> Result<Vec<Superblock>, OpenError> {
     for (slot, dir) in (0u8..).zip(dirs) {
         let mut block = Superblock::new(store, entropy::id(), entropy::id(), slot, dirs.len() as u8, parity);
         let disk = Directory::new(dir);
-        block.store(&disk).and_then(|()| disk.sync_folder("")).map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
+        block.store(&disk).map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
         blocks.push(block);
     }
     Ok(blocks)

@@ -264,7 +264,7 @@ impl MemoryDrive {
     pub fn format(disk: &MemoryDisk, slot: usize) {
         let slot = u8::try_from(slot).expect("a set has at most 16 drives");
         let mut block = Superblock::new(Uuid::nil(), entropy::id(), entropy::id(), slot, 8, 4);
-        block.store(disk).and_then(|()| disk.sync_folder("")).expect("a new disk takes writes");
+        block.store(disk).expect("a new disk takes writes");
     }
     /// Opens a disk as a drive, its index rebuilt from the log.
     ///
