@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod document;
 pub mod journal;
 pub mod link;
 pub mod peer;

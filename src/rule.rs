@@ -1,0 +1,241 @@
+//! Which bucket goes where, and how: the documents of a site as a replicator needs them.
+//!
+//! Pure: plain values without Kubernetes' types, clock or I/O. `rule/watch_folder.rs` reads documents,
+//! `rule/accept.rs` turns them into these, `rule/validate.rs` holds them against each other, `rule/plan.rs`
+//! says what changes, `rule/allow.rs` what a peer may do here. The set is always whole: level, not edge.
+pub mod accept;
+pub mod allow;
+pub mod plan;
+pub mod refs;
+pub mod resource;
+pub mod validate;
+pub mod watch_folder;
+
+use crate::link;
+use std::collections::BTreeMap;
+use storage_engine::version::Origin;
+
+/// Versions in flight on one link at most: at 200 ms round trip and 4 KiB a version, 10,000 a second need 2,000.
+pub const WINDOW_VERSIONS: usize = 2048;
+/// Bytes in flight on one link at most: 1 Gbit/s at 200 ms is 25 MB.
+pub const WINDOW_BYTES: u64 = 32 << 20;
+
+/// Every document that holds, by name; all of one namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleSet {
+    /// Usually one; several where a namespace serves several replicators.
+    pub sites: BTreeMap<String, SiteDoc>,
+    /// Other sites' replicators.
+    pub peers: BTreeMap<String, PeerDoc>,
+    /// Rules that hold, each with the destinations that exist.
+    pub rules: BTreeMap<String, Rule>,
+}
+
+/// A Site: this cluster's identity towards its peers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteDoc {
+    pub name: String,
+    /// Stands in every version born here.
+    pub site_id: String,
+    /// SPIFFE trust domain of the site's own identity.
+    pub trust_domain: String,
+    /// `host:port` that peers dial.
+    pub advertised_endpoint: String,
+    /// Secret with tls.crt, tls.key and ca.crt.
+    pub tls_secret: String,
+    /// Nothing is sent or received.
+    pub suspend: bool,
+    /// Bytes a second to all peers together.
+    pub bandwidth: Option<u64>,
+    /// Versions in flight to all peers together.
+    pub transfers_max: Option<usize>,
+}
+
+/// A Peer: another site's replicator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerDoc {
+    pub name: String,
+    /// The site that stands there.
+    pub site_id: String,
+    /// `host:port` to dial.
+    pub endpoint: String,
+    /// Name sent as SNI and looked for in its certificate.
+    pub server_name: String,
+    /// CA bundle its certificate must chain to.
+    pub ca: FileRef,
+    /// Revocation lists, where they are wanted.
+    pub crl: Option<FileRef>,
+    /// Secret with the certificate shown to it; `None`: the Site's own.
+    pub client_secret: Option<String>,
+    /// URI SANs; its certificate carries exactly one and it is one of these.
+    pub identities: Vec<String>,
+    /// What it may write here; nothing else.
+    pub inbound: Vec<Grant>,
+    /// Whether it may inject a drill's fault here.
+    pub drills: bool,
+    /// Nothing is sent to it or taken from it.
+    pub suspend: bool,
+    /// Bytes a second to it by all rules together.
+    pub bandwidth: Option<u64>,
+}
+
+/// A key of a Secret or ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRef {
+    pub is_secret: bool,
+    pub name: String,
+    pub key: String,
+}
+
+/// What a peer may write into one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub bucket: String,
+    /// Keys begin with this; empty: every key.
+    pub prefix: String,
+    /// Sites whose versions it may bring; empty: its own; `*`: all.
+    pub origins: Vec<String>,
+    pub deletes: bool,
+    pub version_deletes: bool,
+    pub documents: bool,
+}
+
+/// A ReplicationRule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// The object's uid, or in a folder a hash of (siteID, kind, namespace, name).
+    pub uid: String,
+    pub name: String,
+    /// Name of the Site it belongs to.
+    pub site: String,
+    pub bucket: String,
+    pub active_active: bool,
+    pub priority: u32,
+    pub filter: Filter,
+    pub destinations: Vec<Destination>,
+    pub replicate: Replicate,
+    /// Relay: also what other sites wrote, except what the peer itself did.
+    pub forward_all: bool,
+    /// Whether a GET may be answered from a peer.
+    pub read_from_peers: bool,
+    /// Gives way to interactive rules when the link is full.
+    pub is_bulk: bool,
+    /// Versions are applied at the peer in commit order.
+    pub commit_order: bool,
+    pub brake: Brake,
+    /// Raised to release what the brake holds.
+    pub brake_release: u64,
+    /// Bytes a second over all its peers.
+    pub bandwidth: Option<u64>,
+    /// Longest lag that is in order, milliseconds.
+    pub rpo_millis: Option<u64>,
+    pub suspend: bool,
+    /// Rises with every change of the spec; in a folder counted since the process started.
+    pub generation: u64,
+}
+
+/// Which objects a rule covers; all conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub prefix: String,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One peer a rule sends to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Name of the Peer.
+    pub peer: String,
+    /// Bucket there.
+    pub bucket: String,
+    /// Bytes a second of this rule to this peer.
+    pub bandwidth: Option<u64>,
+    pub suspend: bool,
+}
+
+/// What of an object travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicate {
+    pub delete_markers: bool,
+    pub version_deletes: bool,
+    pub tags: bool,
+    pub object_lock: bool,
+    pub existing_objects: bool,
+    pub bucket_documents: bool,
+}
+
+/// When deletes in a mass are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brake {
+    /// Share of the bucket's versions, 1..=100.
+    pub percent: u32,
+    pub window_millis: u64,
+    /// Fewer never engage it.
+    pub versions_min: u64,
+}
+
+/// Something in a document that does not hold; the rest runs on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// `kind/namespace/name`, or the file where no document could be read.
+    pub document: String,
+    /// `file:line`, and the field where one is meant.
+    pub place: String,
+    /// One word, CamelCase, as a condition's reason.
+    pub reason: &'static str,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}: {}: {}", self.place, self.document, self.reason, self.message)
+    }
+}
+
+impl RuleSet {
+    /// The Site a process serves: the one named, or the only one.
+    ///
+    /// # Errors
+    /// A sentence that says which Sites there are and what to write.
+    pub fn own_site(&self, name: Option<&str>) -> Result<&SiteDoc, String> {
+        let names = || self.sites.keys().cloned().collect::<Vec<_>>().join(", ");
+        match (name, self.sites.len()) {
+            (Some(name), _) => self.sites.get(name).ok_or_else(|| match names() {
+                known if known.is_empty() => format!("no Site `{name}`: there is no Site document at all"),
+                known => format!("no Site `{name}`; there are: {known}"),
+            }),
+            (None, 1) => Ok(self.sites.values().next().expect("there is one")),
+            (None, 0) => Err("there is no Site document; write one that says who this site is".into()),
+            (None, _) => Err(format!("several Sites ({}); say with site_name which one this process serves", names())),
+        }
+    }
+
+    /// The links of a Site: each rule with each of its destinations.
+    pub fn links_of<'a>(&'a self, site: &'a str) -> impl Iterator<Item = (&'a Rule, &'a Destination)> {
+        let rules = self.rules.values().filter(move |rule| rule.site == site);
+        rules.flat_map(|rule| rule.destinations.iter().map(move |d| (rule, d)))
+    }
+}
+
+/// What the link of `rule` to `destination` is run with.
+///
+/// A limit that several links share (the rule's over its peers) is divided evenly; the site's and the peer's hold
+/// for each link by itself, for what other links use is not known here.
+pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, peer: &PeerDoc) -> link::Settings {
+    let share = rule.bandwidth.map(|all| (all / rule.destinations.len().max(1) as u64).max(1));
+    link::Settings {
+        prefix: rule.filter.prefix.clone(),
+        tags: rule.filter.tags.clone(),
+        own_origin: Origin::new(&site.site_id),
+        forward_all: rule.forward_all,
+        peer_origin: Origin::new(&peer.site_id),
+        delete_markers: rule.replicate.delete_markers,
+        version_deletes: rule.replicate.version_deletes,
+        commit_order: rule.commit_order,
+        bandwidth: [destination.bandwidth, share, peer.bandwidth, site.bandwidth].into_iter().flatten().min(),
+        window_versions: site.transfers_max.map_or(WINDOW_VERSIONS, |max| max.clamp(1, WINDOW_VERSIONS)),
+        window_bytes: WINDOW_BYTES,
+        suspend: site.suspend || peer.suspend || rule.suspend || destination.suspend,
+    }
+}

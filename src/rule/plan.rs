@@ -1,0 +1,112 @@
+//! What must change when the rules do: (old, new) -> start, alter, stop, backfill, per link. Pure.
+//!
+//! The replicator carries a plan out for the links it owns: an altered link keeps its cursor, a stopped one
+//! drains. The order of the changes is the order to carry them out.
+use super::{Destination, Filter, PeerDoc, Rule, RuleSet, SiteDoc, link_settings};
+use crate::link;
+use std::collections::BTreeMap;
+
+/// Names a link of one site.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkName {
+    /// Uid of the rule.
+    pub rule: String,
+    /// Name of the Peer.
+    pub peer: String,
+}
+
+/// Something to do to one link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Drain it, then end it; its cursor stays in the journal.
+    Stop(LinkName),
+    /// Run it, from its cursor where the journal knows one.
+    Start(LinkName),
+    /// Let it go on under its new settings.
+    Alter(LinkName),
+    /// Send what is there already and now falls under the rule, below this prefix.
+    Backfill { link: LinkName, prefix: String },
+}
+
+/// All a link depends on; when it is equal, the link is left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkView {
+    pub rule: Rule,
+    pub destination: Destination,
+    pub site: SiteDoc,
+    pub peer: PeerDoc,
+}
+
+impl LinkView {
+    /// What its state machine runs with.
+    pub fn settings(&self) -> link::Settings {
+        link_settings(&self.rule, &self.destination, &self.site, &self.peer)
+    }
+    /// Another bucket or site at the far end: nothing of the old link's progress holds.
+    fn is_elsewhere(&self, other: &Self) -> bool {
+        (&self.rule.bucket, &self.destination.bucket, &self.peer.site_id, &self.site.site_id)
+            != (&other.rule.bucket, &other.destination.bucket, &other.peer.site_id, &other.site.site_id)
+    }
+}
+
+/// The links of a Site, as they should run.
+pub fn links(set: &RuleSet, site: &str) -> BTreeMap<LinkName, LinkView> {
+    let Some(own) = set.sites.get(site) else { return BTreeMap::new() };
+    let view = |(rule, destination): (&Rule, &Destination)| {
+        let peer = set.peers.get(&destination.peer)?;
+        let name = LinkName { rule: rule.uid.clone(), peer: peer.name.clone() };
+        let (rule, destination) = (rule.clone(), destination.clone());
+        Some((name, LinkView { rule, destination, site: own.clone(), peer: peer.clone() }))
+    };
+    set.links_of(site).filter_map(view).collect()
+}
+
+/// What leads from `old` to `new` for the links of a Site.
+pub fn plan(old: &RuleSet, new: &RuleSet, site: &str) -> Vec<Change> {
+    let (before, after) = (links(old, site), links(new, site));
+    let mut changes = Vec::new();
+    for (name, view) in &before {
+        if after.get(name).is_none_or(|next| next.is_elsewhere(view)) {
+            changes.push(Change::Stop(name.clone()));
+        }
+    }
+    for (name, view) in &after {
+        match before.get(name).filter(|last| !last.is_elsewhere(view)) {
+            None => {
+                changes.push(Change::Start(name.clone()));
+                if view.rule.replicate.existing_objects {
+                    changes.push(backfill(name, &view.rule.filter));
+                }
+            }
+            Some(last) if last == view => {}
+            Some(last) => {
+                changes.push(Change::Alter(name.clone()));
+                if view.rule.replicate.existing_objects && is_widened(&last.rule, &view.rule) {
+                    changes.push(backfill(name, &view.rule.filter));
+                }
+            }
+        }
+    }
+    changes
+}
+
+fn backfill(link: &LinkName, filter: &Filter) -> Change {
+    Change::Backfill { link: link.clone(), prefix: filter.prefix.clone() }
+}
+
+/// Whether the new rule lets something travel that the old one did not.
+fn is_widened(old: &Rule, new: &Rule) -> bool {
+    let covers_prefix = new.filter.prefix.starts_with(&old.filter.prefix);
+    let covers_tags = old.filter.tags.iter().all(|tag| new.filter.tags.iter().any(|t| t == tag));
+    let (was, is) = (&old.replicate, &new.replicate);
+    !covers_prefix
+        || !covers_tags
+        || (is.existing_objects && !was.existing_objects)
+        || (is.delete_markers && !was.delete_markers)
+        || (is.version_deletes && !was.version_deletes)
+        || (is.tags && !was.tags)
+        || (new.forward_all && !old.forward_all)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use super::super::validate::uid;
+use super::super::{Brake, FileRef, Replicate};
+use super::*;
+use proptest::prelude::*;
+
+pub(crate) fn site() -> SiteDoc {
+    SiteDoc {
+        name: "fra".into(),
+        site_id: "fra".into(),
+        trust_domain: "t".into(),
+        advertised_endpoint: "fra:1".into(),
+        tls_secret: "tls".into(),
+        suspend: false,
+        bandwidth: None,
+        transfers_max: None,
+    }
+}
+fn peer(name: &str) -> PeerDoc {
+    PeerDoc {
+        name: name.into(),
+        site_id: name.into(),
+        endpoint: format!("{name}:1"),
+        server_name: name.into(),
+        ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
+        crl: None,
+        client_secret: None,
+        identities: vec![],
+        inbound: vec![],
+        drills: false,
+        suspend: false,
+        bandwidth: None,
+    }
+}
+fn rule(name: &str, peers: &[&str]) -> Rule {
+    let to = |p: &&str| Destination { peer: p.to_string(), bucket: "b".into(), bandwidth: None, suspend: false };
+    Rule {
+        uid: uid("fra", "ReplicationRule", "default", name),
+        name: name.into(),
+        site: "fra".into(),
+        bucket: "b".into(),
+        active_active: false,
+        priority: 0,
+        filter: Filter::default(),
+        destinations: peers.iter().map(to).collect(),
+        replicate: Replicate {
+            delete_markers: true,
+            version_deletes: false,
+            tags: true,
+            object_lock: true,
+            existing_objects: true,
+            bucket_documents: false,
+        },
+        forward_all: false,
+        read_from_peers: false,
+        is_bulk: false,
+        commit_order: false,
+        brake: Brake { percent: 10, window_millis: 600_000, versions_min: 1000 },
+        brake_release: 0,
+        bandwidth: None,
+        rpo_millis: None,
+        suspend: false,
+        generation: 1,
+    }
+}
+fn set(rules: Vec<Rule>) -> RuleSet {
+    RuleSet {
+        sites: [("fra".to_string(), site())].into(),
+        peers: ["ams", "nyc"].map(|p| (p.to_string(), peer(p))).into(),
+        rules: rules.into_iter().map(|r| (r.name.clone(), r)).collect(),
+    }
+}
+/// The changes as short words: `start logs>ams`.
+fn words(old: &RuleSet, new: &RuleSet) -> Vec<String> {
+    let names: BTreeMap<String, String> =
+        old.rules.values().chain(new.rules.values()).map(|r| (r.uid.clone(), r.name.clone())).collect();
+    let link = |l: &LinkName| format!("{}>{}", names[&l.rule], l.peer);
+    let word = |c: &Change| match c {
+        Change::Start(l) => format!("start {}", link(l)),
+        Change::Alter(l) => format!("alter {}", link(l)),
+        Change::Stop(l) => format!("stop {}", link(l)),
+        Change::Backfill { link: l, prefix } => format!("backfill {} {prefix}", link(l)).trim_end().to_string(),
+    };
+    plan(old, new, "fra").iter().map(word).collect()
+}
+
+#[test]
+fn a_plan_starts_alters_stops_and_backfills() {
+    let base = set(vec![rule("logs", &["ams"])]);
+    let with = |change: &dyn Fn(&mut Rule)| {
+        let mut r = rule("logs", &["ams"]);
+        change(&mut r);
+        set(vec![r])
+    };
+    let tagged = || Filter { prefix: String::new(), tags: [("a".to_string(), "b".to_string())].into() };
+    let none = set(vec![]);
+    assert_eq!(words(&none, &base), ["start logs>ams", "backfill logs>ams"]);
+    assert_eq!(words(&base, &base), Vec::<String>::new());
+    assert_eq!(words(&base, &none), ["stop logs>ams"]);
+    assert_eq!(words(&none, &with(&|r| r.replicate.existing_objects = false)), ["start logs>ams"]);
+    assert_eq!(words(&base, &with(&|r| r.suspend = true)), ["alter logs>ams"]);
+    assert_eq!(words(&base, &with(&|r| r.filter.prefix = "a/".into())), ["alter logs>ams"], "narrower");
+    assert_eq!(words(&base, &with(&|r| r.filter = tagged())), ["alter logs>ams"], "narrower");
+    let narrow = with(&|r| r.filter.prefix = "a/".into());
+    assert_eq!(words(&narrow, &base), ["alter logs>ams", "backfill logs>ams"], "wider");
+    assert_eq!(words(&with(&|r| r.filter = tagged()), &base), ["alter logs>ams", "backfill logs>ams"], "wider");
+    let aside = with(&|r| r.filter.prefix = "b/".into());
+    assert_eq!(words(&narrow, &aside), ["alter logs>ams", "backfill logs>ams b/"]);
+    let purges = with(&|r| r.replicate.version_deletes = true);
+    assert_eq!(words(&base, &purges), ["alter logs>ams", "backfill logs>ams"]);
+    let elsewhere = with(&|r| r.destinations[0].bucket = "c".into());
+    assert_eq!(words(&base, &elsewhere), ["stop logs>ams", "start logs>ams", "backfill logs>ams"]);
+}
+
+#[test]
+fn a_peer_that_changes_alters_its_links_only() {
+    let old = set(vec![rule("logs", &["ams", "nyc"])]);
+    let mut new = old.clone();
+    new.peers.get_mut("nyc").unwrap().endpoint = "elsewhere:1".into();
+    assert_eq!(words(&old, &new), ["alter logs>nyc"]);
+    new.peers.get_mut("nyc").unwrap().site_id = "other".into();
+    assert_eq!(words(&old, &new), ["stop logs>nyc", "start logs>nyc", "backfill logs>nyc"]);
+}
+
+#[test]
+fn the_strictest_limit_and_any_suspension_hold() {
+    let mut r = rule("logs", &["ams", "nyc"]);
+    r.bandwidth = Some(100);
+    let settings = |s: &SiteDoc, p: &PeerDoc| link_settings(&r, &r.destinations[0], s, p);
+    assert_eq!(settings(&site(), &peer("ams")).bandwidth, Some(50), "shared by two");
+    assert_eq!(settings(&site(), &PeerDoc { bandwidth: Some(7), ..peer("ams") }).bandwidth, Some(7));
+    assert!(!settings(&site(), &peer("ams")).suspend);
+    assert!(settings(&SiteDoc { suspend: true, ..site() }, &peer("ams")).suspend);
+    assert_eq!(settings(&SiteDoc { transfers_max: Some(3), ..site() }, &peer("ams")).window_versions, 3);
+}
+
+/// What a replicator would hold after carrying the plan out.
+fn carry_out(held: &BTreeMap<LinkName, LinkView>, changes: &[Change], new: &RuleSet) -> BTreeMap<LinkName, LinkView> {
+    let wanted = links(new, "fra");
+    let mut held = held.clone();
+    for change in changes {
+        match change {
+            Change::Stop(name) => assert!(held.remove(name).is_some(), "stops what runs"),
+            Change::Start(name) => assert!(held.insert(name.clone(), wanted[name].clone()).is_none(), "starts what does not run"),
+            Change::Alter(name) => assert!(held.insert(name.clone(), wanted[name].clone()).is_some(), "alters what runs"),
+            Change::Backfill { link, .. } => assert!(held.contains_key(link), "fills what runs"),
+        }
+    }
+    held
+}
+
+fn any_set() -> impl Strategy<Value = RuleSet> {
+    let any_rule = (0..3usize, 0..4usize, 0..2usize, any::<bool>(), 0..2usize).prop_map(|(name, peers, prefix, on, bucket)| {
+        let mut r = rule(["a", "b", "c"][name], [&[][..], &["ams"], &["nyc"], &["ams", "nyc"]][peers]);
+        r.filter.prefix = ["", "x/"][prefix].into();
+        r.replicate.version_deletes = on;
+        r.destinations.iter_mut().for_each(|d| d.bucket = ["b", "c"][bucket].into());
+        r
+    });
+    (prop::collection::vec(any_rule, 0..4), 0..3usize, any::<bool>()).prop_map(|(rules, site_id, has_nyc)| {
+        let mut s = set(rules);
+        s.peers.get_mut("ams").unwrap().site_id = ["ams", "ams2", "ams3"][site_id].into();
+        if !has_nyc {
+            s.peers.remove("nyc");
+        }
+        s
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_plan_carried_out_gives_the_new_links(old in any_set(), new in any_set()) {
+        let changes = plan(&old, &new, "fra");
+        prop_assert_eq!(carry_out(&links(&old, "fra"), &changes, &new), links(&new, "fra"));
+        prop_assert_eq!(plan(&new, &new, "fra"), vec![]);
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the files of Secrets and ConfigMaps stand when there is no API server: `secrets/<name>/<key>` and
+//! `configmaps/<name>/<key>` below one folder, the shape of a mounted Secret. It gives paths and looks whether
+//! they are there; it never reads a secret. Callers: the folder watcher and the peer listener's identity.
+use super::{FileRef, PeerDoc, Problem, RuleSet, SiteDoc};
+use std::path::{Path, PathBuf};
+
+/// A folder of references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refs {
+    dir: PathBuf,
+}
+
+/// The three files of a kubernetes.io/tls Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// tls.crt: own certificate and what leads to its CA.
+    pub certificate: PathBuf,
+    /// tls.key: its private key.
+    pub key: PathBuf,
+    /// ca.crt: the CA it was issued by.
+    pub ca: PathBuf,
+}
+
+/// The name would lead out of the folder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no name of a Secret, a ConfigMap or a key: use letters, digits, `-`, `_` and `.`")]
+pub struct BadName(pub String);
+
+impl Refs {
+    /// References below `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Refs { dir: dir.into() }
+    }
+
+    /// Path of one key.
+    ///
+    /// # Errors
+    /// [`BadName`]: the reference is no plain name; nothing is looked up.
+    pub fn file(&self, reference: &FileRef) -> Result<PathBuf, BadName> {
+        for part in [&reference.name, &reference.key] {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if part.is_empty() || part.starts_with('.') || !part.chars().all(is_plain) {
+                return Err(BadName(part.clone()));
+            }
+        }
+        let kind = if reference.is_secret { "secrets" } else { "configmaps" };
+        Ok(self.dir.join(kind).join(&reference.name).join(&reference.key))
+    }
+
+    /// Paths of a TLS Secret.
+    ///
+    /// # Errors
+    /// As [`Refs::file`].
+    pub fn tls(&self, secret: &str) -> Result<TlsFiles, BadName> {
+        let file = |key: &str| self.file(&FileRef { is_secret: true, name: secret.into(), key: key.into() });
+        Ok(TlsFiles { certificate: file("tls.crt")?, key: file("tls.key")?, ca: file("ca.crt")? })
+    }
+
+    /// What the documents refer to and is not there. The rules run on: a file may come a moment later.
+    pub fn missing(&self, set: &RuleSet) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for site in set.sites.values() {
+            self.look(&format!("Site/{}", site.name), "spec.listener.tlsSecretRef", &of_site(site), &mut problems);
+        }
+        for peer in set.peers.values() {
+            self.look(&format!("Peer/{}", peer.name), "spec.replicator.tls", &of_peer(peer), &mut problems);
+        }
+        problems
+    }
+
+    fn look(&self, document: &str, field: &str, references: &[FileRef], problems: &mut Vec<Problem>) {
+        for reference in references {
+            let reason = if reference.is_secret { "SecretNotFound" } else { "ConfigMapNotFound" };
+            let message = match self.file(reference) {
+                Ok(path) if path.is_file() => continue,
+                Ok(path) => format!("there is no file {}; put it there", path.display()),
+                Err(bad) => bad.to_string(),
+            };
+            problems.push(Problem { document: document.into(), place: field.into(), reason, message });
+        }
+    }
+}
+
+fn secret(name: &str, key: &str) -> FileRef {
+    FileRef { is_secret: true, name: name.into(), key: key.into() }
+}
+fn of_site(site: &SiteDoc) -> Vec<FileRef> {
+    ["tls.crt", "tls.key", "ca.crt"].map(|key| secret(&site.tls_secret, key)).to_vec()
+}
+fn of_peer(peer: &PeerDoc) -> Vec<FileRef> {
+    let own = peer.client_secret.iter().flat_map(|name| ["tls.crt", "tls.key"].map(|key| secret(name, key)));
+    std::iter::once(peer.ca.clone()).chain(peer.crl.clone()).chain(own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_stay_inside_the_folder() {
+        let refs = Refs::new(Path::new("/refs"));
+        assert_eq!(refs.tls("site-tls").unwrap().key, Path::new("/refs/secrets/site-tls/tls.key"));
+        let config = FileRef { is_secret: false, name: "ca".into(), key: "ca.crt".into() };
+        assert_eq!(refs.file(&config).unwrap(), Path::new("/refs/configmaps/ca/ca.crt"));
+        for name in ["", "..", "../x", "a/b", "/etc", ".hidden", "a\0"] {
+            assert!(refs.tls(name).is_err(), "{name:?}");
+        }
+    }
+}

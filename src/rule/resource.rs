@@ -1,0 +1,114 @@
+//! The custom resources of `replication.isthmus.dev/v1alpha1`; a rule file is the same document.
+//!
+//! Every kind is namespaced; every reference is a bare name in the same namespace. Where a document and these
+//! types differ, the types win. Rules for the kinds' files: a `///` on every field (`kubectl explain` shows it);
+//! every string under CEL has a maximum length and every list a maximum size (the API server prices CEL by
+//! them); status words are strings, so that an older binary still reads what a newer one wrote.
+pub mod drill;
+pub mod job;
+pub mod peer;
+pub mod replication_rule;
+pub mod shared;
+pub mod site;
+
+pub use drill::FailoverDrill;
+pub use job::ReplicationJob;
+pub use peer::Peer;
+pub use replication_rule::ReplicationRule;
+pub use site::Site;
+
+use kube::CustomResourceExt;
+use kube::core::cel::ValidationErrors;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// Group and version of every kind.
+pub const API_VERSION: &str = "replication.isthmus.dev/v1alpha1";
+
+/// A document whose spec could be read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    Site(Box<Site>),
+    Peer(Box<Peer>),
+    Rule(Box<ReplicationRule>),
+}
+
+/// Schema of a kind's spec, as the API server holds it; `None`: no such kind.
+pub fn spec_schema(kind: &str) -> Option<&'static Json> {
+    static SCHEMAS: OnceLock<BTreeMap<&'static str, Json>> = OnceLock::new();
+    let all = SCHEMAS.get_or_init(|| {
+        BTreeMap::from([
+            ("Site", schema_of::<Site>()),
+            ("Peer", schema_of::<Peer>()),
+            ("ReplicationRule", schema_of::<ReplicationRule>()),
+            ("ReplicationJob", schema_of::<ReplicationJob>()),
+            ("FailoverDrill", schema_of::<FailoverDrill>()),
+        ])
+    });
+    all.get(kind)
+}
+
+fn schema_of<K: CustomResourceExt>() -> Json {
+    let crd = serde_json::to_value(K::crd()).expect("a CRD is JSON");
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+}
+
+impl Resource {
+    /// A document of a kind that describes replication; its spec has been held against [`spec_schema`].
+    ///
+    /// # Errors
+    /// What serde says, where the schema let something through; or that the kind is not read from documents.
+    pub fn from_json(kind: &str, document: Json) -> Result<Self, String> {
+        let said = |e: serde_json::Error| e.to_string();
+        match kind {
+            "Site" => Ok(Resource::Site(Box::new(serde_json::from_value(document).map_err(said)?))),
+            "Peer" => Ok(Resource::Peer(Box::new(serde_json::from_value(document).map_err(said)?))),
+            "ReplicationRule" => Ok(Resource::Rule(Box::new(serde_json::from_value(document).map_err(said)?))),
+            other => Err(format!("kind {other} describes no replication")),
+        }
+    }
+
+    /// What the CEL rules of the kind say, as (field, message); `old` is the spec that held before.
+    pub fn check_cel(&self, old: Option<&Resource>) -> Vec<(String, String)> {
+        let result = match (self, old) {
+            (Resource::Site(new), Some(Resource::Site(old))) => new.validate_cel_update(old),
+            (Resource::Peer(new), Some(Resource::Peer(old))) => new.validate_cel_update(old),
+            (Resource::Rule(new), Some(Resource::Rule(old))) => new.validate_cel_update(old),
+            (Resource::Site(new), _) => new.validate_cel(),
+            (Resource::Peer(new), _) => new.validate_cel(),
+            (Resource::Rule(new), _) => new.validate_cel(),
+        };
+        let listed = |e: ValidationErrors| e.into_vec().into_iter().map(|e| (e.field_path, e.message)).collect();
+        result.err().map(listed).unwrap_or_default()
+    }
+
+    /// Kind of the document.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Resource::Site(_) => "Site",
+            Resource::Peer(_) => "Peer",
+            Resource::Rule(_) => "ReplicationRule",
+        }
+    }
+
+    /// metadata.name; empty where there is none.
+    pub fn name(&self) -> &str {
+        let meta = match self {
+            Resource::Site(r) => &r.metadata,
+            Resource::Peer(r) => &r.metadata,
+            Resource::Rule(r) => &r.metadata,
+        };
+        meta.name.as_deref().unwrap_or_default()
+    }
+
+    /// metadata.namespace, where the document names one.
+    pub fn namespace(&self) -> Option<&str> {
+        let meta = match self {
+            Resource::Site(r) => &r.metadata,
+            Resource::Peer(r) => &r.metadata,
+            Resource::Rule(r) => &r.metadata,
+        };
+        meta.namespace.as_deref()
+    }
+}

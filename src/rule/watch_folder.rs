@@ -1,0 +1,271 @@
+//! Rule sets out of a folder of YAML documents: the same documents, types and checks as at an API server.
+//!
+//! What does not parse keeps its last good form in force; an unreadable folder changes nothing; only a file that
+//! is gone from a folder that could be listed takes its documents with it. The replicator starts [`watch`] and
+//! reads the channel; nothing here knows links.
+use super::accept::{Accepted, accept};
+use super::refs::Refs;
+use super::resource::{API_VERSION, Resource, spec_schema};
+use super::validate::{Draft, validate};
+use super::{Problem, RuleSet};
+use crate::document::{self, Node, Value, schema};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch::Sender;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at the folder. A change is taken when two looks see the same: an editor may still write.
+const POLL: Duration = Duration::from_millis(500);
+
+/// The rules in force and what is wrong with the documents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub rules: RuleSet,
+    pub problems: Vec<Problem>,
+}
+
+/// A folder as it was read last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    files: BTreeMap<PathBuf, File>,
+    pub snapshot: Snapshot,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct File {
+    text: String,
+    documents: Vec<Held>,
+    problems: Vec<Problem>,
+}
+
+/// A document in force.
+#[derive(Clone, Debug, PartialEq)]
+struct Held {
+    place: String,
+    resource: Resource,
+    generation: u64,
+    value: Accepted,
+}
+
+/// Watches a folder until `token` is cancelled: sends the first set at once, then each that differs.
+///
+/// Never fails: what is wrong stands in the problems. Dropping the future leaves nothing behind.
+pub async fn watch(dir: PathBuf, refs: Option<PathBuf>, tx: Sender<Snapshot>, token: CancellationToken) {
+    let refs = refs.map(|dir| Refs::new(&dir));
+    let mut last: Option<(Look, Loaded)> = None;
+    let mut ticks = tokio::time::interval(POLL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (folder, refs, previous) = (dir.clone(), refs.clone(), last.take());
+        // Files and CEL may take long on a slow drive or with many rules: never on the async threads.
+        let looked = tokio::task::spawn_blocking(move || {
+            let (look, loaded) = look_again(&folder, previous);
+            let mut snapshot = loaded.snapshot.clone();
+            snapshot.problems.extend(refs.iter().flat_map(|r| r.missing(&snapshot.rules)));
+            (look, loaded, snapshot)
+        });
+        // It fails only when the runtime ends or a panic did already end the process.
+        let Ok((look, loaded, snapshot)) = looked.await else { return };
+        last = Some((look, loaded));
+        tx.send_if_modified(|shown| {
+            let is_other = *shown != snapshot;
+            if is_other {
+                *shown = snapshot;
+            }
+            is_other
+        });
+    }
+}
+
+/// How the folder looked: at the last look, and when what is in force was read.
+struct Look {
+    seen: Stamps,
+    in_force: Stamps,
+}
+
+/// Reads the folder again where it changed and then stood still for one look.
+fn look_again(dir: &Path, previous: Option<(Look, Loaded)>) -> (Look, Loaded) {
+    let seen = stamps(dir);
+    match previous {
+        None => (Look { seen: seen.clone(), in_force: seen }, read(dir, None)),
+        Some((last, loaded)) if seen == last.in_force || seen != last.seen => {
+            (Look { seen, in_force: last.in_force }, loaded)
+        }
+        Some((_, loaded)) => (Look { seen: seen.clone(), in_force: seen }, read(dir, Some(&loaded))),
+    }
+}
+
+/// What changes whenever a file does: path, inode, length, time of change. `None`: the folder cannot be listed.
+type Stamps = Option<BTreeMap<PathBuf, (u64, u64, i64, i64)>>;
+
+fn stamps(dir: &Path) -> Stamps {
+    let files = list(dir).ok()?;
+    let stamp = |path: PathBuf| {
+        let m = std::fs::metadata(&path).ok()?;
+        Some((path, (m.ino(), m.len(), m.ctime(), m.ctime_nsec())))
+    };
+    Some(files.into_iter().filter_map(stamp).collect())
+}
+
+fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let is_hidden = path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'));
+        if is_yaml && !is_hidden {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads a folder. `previous` is what was in force: it stays where a file or the folder cannot be read.
+pub fn read(dir: &Path, previous: Option<&Loaded>) -> Loaded {
+    let paths = match list(dir) {
+        Ok(paths) => paths,
+        Err(e) => return unreadable(dir, &e, previous),
+    };
+    let mut files = BTreeMap::new();
+    for path in paths {
+        let last = previous.and_then(|p| p.files.get(&path));
+        files.insert(path.clone(), read_file(&path, last, previous));
+    }
+    let drafts: Vec<Draft> = files.values().flat_map(|f| &f.documents).map(Held::draft).collect();
+    let (rules, crossed) = validate(&drafts, previous.map(|p| &p.snapshot.rules));
+    let mut problems: Vec<Problem> = files.values().flat_map(|f| f.problems.clone()).collect();
+    problems.extend(crossed);
+    Loaded { files, snapshot: Snapshot { rules, problems } }
+}
+
+fn unreadable(dir: &Path, e: &std::io::Error, previous: Option<&Loaded>) -> Loaded {
+    let mut kept = previous.cloned().unwrap_or_default();
+    let message = format!("cannot be listed ({e}); the rules read before stay in force");
+    let name = dir.display().to_string();
+    kept.snapshot.problems.retain(|p| p.reason != "FolderUnreadable");
+    kept.snapshot.problems.push(Problem { document: name.clone(), place: name, reason: "FolderUnreadable", message });
+    kept
+}
+
+fn read_file(path: &Path, last: Option<&File>, previous: Option<&Loaded>) -> File {
+    let keep = |text: String, line: u64, reason: &'static str, message: String| {
+        let kept = last.map(|f| f.documents.clone()).unwrap_or_default();
+        let stays = if kept.is_empty() { "" } else { "; its last good documents stay in force" };
+        let (document, place) = (path.display().to_string(), format!("{}:{line}", path.display()));
+        let problem = Problem { document, place, reason, message: format!("{message}{stays}") };
+        File { text, documents: kept, problems: vec![problem] }
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) => return keep(String::new(), 1, "FileUnreadable", format!("cannot be read: {e}")),
+    };
+    if let Some(same) = last.filter(|f| f.text == text && !text.is_empty()) {
+        return same.clone();
+    }
+    let nodes = match document::parse(&text) {
+        Ok(nodes) => nodes,
+        Err(e) => return keep(text, e.line, "NotYaml", e.message),
+    };
+    let mut file = File { text, ..File::default() };
+    for node in &nodes {
+        match read_document(node, path, previous) {
+            Ok(held) => file.documents.push(held),
+            Err(problems) => {
+                file.documents.extend(previous.and_then(|p| p.held(node)).cloned());
+                file.problems.extend(problems);
+            }
+        }
+    }
+    file
+}
+
+impl Loaded {
+    /// The document in force of the same kind and name.
+    fn held(&self, node: &Node) -> Option<&Held> {
+        let (kind, name) = (node.text("kind")?, node.get("metadata")?.text("name")?);
+        let mut all = self.files.values().flat_map(|f| &f.documents);
+        all.find(|held| held.resource.kind() == kind && held.resource.name() == name)
+    }
+}
+
+impl Held {
+    fn draft(&self) -> Draft {
+        let namespace = self.resource.namespace().map(str::to_string);
+        Draft { place: self.place.clone(), namespace, value: self.value.clone() }
+    }
+}
+
+/// One document by itself: schema, then CEL, then what only numbers can tell.
+fn read_document(node: &Node, path: &Path, previous: Option<&Loaded>) -> Result<Held, Vec<Problem>> {
+    let kind = node.text("kind").unwrap_or_default();
+    let meta = |field: &str| node.get("metadata").and_then(|m| m.text(field));
+    let document = match (kind, meta("name")) {
+        ("", _) | (_, None) => path.display().to_string(),
+        (kind, Some(name)) => format!("{kind}/{}/{name}", meta("namespace").unwrap_or(super::validate::NAMESPACE)),
+    };
+    let problem = |line: u64, field: &str, reason: &'static str, message: String| {
+        let place = format!("{}:{line} {field}", path.display()).trim_end().to_string();
+        Problem { document: document.clone(), place, reason, message }
+    };
+    let wrong = |field: &str, reason: &'static str, message: String| {
+        vec![problem(node.line_of(field), field, reason, message)]
+    };
+    let schema = envelope(node, kind).map_err(|(field, reason, message)| wrong(field, reason, message))?;
+    let findings = schema::check(&schema, node, "");
+    if !findings.is_empty() {
+        return Err(findings.into_iter().map(|f| problem(f.line, &f.path, "InvalidSpec", f.message)).collect());
+    }
+    let mut json = node.to_json();
+    json.as_object_mut().expect("the schema says it is a map").remove("status");
+    let resource = Resource::from_json(kind, json).map_err(|e| wrong("spec", "InvalidSpec", e))?;
+    let last = previous.and_then(|p| p.held(node));
+    let broken = resource.check_cel(last.map(|held| &held.resource));
+    if !broken.is_empty() {
+        let say = |(field, message): (String, String)| problem(node.line_of(&field), &field, "InvalidSpec", message);
+        return Err(broken.into_iter().map(say).collect());
+    }
+    let generation = last.map_or(1, |held| held.generation + u64::from(held.resource != resource));
+    let value = accept(&resource, generation).map_err(|e| wrong(e.field, "InvalidSpec", e.message))?;
+    Ok(Held { place: format!("{}:{}", path.display(), node.line), resource, generation, value })
+}
+
+/// Schema of a whole document of this kind.
+///
+/// # Errors
+/// (field, reason, message) when it is no document that describes replication.
+fn envelope(node: &Node, kind: &str) -> Result<serde_json::Value, (&'static str, &'static str, String)> {
+    if !matches!(node.value, Value::Map(_)) {
+        let message = format!("is no document; it begins with apiVersion: {API_VERSION}");
+        return Err(("", "UnknownKind", message));
+    }
+    if node.text("apiVersion") != Some(API_VERSION) {
+        return Err(("apiVersion", "UnknownKind", format!("must be {API_VERSION}")));
+    }
+    if matches!(kind, "ReplicationJob" | "FailoverDrill") {
+        return Err(("kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
+    }
+    let Some(spec) = spec_schema(kind) else {
+        return Err(("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")));
+    };
+    let any = serde_json::json!({"x-any": true});
+    let text = serde_json::json!({"type": "string"});
+    let texts = serde_json::json!({"type": "object", "additionalProperties": text});
+    // What an API server adds to an object is taken as it is, so that its output can be put into a folder.
+    Ok(serde_json::json!({"type": "object", "required": ["apiVersion", "kind", "metadata", "spec"], "properties": {
+        "apiVersion": text, "kind": text, "spec": spec, "status": any,
+        "metadata": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
+            "namespace": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+            "labels": texts, "annotations": texts, "uid": text, "resourceVersion": text, "generation": any,
+            "creationTimestamp": any, "managedFields": any, "finalizers": any, "ownerReferences": any}}}}))
+}
+
+#[cfg(test)]
+mod tests;
