@@ -1,7 +1,9 @@
 //! The change feed of a bucket: every committed change, at least once, from a cursor on.
 pub mod consumer;
+pub mod cursor;
 pub mod merge;
 pub mod serve;
+pub mod sightings;
 
 pub use consumer::{Backlog, Consumer};
 

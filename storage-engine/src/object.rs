@@ -2,26 +2,31 @@
 //!
 //! [`Objects`] is what the S3 front door and the replicator's API call. It owns no state that decides
 //! anything: every decision is a quorum of drives (`quorum`).
+pub(crate) mod apply;
 pub(crate) mod ballot;
 pub(crate) mod blob;
+pub(crate) mod delete;
 pub(crate) mod document;
+pub(crate) mod get;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod join;
 pub(crate) mod list;
 pub(crate) mod multipart;
+pub(crate) mod put;
 pub(crate) mod resolve;
 pub(crate) mod scan;
+pub(crate) mod tag;
 
 use crate::bucket::Cache;
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
-use crate::feed::{Backlog, Batch, Cursor};
 use crate::quorum::Quorum;
 use crate::record::BucketId;
 use crate::version::{Hlc, Origin, Version, VersionId};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -252,6 +257,8 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     /// Map epoch every operation carries; one embedded set stays in one epoch.
     pub(crate) epoch: u64,
+    /// What the feed showed lately; only spares readers duplicates.
+    pub(crate) sightings: std::sync::Mutex<crate::feed::sightings::Sightings>,
     /// Bucket documents already read.
     pub(crate) buckets: Cache,
     /// Bounds what is left to stragglers, in KiB.
@@ -271,6 +278,7 @@ impl Objects {
             clock: HlcClock::new(clock, ceiling),
             origin,
             epoch: 1,
+            sightings: std::sync::Mutex::default(),
             buckets: Cache::default(),
             stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),
         }))
@@ -292,36 +300,5 @@ impl Inner {
             work.await;
             drop(permit);
         });
-    }
-}
-
-/// The calls, each implemented in its own file. Signatures are the contract between the roads and
-/// their callers (`s3`, `api`).
-impl Objects {
-    pub async fn put(&self, bucket: &str, key: &str, put: Put, body: Body) -> Result<Written, Error> { let _ = (bucket, key, put, body); todo!() }
-    /// `version: None` opens the latest; a latest delete marker is `Err(Error::DeleteMarker)`.
-    pub async fn open(&self, bucket: &str, key: &str, version: Option<VersionId>) -> Result<Opened, Error> { let _ = (bucket, key, version); todo!() }
-    pub async fn delete(&self, bucket: &str, key: &str, version: Option<VersionId>, conditions: Conditions) -> Result<Deleted, Error> { let _ = (bucket, key, version, conditions); todo!() }
-    pub async fn set_tags(&self, bucket: &str, key: &str, version: Option<VersionId>, tags: BTreeMap<String, String>) -> Result<VersionId, Error> { let _ = (bucket, key, version, tags); todo!() }
-
-
-    /// Joins a version born elsewhere; keeps its id, order and origin. `body` yields exactly its bytes.
-    pub async fn apply(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> { let _ = (bucket, version, body, traceparent); todo!() }
-    /// All that is held of one version, purged and unborn ones included.
-    pub async fn stat(&self, bucket: &str, key: &str, version: VersionId) -> Result<Option<Version>, Error> { let _ = (bucket, key, version); todo!() }
-    /// The bytes of one version by id, for replication; no S3 rules apply.
-    pub async fn read_version(&self, bucket: &str, key: &str, version: VersionId) -> Result<Opened, Error> { let _ = (bucket, key, version); todo!() }
-    /// Changes after `cursor` (`None`: from the beginning), at most `limit`; waits until there is one.
-    pub async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> { let _ = (bucket, cursor, limit); todo!() }
-    pub async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error> { let _ = (bucket, consumer, keeps_versioning); todo!() }
-    pub async fn commit(&self, bucket: &str, consumer: &str, cursor: &Cursor, floor: &Cursor) -> Result<(), Error> { let _ = (bucket, consumer, cursor, floor); todo!() }
-    pub async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error> { let _ = (bucket, consumer); todo!() }
-    pub async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> { let _ = (bucket, cursor, prefix); todo!() }
-}
-
-impl Opened {
-    /// The bytes of the range, every block verified; `range` lies within the object.
-    pub fn read(&self, range: Range<u64>) -> Body {
-        self.objects.0.read_blobs(&self.record, range)
     }
 }

@@ -5,6 +5,8 @@
 //! later. What one drive adds to it (ballot, shards, debt) is in `record.rs`.
 pub mod merge;
 pub mod order;
+#[cfg(test)]
+mod tests;
 
 pub use order::{Ballot, Hlc, Order, Origin, Stamp, VersionId};
 

@@ -1,0 +1,265 @@
+//! Many drives' logs, one feed: which changes may be shown, and how far each drive is dealt with. Pure.
+//!
+//! Drives log the same change at different places and times. A version is shown once it is settled: a
+//! write quorum of drives shows it, or one shows it flagged acked. What is not settled holds back every
+//! drive that shows it, so that a place is never passed before its change was shown or is known to have
+//! come to nothing. Called by `feed/serve.rs`, which also asks for the undecided ones.
+use super::Event;
+use crate::drive::{Logged, Lsn};
+use crate::record::Record;
+use crate::version::{Ballot, Version, VersionId, merge};
+use std::collections::BTreeMap;
+
+/// What one drive told of its log.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// Slot of the drive.
+    pub slot: usize,
+    /// Its changes, in log order.
+    pub entries: Vec<Logged>,
+    /// Where the drive's place is once all entries are dealt with: its head, where there is nothing between.
+    pub through: Lsn,
+}
+
+/// A change that may be shown.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub event: Event,
+    /// Where drives show exactly this state.
+    pub seen: Vec<(usize, Lsn)>,
+}
+
+/// A change nobody can call settled from what the drives showed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Undecided {
+    pub key: String,
+    pub version: VersionId,
+    /// The attempt; zero when only later components are known.
+    pub ballot: Ballot,
+}
+
+/// What a merge found.
+#[derive(Clone, Debug, Default)]
+pub struct Merged {
+    /// To be shown, at most the limit, by clock reading.
+    pub settled: Vec<Settled>,
+    /// To be waited for or resolved.
+    pub undecided: Vec<Undecided>,
+    /// By slot, the place that is dealt with once `settled` is. Slots not named stay where they are.
+    pub places: Vec<(usize, Lsn)>,
+}
+
+/// What a read quorum decided of undecided versions; `None`: nothing of it counts.
+pub type Decided = BTreeMap<(String, VersionId), Option<Record>>;
+
+/// One version in what the drives showed.
+struct Group<'a> {
+    /// Slot, place, record.
+    shown: Vec<(usize, Lsn, &'a Record)>,
+    /// Least distance to the start of a drive's entries: what came first is shown first.
+    rank: usize,
+}
+
+/// Merges what the drives showed. `is_past` tells that a state shown at these places was shown before
+/// the cursor of this reader; `decided` is what was resolved since an earlier merge of the same tails.
+pub fn merge(
+    tails: &[Tail],
+    write_quorum: usize,
+    limit: usize,
+    is_past: &dyn Fn(&Version) -> bool,
+    decided: &Decided,
+) -> Merged {
+    let mut groups: BTreeMap<(&str, VersionId), Group<'_>> = BTreeMap::new();
+    for tail in tails {
+        for (rank, logged) in tail.entries.iter().enumerate() {
+            let key = (logged.record.key(), logged.record.id());
+            let group = groups.entry(key).or_insert_with(|| Group { shown: Vec::new(), rank });
+            group.rank = group.rank.min(rank);
+            group.shown.push((tail.slot, logged.lsn, &logged.record));
+        }
+    }
+    let mut order: Vec<_> = groups.iter().collect();
+    order.sort_by_key(|(key, group)| (group.rank, *key));
+    let (mut merged, mut held_back) = (Merged::default(), std::collections::BTreeSet::new());
+    for (key, group) in order {
+        let verdict = match decided.get(&(key.0.to_owned(), key.1)) {
+            Some(Some(record)) => Verdict::Show(group.event(record.clone())),
+            Some(None) => Verdict::Pass,
+            None => group.judge(write_quorum, is_past),
+        };
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Show(settled) if merged.settled.len() < limit => merged.settled.push(settled),
+            Verdict::Show(_) => drop(held_back.insert(*key)),
+            Verdict::Undecided(ballot) => {
+                held_back.insert(*key);
+                merged.undecided.push(Undecided { key: key.0.to_owned(), version: key.1, ballot });
+            }
+        }
+    }
+    for tail in tails {
+        let is_held = |logged: &&Logged| held_back.contains(&(logged.record.key(), logged.record.id()));
+        match tail.entries.iter().position(|logged| is_held(&logged)) {
+            None => merged.places.push((tail.slot, tail.through)),
+            Some(0) => {}
+            Some(at) => merged.places.push((tail.slot, tail.entries[at - 1].lsn)),
+        }
+    }
+    merged.settled.sort_by(|a, b| {
+        let key = |s: &Settled| (s.event.version.max_hlc(), s.event.version.id);
+        key(a).cmp(&key(b)).then_with(|| a.event.version.key.cmp(&b.event.version.key))
+    });
+    merged
+}
+
+enum Verdict {
+    Show(Settled),
+    Pass,
+    Undecided(Ballot),
+}
+
+impl Group<'_> {
+    fn judge(&self, write_quorum: usize, is_past: &dyn Fn(&Version) -> bool) -> Verdict {
+        let record = self.newest();
+        if is_past(&record.version) {
+            return Verdict::Pass;
+        }
+        let holds = |shown: &&Record| shown.ballot == record.ballot && shown.version == record.version;
+        let holders = self.shown.iter().map(|(_, _, r)| *r).filter(holds).count();
+        match record.acked || holders >= write_quorum {
+            true => Verdict::Show(self.event(record)),
+            false => Verdict::Undecided(record.ballot),
+        }
+    }
+
+    /// The newest attempt, joined over the drives. A purge counts for every attempt at its version;
+    /// other components may belong to an attempt that came to nothing.
+    fn newest(&self) -> Record {
+        let newest = self.shown.iter().map(|(_, _, r)| *r).max_by_key(|r| r.ballot).expect("a group has an entry");
+        let mut joined = newest.clone();
+        for (_, _, other) in &self.shown {
+            if other.ballot == joined.ballot {
+                merge::join(&mut joined.version, &other.version);
+                joined.acked |= other.acked;
+            } else if !joined.id().is_null() && other.version.purge.is_some() {
+                let mut purge = Version::blank(other.key(), other.id());
+                purge.purge.clone_from(&other.version.purge);
+                merge::join(&mut joined.version, &purge);
+            }
+        }
+        joined
+    }
+
+    fn event(&self, record: Record) -> Settled {
+        let same = self.shown.iter().filter(|(_, _, r)| r.version == record.version);
+        let seen = same.map(|(slot, lsn, _)| (*slot, *lsn)).collect();
+        // Drives may have been told at different moments; the oldest is what lag is counted from.
+        let pending_since = self.shown.iter().map(|(_, _, r)| r.pending_since).min().unwrap_or(record.pending_since);
+        Settled { event: Event { version: record.version, pending_since, traceparent: record.traceparent }, seen }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BucketId;
+    use crate::version::{Hlc, Origin, Stamp};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// A change of key `n`: its state is a purge stamped `n`, so that each differs.
+    fn record(n: u64, acked: bool) -> Record {
+        let mut version = Version::blank(&format!("key-{n}"), VersionId::from_bytes([7; 16]));
+        version.purge = Some(Stamp { hlc: Hlc::from_millis(n), origin: Origin::new("a") });
+        let mut record = Record::new(BucketId::SYSTEM, version, Hlc::from_millis(n));
+        record.acked = acked;
+        record
+    }
+    fn tail(slot: usize, shown: &[(Lsn, u64, bool)]) -> Tail {
+        let entries = shown.iter().map(|(lsn, n, acked)| Logged { lsn: *lsn, record: record(*n, *acked) }).collect::<Vec<_>>();
+        Tail { slot, through: entries.last().map_or(0, |e: &Logged| e.lsn), entries }
+    }
+    fn keys(merged: &Merged) -> Vec<&str> {
+        merged.settled.iter().map(|s| s.event.version.key.as_str()).collect()
+    }
+    const NEW: &dyn Fn(&Version) -> bool = &|_| false;
+
+    #[test]
+    fn a_change_below_a_write_quorum_holds_back_every_drive_that_shows_it() {
+        let tails = [
+            tail(0, &[(3, 1, false), (4, 2, false), (9, 3, false)]),
+            tail(1, &[(5, 1, false), (8, 3, false)]),
+            tail(2, &[(1, 3, false), (2, 1, false)]),
+        ];
+        let merged = merge(&tails, 3, 10, NEW, &Decided::new());
+        assert_eq!(keys(&merged), ["key-1", "key-3"]);
+        assert_eq!(merged.undecided.len(), 1);
+        assert_eq!(merged.places, [(0, 3), (1, 8), (2, 2)], "drive 0 stays before key-2");
+        let undecided = ("key-2".to_owned(), VersionId::from_bytes([7; 16]));
+        let aborted = merge(&tails, 3, 10, NEW, &Decided::from([(undecided.clone(), None)]));
+        assert_eq!((keys(&aborted), aborted.places[0]), (vec!["key-1", "key-3"], (0, 9)));
+        let committed = merge(&tails, 3, 10, NEW, &Decided::from([(undecided, Some(record(2, true)))]));
+        assert_eq!(keys(&committed), ["key-1", "key-2", "key-3"]);
+    }
+
+    #[test]
+    fn one_drive_with_the_flag_is_enough() {
+        let merged = merge(&[tail(4, &[(7, 1, true)])], 5, 10, NEW, &Decided::new());
+        assert_eq!((keys(&merged), merged.places.clone()), (vec!["key-1"], vec![(4, 7)]));
+    }
+
+    #[test]
+    fn what_was_shown_before_is_passed_in_silence() {
+        let merged = merge(&[tail(0, &[(7, 1, false)])], 5, 10, &|_| true, &Decided::new());
+        assert!(merged.settled.is_empty() && merged.undecided.is_empty());
+        assert_eq!(merged.places, [(0, 7)]);
+    }
+
+    #[test]
+    fn the_limit_holds_and_loses_nothing() {
+        let tails = [tail(0, &[(1, 1, true), (2, 2, true)]), tail(1, &[(1, 2, true), (2, 1, true)])];
+        let merged = merge(&tails, 2, 1, NEW, &Decided::new());
+        assert_eq!((keys(&merged), merged.places.clone()), (vec!["key-1"], vec![(0, 1)]));
+    }
+
+    proptest! {
+        /// Drives log acked changes in their own order and miss some; a reader with any limit and any
+        /// page size, and some drives away in each round, sees all of them.
+        #[test]
+        fn no_acked_change_is_skipped(
+            order in prop::collection::vec(prop::sample::subsequence((0u64..24).collect::<Vec<_>>(), 14..24), 5),
+            shuffle in any::<u64>(), limit in 1usize..6, page in 1usize..6, away in prop::collection::vec(0usize..5, 0..40),
+        ) {
+            let logs: Vec<Vec<u64>> = order.iter().enumerate().map(|(slot, log)| {
+                let mut log = log.clone();
+                log.sort_by_key(|n| (n / 4, n.wrapping_mul(shuffle | 1).rotate_left(slot as u32 * 9)));
+                log
+            }).collect();
+            let holders = |n: u64| logs.iter().filter(|l| l.contains(&n)).count();
+            let acked: BTreeSet<u64> = (0..24).filter(|n| holders(*n) >= 3).collect();
+            let mut places = [0u64; 5];
+            let mut seen = BTreeSet::new();
+            for round in 0..400 {
+                let is_away = |slot| away.get(round) == Some(&slot);
+                let tails: Vec<Tail> = (0..5).filter(|s| !is_away(*s)).map(|slot| {
+                    let from = places[slot] as usize;
+                    let shown: Vec<_> = logs[slot].iter().enumerate().skip(from).take(page)
+                        .map(|(at, n)| (at as u64 + 1, *n, acked.contains(n))).collect();
+                    Tail { through: shown.last().map_or(places[slot], |s| s.0), ..tail(slot, &shown) }
+                }).collect();
+                // Attempts below a write quorum come to nothing when they are asked for.
+                let first = merge(&tails, 3, limit, NEW, &Decided::new());
+                let decided = first.undecided.iter().map(|u| ((u.key.clone(), u.version), None)).collect();
+                let merged = merge(&tails, 3, limit, NEW, &decided);
+                prop_assert!(merged.settled.len() <= limit);
+                seen.extend(merged.settled.iter().map(|s| s.event.version.max_hlc().millis()));
+                for (slot, place) in merged.places {
+                    prop_assert!(place >= places[slot]);
+                    places[slot] = place;
+                }
+            }
+            prop_assert_eq!(seen, acked);
+            prop_assert!((0..5).all(|s| places[s] as usize == logs[s].len()), "and comes to the end");
+        }
+    }
+}

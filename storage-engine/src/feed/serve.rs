@@ -1,0 +1,253 @@
+//! Open tails: reads the drives' logs behind a cursor, waits where there is nothing, shows what is settled.
+//!
+//! Decides nothing itself: `merge` says what may be shown, `object/resolve.rs` decides attempts nobody
+//! finished. Never passes a place whose change it has not shown, and rather stalls. The replicator's
+//! API and the store's own consumers call it.
+use super::consumer::Backlog;
+use super::cursor::Position;
+use super::merge::{Decided, Merged, Tail, Undecided, merge};
+use super::{Batch, Cursor};
+use crate::drive::{self, Drive, Lsn};
+use crate::object::{Error, Inner, Objects};
+use crate::record::BucketId;
+use crate::version::{Kind, Version};
+use futures::future::{join_all, select_all};
+use futures::stream::{self, StreamExt};
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Most changes in a batch, whatever the caller asks for: with records of a few KiB some MiB.
+const BATCH_MAX: usize = 1_000;
+
+/// How long a change below a write quorum may be on its way before it is resolved. A commit takes
+/// milliseconds and its flag follows within 100 ms; resolving earlier would fence off writes in flight.
+const GRACE: Duration = Duration::from_millis(150);
+
+/// Pause between a drive's word that it has something new and reading all of them: one commit reaches
+/// the drives within about this time, and their words make one round instead of one each.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How long a quiet feed waits before it looks whether enough drives still answer.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// Attempts resolved at once.
+const RESOLVES_AT_ONCE: usize = 16;
+
+/// Versions a backlog counts one by one; beyond it the count says "at least", which is as bad for an operator.
+const BACKLOG_MAX: usize = 100_000;
+
+impl Objects {
+    /// Changes of a bucket after `cursor` (`None`: from the beginning), at most `limit`; waits until
+    /// there is one. Each acked change is shown at least once; a batch is sorted by clock reading.
+    ///
+    /// # Errors
+    /// - [`Error::Expired`]: the cursor is of another store; reconcile instead.
+    /// - [`Error::Unavailable`]: too few drives answer to say that nothing is missing; call again.
+    /// - [`Error::NoSuchBucket`].
+    pub async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
+        let bucket = self.bucket(bucket).await?.id;
+        let inner = &self.0;
+        let mut position = inner.position(cursor)?;
+        let mut heads: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.head()).collect();
+        let limit = limit.clamp(1, BATCH_MAX);
+        let mut waits_since: Option<Instant> = None;
+        let mut everybody = true;
+        loop {
+            let tails = inner.tails(bucket, &position, &mut heads, limit, everybody).await?;
+            let mut merged = inner.merge(bucket, &tails, &position, limit, &Decided::new());
+            let is_overdue = waits_since.is_some_and(|since| since.elapsed() >= GRACE);
+            let overdue = inner.overdue(&merged.undecided, is_overdue);
+            if !overdue.is_empty() {
+                let decided = inner.decide(bucket, overdue, merged.settled.is_empty()).await?;
+                merged = inner.merge(bucket, &tails, &position, limit, &decided);
+            }
+            merged.places.iter().for_each(|(slot, lsn)| position.set(*slot, *lsn));
+            if !merged.settled.is_empty() {
+                let events = merged.settled.into_iter().map(|s| s.event).collect();
+                return Ok(Batch { events, cursor: position.to_cursor() });
+            }
+            let patience = match merged.undecided.is_empty() {
+                true => RECHECK,
+                false => GRACE.saturating_sub(waits_since.get_or_insert_with(Instant::now).elapsed()),
+            };
+            if merged.undecided.is_empty() {
+                waits_since = None;
+            }
+            // A full page may have more behind it that no head will tell of.
+            let has_more = tails.iter().any(|t| t.entries.len() >= limit);
+            everybody = if has_more && merged.undecided.is_empty() { false } else { !moved(&mut heads, patience).await };
+        }
+    }
+
+    /// What lies behind `cursor` in a bucket, of keys with `prefix`: each version counted once, as the
+    /// drives that answer know it. Reads what is pending, never the whole bucket; from
+    /// 100,000 versions on the figures are lower bounds.
+    ///
+    /// # Errors
+    /// As [`Objects::changes`].
+    pub async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
+        let bucket = self.bucket(bucket).await?.id;
+        let inner = &self.0;
+        let behind = inner.position(cursor)?;
+        let mut position = behind.clone();
+        let mut heads: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.head()).collect();
+        let (mut backlog, mut counted) = (Backlog::default(), BTreeSet::new());
+        let mut everybody = true;
+        loop {
+            let tails = inner.tails(bucket, &position, &mut heads, BATCH_MAX, everybody).await?;
+            everybody = false;
+            let sightings = inner.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+            for logged in tails.iter().flat_map(|t| &t.entries).filter(|l| l.record.key().starts_with(prefix)) {
+                let record = &logged.record;
+                let name = (record.key().to_owned(), record.id());
+                if !counted.contains(&name) && !sightings.is_past(bucket, &record.version, &behind) {
+                    counted.insert(name);
+                    backlog.add(bytes_of(&record.version), record.pending_since);
+                }
+            }
+            drop(sightings);
+            tails.iter().for_each(|tail| position.set(tail.slot, tail.through));
+            if tails.iter().all(|t| t.entries.len() < BATCH_MAX) || counted.len() >= BACKLOG_MAX {
+                return Ok(backlog);
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn position(&self, cursor: Option<&Cursor>) -> Result<Position, Error> {
+        let incarnations: Vec<_> = self.drives.iter().map(|d| d.incarnation()).collect();
+        let Some(cursor) = cursor else { return Ok(Position::start(self.epoch, &incarnations)) };
+        let mut position = Position::resume(cursor, self.epoch, &incarnations).map_err(|_| Error::Expired)?;
+        for drive in &self.drives {
+            // A log that is shorter than the cursor remembers was set back: what it holds is read anew.
+            if position.place(drive.slot()) > *drive.head().borrow() {
+                position.set(drive.slot(), 0);
+            }
+        }
+        Ok(position)
+    }
+
+    /// What the drives logged behind `position`. A drive whose head is not beyond it is not asked,
+    /// unless `everybody` is.
+    async fn tails(
+        &self,
+        bucket: BucketId,
+        position: &Position,
+        heads: &mut [watch::Receiver<Lsn>],
+        limit: usize,
+        everybody: bool,
+    ) -> Result<Vec<Tail>, Error> {
+        let mut asked = Vec::new();
+        let mut answers = 0;
+        for (drive, head) in self.drives.iter().zip(heads) {
+            // Read before the log: whatever is at or below it will be seen.
+            let head = *head.borrow_and_update();
+            let after = position.place(drive.slot());
+            if everybody || head > after {
+                asked.push(tail(drive.as_ref(), bucket, after, head, limit));
+            } else {
+                answers += 1;
+            }
+        }
+        let (mut tails, mut last_error) = (Vec::with_capacity(asked.len()), None);
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(tail) => tails.push(tail),
+                Err(err) => last_error = Some(err),
+            }
+        }
+        answers += tails.len();
+        match last_error {
+            Some(err) if answers < self.quorum.read() => {
+                let why = format!("{answers} of {} drives for the feed: {err}", self.quorum.read());
+                Err(Error::Unavailable(why))
+            }
+            _ => Ok(tails),
+        }
+    }
+
+    fn merge(&self, bucket: BucketId, tails: &[Tail], position: &Position, limit: usize, decided: &Decided) -> Merged {
+        let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_past = |version: &Version| sightings.is_past(bucket, version, position);
+        let merged = merge(tails, self.quorum.write(), limit, &is_past, decided);
+        for settled in &merged.settled {
+            sightings.note(bucket, &settled.event.version, &settled.seen, position);
+        }
+        merged
+    }
+
+    /// The undecided attempts that have had their time.
+    fn overdue(&self, undecided: &[Undecided], all: bool) -> Vec<Undecided> {
+        let now = self.clock.now_millis();
+        let grace = u64::try_from(GRACE.as_millis()).expect("a constant below a second");
+        undecided.iter().filter(|u| all || u.ballot.millis() + grace < now).cloned().collect()
+    }
+
+    /// Asks a read quorum what became of these. One that cannot be decided now stays undecided, unless
+    /// nothing else could be shown: then the feed stalls.
+    async fn decide(&self, bucket: BucketId, undecided: Vec<Undecided>, must: bool) -> Result<Decided, Error> {
+        let reads = undecided.into_iter().map(async |u| {
+            let records = self.read_key(bucket, &u.key).await;
+            (u, records)
+        });
+        let answers: Vec<_> = stream::iter(reads.collect::<Vec<_>>()).buffered(RESOLVES_AT_ONCE).collect().await;
+        let (mut decided, mut last_error) = (Decided::new(), None);
+        for (u, records) in answers {
+            match records {
+                Ok(records) => {
+                    let record = records.into_iter().find(|r| r.id() == u.version);
+                    decided.insert((u.key, u.version), record);
+                }
+                Err(err) => last_error = Some(err),
+            }
+        }
+        match last_error {
+            Some(err) if must && decided.is_empty() => Err(err),
+            _ => Ok(decided),
+        }
+    }
+}
+
+async fn tail(drive: &dyn Drive, bucket: BucketId, after: Lsn, head: Lsn, limit: usize) -> Result<Tail, drive::Error> {
+    let entries = drive.tail(bucket, after, limit).await?;
+    let last = entries.last().map_or(after, |e| e.lsn);
+    // A short page is everything up to the head; the rest of the log is of other buckets.
+    let through = if entries.len() < limit { last.max(head) } else { last };
+    Ok(Tail { slot: drive.slot(), entries, through })
+}
+
+/// Waits until a drive has something new; false when `patience` ends first.
+async fn moved(heads: &mut [watch::Receiver<Lsn>], patience: Duration) -> bool {
+    // A drive that is closed for good will not tell anything any more.
+    let open = heads.iter_mut().filter(|h| h.has_changed().is_ok());
+    let waits: Vec<_> = open.map(|head| Box::pin(head.changed())).collect();
+    if waits.is_empty() {
+        tokio::time::sleep(patience).await;
+        return false;
+    }
+    match tokio::time::timeout(patience, select_all(waits)).await {
+        Ok(_) => {
+            tokio::time::sleep(GATHER).await;
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Bytes that must travel for a version.
+fn bytes_of(version: &Version) -> u64 {
+    let birth = version.birth.as_ref().filter(|b| b.kind == Kind::Object && version.purge.is_none());
+    birth.map_or(0, |b| b.size_bytes)
+}
+
+impl Backlog {
+    fn add(&mut self, bytes: u64, pending_since: u64) {
+        self.versions += 1;
+        self.bytes += bytes;
+        self.oldest_pending_since = Some(self.oldest_pending_since.map_or(pending_since, |o| o.min(pending_since)));
+    }
+}

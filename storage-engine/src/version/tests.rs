@@ -1,0 +1,136 @@
+//! The laws of the join, and the bytes that must be readable for ever.
+use super::merge::{is_conflict, join};
+use super::*;
+use crate::record::{Blob, BucketId, Record};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+fn origins() -> impl Strategy<Value = Origin> {
+    prop::sample::select(vec!["a", "b", "c"]).prop_map(Origin::new)
+}
+/// Few readings, so that equal ones meet.
+fn stamps() -> impl Strategy<Value = Stamp> {
+    (0u64..4, origins()).prop_map(|(hlc, origin)| Stamp { hlc: Hlc::from_bits(hlc), origin })
+}
+fn orders() -> impl Strategy<Value = Order> {
+    stamps().prop_map(|s| Order { hlc: s.hlc, origin: s.origin, version_id: VersionId::from_bytes([1; 16]) })
+}
+fn unknowns() -> impl Strategy<Value = Fields> {
+    prop::collection::btree_map(200u32..203, 0u64..3, 0..3).prop_map(|map| {
+        let mut fields = Fields::default();
+        map.iter().for_each(|(key, value)| fields.put(*key, value));
+        fields
+    })
+}
+fn births() -> impl Strategy<Value = Birth> {
+    (orders(), prop::option::of(orders()), any::<bool>(), 0u64..2, unknowns()).prop_map(|(order, base, marker, size, unknown)| {
+        Birth {
+            order,
+            base,
+            kind: if marker { Kind::DeleteMarker } else { Kind::Object },
+            size_bytes: size,
+            etag: String::new(),
+            crc64nvme: 0,
+            checksums: BTreeMap::new(),
+            parts: Vec::new(),
+            headers: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            unknown,
+        }
+    })
+}
+fn tags() -> impl Strategy<Value = Tags> {
+    (stamps(), prop::collection::btree_map("[xy]", "[01]", 0..2)).prop_map(|(stamp, set)| Tags { stamp, set })
+}
+/// Any piece of one version: whatever arrived, in whatever order.
+fn pieces() -> impl Strategy<Value = Version> {
+    let parts = (prop::option::of(births()), prop::option::of(tags()), prop::option::of(stamps()), unknowns());
+    parts.prop_map(|(birth, tags, purge, unknown)| Version {
+        birth,
+        tags,
+        purge,
+        unknown,
+        ..Version::blank("key", VersionId::from_bytes([1; 16]))
+    })
+}
+fn joined(a: &Version, b: &Version) -> Version {
+    let mut out = a.clone();
+    join(&mut out, b);
+    out
+}
+
+proptest! {
+    #[test]
+    fn join_is_commutative_associative_and_idempotent(a in pieces(), b in pieces(), c in pieces()) {
+        prop_assert_eq!(joined(&a, &b), joined(&b, &a));
+        prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+        prop_assert_eq!(joined(&a, &a), a.clone());
+        prop_assert_eq!(joined(&joined(&a, &b), &b), joined(&a, &b));
+    }
+
+    #[test]
+    fn join_says_truly_whether_it_learnt_something(a in pieces(), b in pieces()) {
+        let mut out = a.clone();
+        let told = join(&mut out, &b);
+        prop_assert_eq!(told.changed, out != a);
+        prop_assert!(!join(&mut out, &b).changed);
+        let both = a.birth.as_ref().zip(b.birth.as_ref());
+        prop_assert_eq!(told.equivocation, both.is_some_and(|(x, y)| x != y));
+    }
+
+    #[test]
+    fn what_was_purged_or_born_stays_so(a in pieces(), b in pieces()) {
+        let out = joined(&a, &b);
+        prop_assert_eq!(out.purge.is_some(), a.purge.is_some() || b.purge.is_some());
+        prop_assert_eq!(out.birth.is_some(), a.birth.is_some() || b.birth.is_some());
+    }
+
+    #[test]
+    fn every_version_survives_its_bytes(a in pieces()) {
+        prop_assert_eq!(Version::from_bytes(&a.to_bytes()).unwrap(), a.clone());
+        let mut record = Record::new(BucketId(Uuid::from_u128(5)), a, Hlc::from_bits(9));
+        record.tested = Some(Hlc::ZERO);
+        record.traceparent = Some("00-0-0-00".into());
+        record.blobs = vec![Blob { id: Uuid::from_u128(6), size_bytes: 7, k: 4, m: 2, first: 1, stripe_bytes: 8 }];
+        prop_assert_eq!(Record::from_bytes(&record.to_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_other_values_but_never_a_panic(a in pieces(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let mut bytes = a.to_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        drop(Version::from_bytes(&bytes));
+        prop_assert!(Version::from_bytes(&bytes[..at]).is_err());
+    }
+
+    #[test]
+    fn a_conflict_is_the_later_of_two_origins_that_did_not_know_the_earlier(x in births(), y in births()) {
+        prop_assert!(!(is_conflict(&x, &y) && is_conflict(&y, &x)));
+        if is_conflict(&x, &y) {
+            prop_assert!(x.order > y.order && x.order.origin != y.order.origin);
+            prop_assert!(x.base.is_none_or(|base| base < y.order));
+        }
+    }
+}
+
+/// Files of the first format, and the same with fields of a later one, written by a separate encoder.
+#[test]
+fn stored_bytes_are_read_and_written_unchanged() {
+    for golden in [&include_bytes!("../../tests/golden/version.bin")[..], include_bytes!("../../tests/golden/version-newer.bin")] {
+        let version = Version::from_bytes(golden).unwrap();
+        assert_eq!((version.key.as_str(), version.tags.as_ref().unwrap().set.len()), ("photos/ä.jpg", 2));
+        assert_eq!(version.birth.as_ref().unwrap().parts[1].number, 2);
+        assert_eq!(version.purge.as_ref().unwrap().origin.as_str(), "site-c");
+        assert_eq!(version.to_bytes(), golden);
+    }
+    for golden in [&include_bytes!("../../tests/golden/record.bin")[..], include_bytes!("../../tests/golden/record-newer.bin")] {
+        let record = Record::from_bytes(golden).unwrap();
+        assert_eq!((record.blobs[0].first, record.tested, record.acked), (3, Some(Hlc::ZERO), true));
+        assert_eq!(record.to_bytes(), golden);
+    }
+    let golden = include_bytes!("../../tests/golden/order.bin");
+    let order = Order::from_fields(Fields::parse(golden).unwrap()).unwrap();
+    assert_eq!((order.hlc.millis(), order.origin.as_str()), (1_760_000_000_000, "site-a"));
+    assert_eq!(order.to_fields().to_bytes(), golden);
+}
