@@ -1,0 +1,150 @@
+//! Versions from elsewhere: they keep id, order and origin and join what is here.
+//!
+//! A replica gets a local ballot, and only that is subject to STALE and promises. Called by the
+//! replicator's receiving side; knows nothing of who sent it.
+use super::ballot::{Draft, NewId, Test};
+use super::{Applied, Body, Bucket, Error, Expect, Inner, Objects};
+use crate::object::blob::StoredBody;
+use crate::record::Record;
+use crate::version::{Birth, Hlc, Kind, Version, VersionId, merge};
+
+/// How far ahead of its own wall clock the store follows another one's: the skew that is refused
+/// beyond it, so that one wrong clock cannot drag all others with it.
+const AHEAD_MAX_MILLIS: u64 = 60_000;
+
+/// Times a null version is compared again because somebody wrote it in between.
+const RACES_MAX: usize = 16;
+const RACE: &str = "the null version that was compared";
+
+impl Objects {
+    /// Joins a version born elsewhere; keeps its id, order and origin.
+    ///
+    /// `body` yields exactly the bytes of the birth; it is read only where the birth is new here. On
+    /// return a write quorum has synced what was learnt. Safe to repeat, in any order.
+    ///
+    /// # Errors
+    /// - [`Error::BadDigest`], [`Error::Body`]: the bytes are not those of the birth; ask again.
+    /// - [`Error::Unavailable`], [`Error::Full`]: too few drives; try again.
+    ///
+    /// # Source
+    /// The join: `version/merge.rs`. A null version is a whole: the greater order wins.
+    pub async fn apply(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+        let inner = &self.0;
+        let bucket = inner.bucket_doc(bucket).await?;
+        let nearest = Hlc::from_millis(inner.clock.now_millis().saturating_add(AHEAD_MAX_MILLIS));
+        inner.clock.observe(version.max_hlc().min(nearest));
+        let applied = if version.id.is_null() {
+            inner.apply_null(&bucket, version, body, traceparent).await?
+        } else {
+            inner.apply_joined(&bucket, version, body, traceparent).await?
+        };
+        if applied == Applied::Applied {
+            inner.confirm_bucket(&bucket).await?;
+        }
+        Ok(applied)
+    }
+}
+
+impl Inner {
+    async fn apply_joined(&self, bucket: &Bucket, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+        let found = self.read_one(bucket.id, &version.key, version.id).await?;
+        let mut held = found.map_or_else(|| Version::blank(&version.key, version.id), |(record, _)| record.version);
+        let superseded = held.purge.is_some();
+        // A birth matters only where it can still show; of a purged version nothing does.
+        if let (None, Some(birth), None, None) = (&held.birth, &version.birth, &held.purge, &version.purge) {
+            if needs_body(birth, &body) {
+                return Ok(Applied::NeedsBody);
+            }
+            let id = NewId::Given(version.id);
+            self.store_replica(bucket, &version, birth, id, body, None, traceparent).await?;
+            return Ok(Applied::Applied);
+        }
+        let mut news = version.clone();
+        news.birth = None;
+        if held.birth.is_some() && version.birth.is_some() && held.birth != version.birth {
+            tracing::error!(key = version.key, version_id = %version.id, "Two births bear one version id.");
+        }
+        if merge::join(&mut held, &news).changed {
+            self.join(bucket.id, news).await?;
+            return Ok(if superseded { Applied::Superseded } else { Applied::Applied });
+        }
+        Ok(if superseded && version.purge.is_none() { Applied::Superseded } else { Applied::AlreadyPresent })
+    }
+
+    /// The null version is one register: its greatest order wins whole, and equal orders join.
+    async fn apply_null(&self, bucket: &Bucket, version: Version, mut body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+        let Some(birth) = &version.birth else { return Ok(Applied::AlreadyPresent) };
+        for _ in 0..RACES_MAX {
+            let found = self.read_one(bucket.id, &version.key, VersionId::NULL).await?.map(|(record, _)| record);
+            let held = found.as_ref().and_then(|r| r.version.birth.as_ref());
+            match held.map(|b| b.order.cmp(&birth.order)) {
+                Some(std::cmp::Ordering::Greater) => return Ok(Applied::Superseded),
+                Some(std::cmp::Ordering::Equal) => {
+                    let seen = found.as_ref().expect("its order was just compared");
+                    if !merge::join(&mut seen.version.clone(), &version).changed {
+                        return Ok(Applied::AlreadyPresent);
+                    }
+                    let join = |_, mine: &mut Version| _ = merge::join(mine, &version);
+                    if self.rewrite_null(bucket, seen, &join).await? {
+                        return Ok(Applied::Applied);
+                    }
+                }
+                Some(std::cmp::Ordering::Less) | None => {
+                    if version.purge.is_none() && needs_body(birth, &body) {
+                        return Ok(Applied::NeedsBody);
+                    }
+                    let body = body.take().filter(|_| version.purge.is_none());
+                    let below = |records: &[Record]| match newest_null(records) {
+                        Some(now) if now.order >= birth.order => Err(Error::PreconditionFailed(RACE)),
+                        _ => Ok(()),
+                    };
+                    match self.store_replica(bucket, &version, birth, NewId::Null, body, Some(&below), traceparent.clone()).await {
+                        Ok(()) => return Ok(Applied::Applied),
+                        Err(Error::PreconditionFailed(RACE)) => {}
+                        Err(err) => return Err(err),
+                    }
+                }
+            }
+        }
+        Err(Error::Unavailable("the null version is written all the time".into()))
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call, everything of it at hand: a struct would only rename them
+    async fn store_replica(
+        &self,
+        bucket: &Bucket,
+        version: &Version,
+        birth: &Birth,
+        id: NewId,
+        body: Option<Body>,
+        test: Option<Test<'_>>,
+        traceparent: Option<String>,
+    ) -> Result<(), Error> {
+        let stored = match body {
+            Some(body) if birth.kind == Kind::Object => Some(self.store_replica_body(birth, body).await?),
+            _ => None,
+        };
+        let (blob, shards) = stored.map_or((None, Vec::new()), |s| (s.blob, s.shards));
+        let make = |_, _, _| version.clone();
+        let blobs = blob.into_iter().collect();
+        self.write(Draft { bucket: bucket.id, key: &version.key, id, make: &make, blobs, shards, test, traceparent }).await?;
+        Ok(())
+    }
+
+    async fn store_replica_body(&self, birth: &Birth, body: Body) -> Result<StoredBody, Error> {
+        let expect = Expect { size_bytes: Some(birth.size_bytes), ..Expect::default() };
+        let stored = self.store_body(body, expect).await?;
+        if stored.crc64nvme != birth.crc64nvme {
+            return Err(Error::BadDigest("crc64nvme".into()));
+        }
+        Ok(stored)
+    }
+}
+
+fn newest_null(records: &[Record]) -> Option<&Birth> {
+    records.iter().find(|r| r.id().is_null()).and_then(|r| r.version.birth.as_ref())
+}
+
+fn needs_body(birth: &Birth, body: &Option<Body>) -> bool {
+    birth.kind == Kind::Object && birth.size_bytes > 0 && body.is_none()
+}
