@@ -3,6 +3,23 @@
 //! It decides what may fly together, when to try again, what to park, how far the checkpoint and the
 //! floor may move, and what lag is shown. It knows no runtime, journal, network, clock or dice; the
 //! production shell (`replicator`) and the simulator (`e2e`) drive the same code.
+//!
+//! This file is the words: events in, actions out, and what the journal keeps. `machine` is the state
+//! machine; what it decides with stands in a file per noun.
+mod lag;
+mod machine;
+pub mod planted;
+mod progress;
+mod recorder;
+mod retry;
+mod scope;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use retry::{CLOCK_AHEAD, ROWS_MAX};
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage_engine::feed::Cursor;
 use storage_engine::version::{Version, VersionId};
@@ -116,9 +133,11 @@ pub enum Action {
     Record { seq: u64, record: Record },
     /// Ask again with `Tick` at this time at the latest.
     WakeAt(Millis),
-    /// Read the feed on from the last cursor given (`true`), or stop reading (`false`).
+    /// Read the feed on from the last cursor given (`true`), or stop reading (`false`). A batch already
+    /// read may still be handed in.
     Intake(bool),
-    /// Go back: read the feed again from this cursor; what was taken in since is forgotten.
+    /// Go back: read the feed again from this cursor; what was taken in since is forgotten. A batch read
+    /// before this action must not be handed in any more: it would hide the gap in front of it.
     Rewind(Option<Cursor>),
     /// Nothing is in flight or unrecorded any more.
     Stop,
@@ -187,4 +206,35 @@ pub struct Shown {
     pub clock_ahead_versions: u64,
     pub in_flight: u64,
     pub last_error: Option<String>,
+}
+
+/// One rule to one peer. See the module's doc.
+#[derive(Debug)]
+pub struct Link {
+    settings: Settings,
+    seed: u64,
+    is_peer_up: bool,
+    is_draining: bool,
+    is_stopped: bool,
+    /// What the shell was last told of intake.
+    is_reading: bool,
+    is_caught_up: bool,
+    queue: window::Queue,
+    next_ticket: u64,
+    flights: BTreeMap<PushId, machine::Flight>,
+    flying_bytes: u64,
+    next_push: PushId,
+    /// Changes queued or in flight; rows count themselves.
+    pending: lag::Pending,
+    rows: retry::Rows,
+    progress: progress::Progress,
+    recorder: recorder::Recorder,
+    pacer: window::Pacer,
+    /// No push before it: one said that the peer is gone, and `PeerDown` has not come yet.
+    paused_until: Millis,
+    /// The wake-up last asked for.
+    woken_at: Option<Millis>,
+    last_error: Option<String>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<planted::Planted>,
 }

@@ -1,0 +1,393 @@
+//! The link itself: every event changes the state, then one pass decides what follows from it.
+//!
+//! Invariant: every change taken in is outstanding in its batch until it is acked, a row, or forgotten
+//! by a rewind of the feed to the settled cursor; so no change before a recorded cursor is lost.
+use super::lag::{Pending, earliest};
+use super::planted::Planted;
+use super::progress::{LOADED, Progress};
+use super::recorder::Recorder;
+use super::retry::{ROWS_MAX, RowId, Rows};
+use super::scope::{self, Item};
+use super::window::{Pacer, Queue};
+use super::{Action, Change, Checkpoint, Event, Failure, Link, Millis, Outcome, PushId, Record, Row, Settings, Shown};
+use std::collections::BTreeMap;
+use storage_engine::feed::Cursor;
+
+/// Versions taken in and not yet at the peer, as a multiple of the window: enough to keep the window
+/// full while the feed is read, and a bound on memory.
+const INTAKE_WINDOWS: usize = 4;
+/// Pause after a push said that the peer is gone, unless `PeerDown` comes first as it should.
+const PEER_GONE_PAUSE_MS: Millis = 1_000;
+
+/// One push without an answer yet.
+#[derive(Debug)]
+pub(super) struct Flight {
+    key: String,
+    weight: u64,
+    load: Load,
+}
+
+#[derive(Debug)]
+enum Load {
+    Change(Item),
+    Row(RowId),
+}
+
+impl Link {
+    /// A link as the journal left it: stopped at its checkpoint, the peer not yet seen.
+    ///
+    /// `seed` feeds the jitter of retries and nothing else.
+    pub fn new(settings: Settings, checkpoint: Option<Checkpoint>, rows: Vec<Row>, seed: u64) -> Link {
+        let checkpoint = checkpoint.unwrap_or_default();
+        let Checkpoint { cursor, floor, committed_through } = checkpoint.clone();
+        Link {
+            progress: Progress::new(cursor, floor, committed_through, rows.len()),
+            rows: Rows::load(rows, LOADED),
+            recorder: Recorder::new(checkpoint),
+            settings,
+            seed,
+            is_peer_up: false,
+            is_draining: false,
+            is_stopped: false,
+            is_reading: false,
+            is_caught_up: false,
+            queue: Queue::default(),
+            next_ticket: 0,
+            flights: BTreeMap::new(),
+            flying_bytes: 0,
+            next_push: 1,
+            pending: Pending::default(),
+            pacer: Pacer::default(),
+            paused_until: 0,
+            woken_at: None,
+            last_error: None,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+
+    /// Takes an event in; returns what is to be done, in this order.
+    ///
+    /// Answers to pushes made before a `PeerDown` and to old records are ignored, so late and doubled
+    /// ones do no harm.
+    pub fn step(&mut self, now: Millis, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.is_stopped {
+            return out;
+        }
+        match event {
+            Event::Changed { changes, cursor } => self.take_in(changes, cursor, &mut out),
+            Event::CaughtUp => self.is_caught_up = self.is_reading,
+            Event::Pushed { id, outcome } => self.on_pushed(id, outcome, &mut out),
+            Event::PushFailed { id, failure } => self.on_failed(now, id, failure),
+            Event::Recorded { seq } => self.recorder.recorded(seq),
+            Event::RecordFailed { seq } => self.recorder.failed(now, seq),
+            Event::Tick => {}
+            Event::RuleAltered(settings) => self.on_altered(settings, &mut out),
+            Event::Retry(which) => self.rows.release(now, which),
+            Event::PeerUp => {
+                self.is_peer_up = true;
+                self.paused_until = now;
+            }
+            Event::PeerDown => {
+                if self.has_planted(Planted::RowForDownPeer) {
+                    let flying: Vec<PushId> = self.flights.keys().copied().collect();
+                    flying.into_iter().for_each(|id| self.on_failed(now, id, Failure::Retryable("peer is down".into())));
+                }
+                self.is_peer_up = false;
+                self.rewind(&mut out);
+            }
+            Event::Drain => self.is_draining = true,
+        }
+        self.go_on(now, &mut out);
+        out
+    }
+
+    /// Where the feed was read up to: what lies behind it only the store can count.
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.progress.taken()
+    }
+
+    /// What to show of the link. Changes behind [`Link::cursor`] are not in it: the store's backlog is
+    /// added to it by the shell.
+    pub fn shown(&self, now: Millis) -> Shown {
+        let rows = if self.has_planted(Planted::LagWithoutRows) { &Pending::default() } else { &self.rows.pending };
+        Shown {
+            state: self.state(now),
+            oldest_pending: earliest(self.pending.oldest(), rows.oldest()),
+            pending_versions: self.pending.versions + rows.versions,
+            pending_bytes: self.pending.bytes.saturating_add(rows.bytes),
+            retry_versions: self.rows.retrying(),
+            parked_versions: self.rows.parked(),
+            clock_ahead_versions: self.rows.clock_ahead(),
+            in_flight: self.flights.len() as u64,
+            last_error: self.last_error.clone(),
+        }
+    }
+
+    fn state(&self, now: Millis) -> &'static str {
+        match () {
+            () if self.is_stopped => "stopped",
+            () if self.settings.suspend => "suspended",
+            () if !self.is_peer_up || now < self.paused_until => "peer_down",
+            () if !self.is_caught_up => "catching_up",
+            () => "live",
+        }
+    }
+
+    /// Whether changes may go out now, but for window and bandwidth.
+    fn is_open(&self) -> bool {
+        self.is_peer_up && !self.settings.suspend && !self.is_draining
+    }
+
+    fn take_in(&mut self, changes: Vec<Change>, cursor: Cursor, out: &mut Vec<Action>) {
+        if !self.is_open() {
+            // The reader was ahead of us: what it read is not kept, so it must be read again.
+            self.is_reading = true;
+            self.rewind(out);
+            return;
+        }
+        let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
+        let all = self.has_planted(Planted::ReplicaResentAsOwn);
+        let wanted: Vec<Change> = changes.into_iter().filter(|c| all || scope::includes(&self.settings, &c.version)).collect();
+        let batch = self.progress.take_in(cursor, wanted.len(), newest);
+        for change in wanted {
+            let item = Item { change, batch, ticket: self.next_ticket };
+            self.next_ticket += 1;
+            self.pending.add(item.change.pending_since, item.bytes());
+            self.queue.push(item);
+        }
+    }
+
+    fn on_pushed(&mut self, id: PushId, outcome: Outcome, out: &mut Vec<Action>) {
+        let Some(flight) = self.land(id) else { return };
+        self.queue.land(&flight.key, None);
+        let (row, done) = match flight.load {
+            Load::Change(item) => {
+                let (since, bytes) = (item.change.pending_since, item.bytes());
+                self.pending.remove(since, bytes);
+                self.progress.finish(item.batch);
+                ((flight.key, item.change.version.id), Some((since, bytes)))
+            }
+            Load::Row(row) => (row, None),
+        };
+        // A change carries all that is held of its version, so its row is done with it.
+        let row = self.rows.remove(&row).map(|entry| {
+            self.progress.release(entry.place);
+            (entry.row.pending_since, entry.row.bytes)
+        });
+        if let Some((pending_since, bytes)) = done.or(row) {
+            out.push(Action::Done { outcome, pending_since, bytes });
+        }
+        if self.rows.len() == 0 {
+            self.last_error = None;
+        }
+    }
+
+    fn on_failed(&mut self, now: Millis, id: PushId, failure: Failure) {
+        let Some(flight) = self.land(id) else { return };
+        if failure == Failure::PeerGone {
+            self.paused_until = now.saturating_add(PEER_GONE_PAUSE_MS);
+            let back = match flight.load {
+                Load::Change(item) => Some(item),
+                Load::Row(row) => {
+                    self.rows.land(&row);
+                    None
+                }
+            };
+            self.queue.land(&flight.key, back);
+            return;
+        }
+        self.queue.land(&flight.key, None);
+        let failure = match failure {
+            Failure::ClockAhead { .. } if self.has_planted(Planted::ClockAheadParked) => Failure::Refused("clock_ahead".into()),
+            other => other,
+        };
+        let row = match flight.load {
+            Load::Change(item) => {
+                let row = (flight.key, item.change.version.id);
+                self.make_row(&row, &item);
+                self.progress.finish(item.batch);
+                row
+            }
+            Load::Row(row) => row,
+        };
+        self.rows.fail(&row, now, self.seed, &failure);
+        self.last_error = self.rows.get(&row).map(|r| r.last_error.clone());
+    }
+
+    /// Before its batch is finished: the cursor may pass a change only with its row.
+    fn make_row(&mut self, row: &RowId, item: &Item) {
+        let (since, bytes) = (item.change.pending_since, item.bytes());
+        self.pending.remove(since, bytes);
+        if self.has_planted(Planted::CursorPastFailed) {
+            return;
+        }
+        if self.rows.get(row).is_some() {
+            self.rows.merge(row, since, bytes);
+        } else {
+            let floor = self.progress.hold(item.batch);
+            self.rows.make(row.clone(), since, bytes, item.batch, floor);
+        }
+    }
+
+    /// Takes a push out of flight; `None`: it was forgotten before.
+    fn land(&mut self, id: PushId) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
+        self.flying_bytes -= flight.weight;
+        Some(flight)
+    }
+
+    /// Forgets what is queued or in flight and reads it again from the settled cursor. Rows stay.
+    fn rewind(&mut self, out: &mut Vec<Action>) {
+        let was_ahead = self.is_reading || self.progress.taken() != self.progress.cursor().as_ref();
+        self.queue = Queue::default();
+        self.flights.clear();
+        self.flying_bytes = 0;
+        self.pending = Pending::default();
+        self.is_caught_up = false;
+        if self.has_planted(Planted::NoRewind) {
+            let taken = self.progress.taken().cloned();
+            self.rows.rewind(self.progress.rewind());
+            if let Some(cursor) = taken {
+                self.progress.take_in(cursor, 0, 0);
+            }
+        } else {
+            self.rows.rewind(self.progress.rewind());
+        }
+        if self.is_reading {
+            self.is_reading = false;
+            out.push(Action::Intake(false));
+        }
+        if was_ahead {
+            out.push(Action::Rewind(self.progress.taken().cloned()));
+        }
+    }
+
+    fn on_altered(&mut self, settings: Settings, out: &mut Vec<Action>) {
+        let is_altered = scope::is_altered(&self.settings, &settings);
+        if is_altered || settings.suspend && !self.settings.suspend {
+            self.rewind(out);
+        }
+        for row in self.rows.outside(&settings.prefix) {
+            let entry = self.rows.remove(&row).expect("it was just listed");
+            self.progress.release(entry.place);
+        }
+        self.pacer = Pacer::default();
+        self.settings = settings;
+    }
+
+    /// What follows from the state as it is now.
+    fn go_on(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if self.is_open() && now >= self.paused_until {
+            self.push_rows(now, out);
+            self.push_changes(now, out);
+        }
+        self.set_intake(out);
+        self.record(now, out);
+        if self.is_draining && self.flights.is_empty() && self.recorder.is_idle() {
+            self.is_stopped = true;
+            out.push(Action::Stop);
+        }
+        self.wake(now, out);
+    }
+
+    /// Rows that are due go before changes, but take at most half of the window from them.
+    fn push_rows(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let flying = self.flights.values().filter(|f| matches!(f.load, Load::Row(_))).count();
+        let most = (self.settings.window_versions / 2).max(1).saturating_sub(flying);
+        for id in self.rows.due(now, most) {
+            let weight = scope::weight(self.rows.get(&id).map_or(0, |r| r.bytes));
+            if self.pacer.ready_at() > now || !self.has_room(weight) {
+                return;
+            }
+            if self.queue.take_off(&id.0) {
+                self.rows.take_off(&id);
+                let (key, version_id) = id.clone();
+                let id = self.fly(now, Flight { key: key.clone(), weight, load: Load::Row(id) });
+                out.push(Action::PushRow { id, key, version_id });
+            }
+        }
+    }
+
+    fn push_changes(&mut self, now: Millis, out: &mut Vec<Action>) {
+        while let Some(next) = self.queue.peek() {
+            let weight = scope::weight(next.bytes());
+            // In commit order nothing overtakes a version that will go again by itself.
+            let waits_for_row = self.settings.commit_order && self.rows.retrying() > 0;
+            if waits_for_row || self.rows.len() >= ROWS_MAX || self.pacer.ready_at() > now || !self.has_room(weight) {
+                return;
+            }
+            let item = self.queue.pop().expect("it was just seen");
+            let change = item.change.clone();
+            let id = self.fly(now, Flight { key: item.key().to_string(), weight, load: Load::Change(item) });
+            out.push(Action::Push { id, change });
+        }
+    }
+
+    fn has_room(&self, weight: u64) -> bool {
+        let Settings { window_versions, window_bytes, commit_order, .. } = self.settings;
+        let fits = || self.flights.len() < window_versions && self.flying_bytes.saturating_add(weight) <= window_bytes;
+        self.flights.is_empty() || (!commit_order && fits())
+    }
+
+    fn fly(&mut self, now: Millis, flight: Flight) -> PushId {
+        let id = self.next_push;
+        self.next_push += 1;
+        self.flying_bytes += flight.weight;
+        self.pacer.spend(now, flight.weight, self.settings.bandwidth);
+        self.flights.insert(id, flight);
+        id
+    }
+
+    /// Reads on below half of the bound, stops above it: no flapping at the edge.
+    fn set_intake(&mut self, out: &mut Vec<Action>) {
+        let bound = self.settings.window_versions.max(1) * INTAKE_WINDOWS;
+        let load = self.queue.len() + self.flights.len();
+        let has_room = if self.is_reading { load <= bound } else { load <= bound / 2 };
+        let wanted = self.is_open() && has_room && self.rows.len() < ROWS_MAX && !self.recorder.is_failing();
+        if wanted != self.is_reading {
+            self.is_reading = wanted;
+            self.is_caught_up = false;
+            out.push(Action::Intake(wanted));
+        }
+    }
+
+    fn record(&mut self, now: Millis, out: &mut Vec<Action>) {
+        out.extend(self.recorder.ask_again(now));
+        if !self.recorder.is_idle() {
+            return;
+        }
+        let checkpoint = self.checkpoint();
+        if self.rows.is_touched() || self.recorder.is_news(&checkpoint) {
+            let (upserts, deletes) = self.rows.take_touched();
+            out.push(self.recorder.ask(Record { checkpoint, upserts, deletes }));
+        }
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let cursor = self.progress.cursor();
+        let floor = if self.has_planted(Planted::FloorFromCursor) { cursor.clone() } else { self.progress.floor() };
+        let oldest = earliest(self.pending.oldest(), self.rows.pending.oldest());
+        let before_oldest = oldest.map_or(Millis::MAX, |t| t.saturating_sub(1));
+        Checkpoint { cursor, floor, committed_through: self.progress.newest_folded().min(before_oldest) }
+    }
+
+    /// Asks for the next moment at which something happens by itself, unless an earlier one was asked for.
+    fn wake(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let mut at = self.recorder.again_at();
+        if self.is_open() {
+            let start = self.paused_until.max(self.pacer.ready_at());
+            let waits = (self.queue.len() > 0 && start > now).then_some(start);
+            let due = self.rows.next_due().map(|due| due.max(start)).filter(|due| *due > now);
+            at = earliest(at, earliest(waits, due));
+        }
+        let asked = self.woken_at.filter(|t| *t > now);
+        if let Some(at) = at.filter(|at| asked.is_none_or(|asked| *at < asked)) {
+            self.woken_at = Some(at);
+            out.push(Action::WakeAt(at));
+        } else {
+            self.woken_at = asked;
+        }
+    }
+}

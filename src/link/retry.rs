@@ -1,0 +1,243 @@
+//! Rows: versions that failed while the peer answered. When they go again, and when one is parked.
+//!
+//! Exponential back-off with full jitter, hashed from version id, attempt and seed, so that the same
+//! life of a link always decides alike. Never drops a row: it goes when the version is at the peer, or
+//! when the rule no longer covers it. Called by `machine`.
+use super::lag::Pending;
+use super::{Failure, Millis, Row, RowState};
+use std::collections::{BTreeMap, BTreeSet};
+use storage_engine::feed::Cursor;
+use storage_engine::version::VersionId;
+
+/// Rows a link keeps; beyond it nothing new is taken in. About 5 MiB, and far more than a person reads.
+pub const ROWS_MAX: usize = 10_000;
+/// The shortest pause before another attempt.
+const BACKOFF_MIN_MS: Millis = 100;
+/// The longest: a peer that recovers is used again within five minutes.
+const BACKOFF_MAX_MS: Millis = 5 * 60 * 1000;
+/// Refusals after which a person must look: one may be a grant on its way, five in a row are not.
+const REFUSALS_MAX: u32 = 5;
+/// `last_error` of a version stamped ahead of the peer's clock.
+pub const CLOCK_AHEAD: &str = "clock_ahead";
+
+/// Names a row.
+pub(super) type RowId = (String, VersionId);
+
+/// One row and what only this life needs of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) row: Row,
+    /// The batch whose floor it holds.
+    pub(super) place: u64,
+    /// Refusals in a row; counted anew after a restart, which parks later, never sooner.
+    refusals: u32,
+    is_flying: bool,
+}
+
+/// All rows of a link.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    rows: BTreeMap<RowId, Entry>,
+    due: BTreeSet<(Millis, RowId)>,
+    /// Rows changed since the last record was built.
+    touched: BTreeSet<RowId>,
+    pub(super) pending: Pending,
+    parked: u64,
+    clock_ahead: u64,
+}
+
+impl Rows {
+    /// Rows as the journal kept them.
+    pub(super) fn load(rows: Vec<Row>, place: u64) -> Self {
+        let mut loaded = Rows::default();
+        for row in rows {
+            loaded.put(Entry { row, place, refusals: 0, is_flying: false });
+        }
+        loaded
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+    pub(super) fn parked(&self) -> u64 {
+        self.parked
+    }
+    pub(super) fn clock_ahead(&self) -> u64 {
+        self.clock_ahead
+    }
+    /// Rows that go again by themselves.
+    pub(super) fn retrying(&self) -> u64 {
+        self.pending.versions - self.parked
+    }
+    pub(super) fn get(&self, id: &RowId) -> Option<&Row> {
+        self.rows.get(id).map(|e| &e.row)
+    }
+
+    /// Rows that are due, oldest first, at most `limit`.
+    pub(super) fn due(&self, now: Millis, limit: usize) -> Vec<RowId> {
+        self.due.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, id)| id.clone()).collect()
+    }
+    /// When the next row is due.
+    pub(super) fn next_due(&self) -> Option<Millis> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The row flies: it is not due again before it has landed.
+    pub(super) fn take_off(&mut self, id: &RowId) {
+        self.alter(id, |e| e.is_flying = true);
+    }
+    /// Its push ended without an answer that counts.
+    pub(super) fn land(&mut self, id: &RowId) {
+        self.alter(id, |e| e.is_flying = false);
+    }
+
+    /// The peer answered, and did not take it: the row's next attempt, or its end as parked.
+    pub(super) fn fail(&mut self, id: &RowId, now: Millis, seed: u64, failure: &Failure) {
+        self.touched.insert(id.clone());
+        self.alter(id, |e| {
+            e.is_flying = false;
+            e.row.attempts = e.row.attempts.saturating_add(1);
+            let pause = backoff_ms(id.1, e.row.attempts, seed);
+            let (error, pause) = match failure {
+                Failure::Retryable(reason) => (reason.clone(), pause),
+                Failure::Refused(reason) => (reason.clone(), pause),
+                Failure::ClockAhead { after_ms } => (CLOCK_AHEAD.to_string(), (*after_ms).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS)),
+                Failure::PeerGone => ("peer gone".to_string(), pause),
+            };
+            e.refusals = if matches!(failure, Failure::Refused(_)) { e.refusals + 1 } else { 0 };
+            e.row.last_error = error;
+            e.row.next_attempt = now.saturating_add(pause);
+            if e.refusals >= REFUSALS_MAX {
+                e.row.state = RowState::Parked;
+            }
+        });
+    }
+
+    /// Makes a row for a version that has none yet; [`Rows::fail`] then says when it goes again.
+    pub(super) fn make(&mut self, id: RowId, pending_since: Millis, bytes: u64, place: u64, floor: Option<Cursor>) {
+        let (key, version_id) = id;
+        let row = Row {
+            key,
+            version_id,
+            pending_since,
+            bytes,
+            attempts: 0,
+            next_attempt: 0,
+            last_error: String::new(),
+            state: RowState::Pending,
+            floor,
+        };
+        self.put(Entry { row, place, refusals: 0, is_flying: false });
+    }
+
+    /// Another change of a version that has a row failed too: the older commit time counts.
+    pub(super) fn merge(&mut self, id: &RowId, pending_since: Millis, bytes: u64) {
+        self.alter(id, |e| {
+            e.row.pending_since = e.row.pending_since.min(pending_since);
+            e.row.bytes = bytes;
+        });
+    }
+
+    /// Takes a row out: its version is at the peer, or no longer meant for it.
+    pub(super) fn remove(&mut self, id: &RowId) -> Option<Entry> {
+        let entry = self.take(id)?;
+        self.touched.insert(id.clone());
+        Some(entry)
+    }
+
+    /// A person wants parked rows to go now: one, or all.
+    pub(super) fn release(&mut self, now: Millis, which: Option<RowId>) {
+        let all = || self.rows.iter().filter(|(_, e)| e.row.state == RowState::Parked).map(|(id, _)| id.clone()).collect();
+        for id in which.map_or_else(all, |one| vec![one]) {
+            let known = self.alter(&id, |e| {
+                e.row.state = RowState::Pending;
+                e.row.attempts = 0;
+                e.refusals = 0;
+                e.row.next_attempt = now;
+            });
+            if known {
+                self.touched.insert(id);
+            }
+        }
+    }
+
+    /// Rows of keys outside `prefix`, which the rule no longer covers.
+    pub(super) fn outside(&self, prefix: &str) -> Vec<RowId> {
+        self.rows.keys().filter(|(key, _)| !key.starts_with(prefix)).cloned().collect()
+    }
+
+    /// Rows made from batches that are forgotten now hold `place`; those in flight have landed.
+    pub(super) fn rewind(&mut self, place: Option<u64>) {
+        let flying: Vec<RowId> = self.rows.iter().filter(|(_, e)| e.is_flying).map(|(id, _)| id.clone()).collect();
+        flying.iter().for_each(|id| self.land(id));
+        if let Some(place) = place {
+            self.rows.values_mut().for_each(|e| e.place = e.place.min(place));
+        }
+    }
+
+    /// Whether rows changed since the last record.
+    pub(super) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+    /// Rows for the next record: those that stand, and those that are gone.
+    pub(super) fn take_touched(&mut self) -> (Vec<Row>, Vec<RowId>) {
+        let (mut upserts, mut deletes) = (Vec::new(), Vec::new());
+        for id in std::mem::take(&mut self.touched) {
+            match self.rows.get(&id) {
+                Some(e) => upserts.push(e.row.clone()),
+                None => deletes.push(id),
+            }
+        }
+        (upserts, deletes)
+    }
+
+    /// Every change of a row goes through here, so that the counts and the due list always agree.
+    fn alter(&mut self, id: &RowId, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(mut entry) = self.take(id) else { return false };
+        change(&mut entry);
+        self.put(entry);
+        true
+    }
+    fn put(&mut self, entry: Entry) {
+        let id = (entry.row.key.clone(), entry.row.version_id);
+        self.pending.add(entry.row.pending_since, entry.row.bytes);
+        match entry.row.state {
+            RowState::Parked => self.parked += 1,
+            RowState::Pending => self.clock_ahead += u64::from(entry.row.last_error == CLOCK_AHEAD),
+        }
+        if entry.row.state == RowState::Pending && !entry.is_flying {
+            self.due.insert((entry.row.next_attempt, id.clone()));
+        }
+        self.rows.insert(id, entry);
+    }
+    fn take(&mut self, id: &RowId) -> Option<Entry> {
+        let entry = self.rows.remove(id)?;
+        self.pending.remove(entry.row.pending_since, entry.row.bytes);
+        match entry.row.state {
+            RowState::Parked => self.parked -= 1,
+            RowState::Pending => self.clock_ahead -= u64::from(entry.row.last_error == CLOCK_AHEAD),
+        }
+        self.due.remove(&(entry.row.next_attempt, id.clone()));
+        Some(entry)
+    }
+}
+
+/// The pause before the attempt after `attempts` failed ones: between 100 ms and 100 ms · 2^attempts,
+/// at most 5 min.
+///
+/// # Source
+/// "Full jitter": M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+pub(super) fn backoff_ms(version_id: VersionId, attempts: u32, seed: u64) -> Millis {
+    let ceiling = BACKOFF_MIN_MS.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX_MS);
+    let id = u128::from_be_bytes(*version_id.as_bytes());
+    let dice = mix(seed ^ mix((id >> 64) as u64) ^ mix((id as u64).wrapping_add(u64::from(attempts))));
+    BACKOFF_MIN_MS + dice % (ceiling - BACKOFF_MIN_MS + 1)
+}
+
+/// SplitMix64's finalizer: every input bit reaches every output bit.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
