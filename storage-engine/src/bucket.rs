@@ -9,6 +9,8 @@
 //! stays, or the version was never acked. A crash leaves at most a mark, which hinders nobody.
 mod cache;
 pub mod name;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use cache::Cache;
 

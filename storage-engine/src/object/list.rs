@@ -167,6 +167,9 @@ fn beyond(prefix: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Versioning;
+    use crate::object::ballot::NewId;
+    use crate::object::fixture::{Set, versions, write};
     use crate::version::{Ballot, Birth, Hlc, Order, Origin, Stamp, Version, VersionId};
     use crate::wire::Fields;
     use uuid::Uuid;
@@ -236,6 +239,22 @@ mod tests {
         assert_eq!(walk(List { limit: 1, ..Default::default() }, &[("k", one()), ("l", dead)]).next, None);
         let next = walk(List { limit: 1, ..Default::default() }, &[("k", one()), ("l", one())]).next;
         assert_eq!(next, Some(Marker { key: "k".into(), version: None }));
+    }
+
+    #[tokio::test]
+    async fn too_few_drives_are_an_error_and_never_a_shorter_list() {
+        let set = Set::new();
+        let bucket = set.start().create_bucket("bucket", Versioning::Enabled).await.unwrap();
+        for n in 0..30 {
+            write(&set.start(), &bucket, &format!("k{n:02}"), NewId::Fresh, Kind::Object).await;
+        }
+        // Of four drives with W = 3, two answer for the whole.
+        for away in [[0, 1], [0, 2], [1, 3], [2, 3]] {
+            assert_eq!(versions(&set.start_without(&away), "bucket").await.len(), 30, "without {away:?}");
+        }
+        let list = List { limit: 9, ..List::default() };
+        let listed = set.start_without(&[0, 1, 3]).0.list_versions(bucket.id, list).await;
+        assert!(matches!(listed, Err(Error::Unavailable(_))), "{listed:?}");
     }
 
     #[test]
