@@ -1,0 +1,417 @@
+//! Frames <-> bytes: what stands on the wire between two replicators. Pure: no I/O, clock or dice.
+//!
+//! A frame is `{length u32, type u8, flags u8, stream u32, payload}`, integers big-endian; `length`
+//! counts everything behind itself. Payloads are tagged fields ([`Fields`]) so that a field of a later
+//! version is carried over; only Data is raw, and Put is its head and raw bytes behind it. No input
+//! makes this module panic, and none makes it ask for more than [`FRAME_BYTES_MAX`].
+//!
+//! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
+use super::Ack;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::BTreeMap;
+use storage_engine::version::Version;
+use storage_engine::wire::{self, Fields};
+
+/// Largest frame, its length word left out. Source: security.md section 5.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// The length word.
+const LENGTH_BYTES: usize = 4;
+/// Type, flags and stream.
+const HEADER_BYTES: usize = 6;
+/// What one Put or Data frame costs in credit beside its payload: bounds how many tiny frames fit into
+/// a window, since each takes memory of its own at the receiver.
+pub const CREDIT_PER_FRAME: usize = 64;
+/// Links asked for in one Hello at most.
+pub const LINKS_MAX: usize = 4096;
+/// The protocol version this build speaks.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Bits of the flags byte, by frame type.
+mod flag {
+    pub const PUT_BODY_INLINE: u8 = 1;
+    pub const PUT_BODY_STREAMED: u8 = 2;
+    pub const PUT_RELAYED: u8 = 4;
+    pub const END_ABORT: u8 = 1;
+}
+
+/// Bytes that are no frame; the connection cannot go on after it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The length word is above the limit.
+    #[error("a frame of {bytes} bytes, above the limit of {FRAME_BYTES_MAX}")]
+    Oversized { bytes: u64 },
+    /// The frame type is not of this protocol version.
+    #[error("frame type {0} is unknown")]
+    UnknownType(u8),
+    /// The payload is not what the type promises.
+    #[error("malformed frame: {0}")]
+    Malformed(String),
+}
+
+impl From<wire::Error> for Error {
+    fn from(err: wire::Error) -> Self {
+        Error::Malformed(err.to_string())
+    }
+}
+
+/// The first frame of each side, on stream 0. Later ones ask for epochs, on a stream of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// Lowest and highest protocol version spoken; an answer names the chosen one twice.
+    pub versions: (u32, u32),
+    /// siteID of the sender; the receiver holds it against the certificate.
+    pub site: String,
+    /// Optional abilities, by name.
+    pub features: Vec<String>,
+    /// Links whose highest epoch is asked for.
+    pub links: Vec<String>,
+    /// Answer: the highest epoch seen, by link.
+    pub epochs: BTreeMap<String, u64>,
+    /// Answer: what the sender may send before it gets credit back.
+    pub windows: Option<Windows>,
+    /// Fields of a later version.
+    pub unknown: Fields,
+}
+
+/// What a receiver takes in at once from one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Bytes of all streams together.
+    pub connection_bytes: u32,
+    /// Bytes of one streamed body.
+    pub stream_bytes: u32,
+    /// Versions without an ack.
+    pub streams: u32,
+}
+
+/// Where the bytes of a Put are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutBody {
+    /// The version travels without bytes.
+    None,
+    /// All of them, in this frame.
+    Inline(Bytes),
+    /// In the Data frames that follow on this stream, up to End.
+    Streamed,
+}
+
+/// One version, with its bytes or announcing them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Put {
+    pub link: String,
+    pub epoch: u64,
+    pub bucket: String,
+    pub version: Version,
+    pub traceparent: Option<String>,
+    pub relayed: bool,
+    pub body: PutBody,
+    /// Fields of a later version.
+    pub unknown: Fields,
+}
+
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    Hello(Hello),
+    Put(Box<Put>),
+    /// Bytes of a streamed body.
+    Data(Bytes),
+    /// The streamed body is complete, or was given up.
+    End { aborted: bool },
+    Ack(Ack),
+    /// So many bytes may be sent again: on this stream, or on the connection (stream 0).
+    Credit(u32),
+    Ping(u64),
+    /// Answers the Ping of this number.
+    Pong(u64),
+    /// Send nothing new; what is under way may finish.
+    Goodbye(String),
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// The version it belongs to; 0 is the connection itself.
+    pub stream: u32,
+    pub message: Message,
+}
+
+/// A type byte per message; never reused for another meaning.
+mod kind {
+    pub const HELLO: u8 = 1;
+    pub const PUT: u8 = 2;
+    pub const DATA: u8 = 3;
+    pub const END: u8 = 4;
+    pub const ACK: u8 = 5;
+    pub const CREDIT: u8 = 6;
+    pub const PING: u8 = 7;
+    pub const PONG: u8 = 8;
+    pub const GOODBYE: u8 = 9;
+}
+
+impl Frame {
+    /// A frame on the connection itself.
+    pub fn connection(message: Message) -> Self {
+        Frame { stream: 0, message }
+    }
+
+    /// The frame as bytes, its length word included.
+    ///
+    /// # Errors
+    /// [`Error::Oversized`] when it would be above [`FRAME_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Bytes, Error> {
+        assemble(self.stream, self.message.parts())
+    }
+
+    /// Takes the first frame off `buffer` with the credit it costs; `None` when it is not whole yet.
+    ///
+    /// # Errors
+    /// Any [`Error`]: the buffer is of no use any more.
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<(Frame, usize)>, Error> {
+        let Some((word, rest)) = buffer.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*word) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(Error::Oversized { bytes: length as u64 });
+        }
+        if length < HEADER_BYTES {
+            return Err(Error::Malformed("shorter than a header".into()));
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        let frame = buffer.split_to(LENGTH_BYTES + length);
+        let body = &frame[LENGTH_BYTES..];
+        let (kind, flags) = (body[0], body[1]);
+        let stream = u32::from_be_bytes([body[2], body[3], body[4], body[5]]);
+        let message = Message::parse(kind, flags, &body[HEADER_BYTES..])?;
+        Ok(Some((Frame { stream, message }, length - HEADER_BYTES + CREDIT_PER_FRAME)))
+    }
+}
+
+/// Type, flags, encoded head, raw bytes behind it.
+type Parts<'a> = (u8, u8, Vec<u8>, Option<&'a Bytes>);
+
+fn assemble(stream: u32, (kind, flags, head, raw): Parts<'_>) -> Result<Bytes, Error> {
+    let length = HEADER_BYTES + head.len() + raw.map_or(0, Bytes::len);
+    let word = u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES_MAX);
+    let word = word.ok_or(Error::Oversized { bytes: length as u64 })?;
+    let mut out = BytesMut::with_capacity(LENGTH_BYTES + length);
+    out.put_u32(word);
+    out.put_u8(kind);
+    out.put_u8(flags);
+    out.put_u32(stream);
+    out.put_slice(&head);
+    if let Some(raw) = raw {
+        out.put_slice(raw);
+    }
+    Ok(out.freeze())
+}
+
+/// The same frame on another stream: a frame is made before its stream is known.
+pub fn on_stream(encoded: Bytes, stream: u32) -> Bytes {
+    let mut frame = encoded.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    frame[LENGTH_BYTES + 2..LENGTH_BYTES + HEADER_BYTES].copy_from_slice(&stream.to_be_bytes());
+    frame.freeze()
+}
+
+/// What sending `encoded` (a Put or Data frame) costs of a window, as the receiver counts it.
+pub fn credit_cost(encoded: &Bytes) -> usize {
+    encoded.len() - LENGTH_BYTES - HEADER_BYTES + CREDIT_PER_FRAME
+}
+
+impl Message {
+    fn parts(&self) -> Parts<'_> {
+        match self {
+            Message::Hello(hello) => (kind::HELLO, 0, hello.to_fields().to_bytes(), None),
+            Message::Put(put) => put.parts(),
+            Message::Data(bytes) => (kind::DATA, 0, Vec::new(), Some(bytes)),
+            Message::End { aborted } => {
+                (kind::END, if *aborted { flag::END_ABORT } else { 0 }, Fields::default().to_bytes(), None)
+            }
+            Message::Ack(ack) => (kind::ACK, 0, ack_to_fields(ack).to_bytes(), None),
+            Message::Credit(bytes) => (kind::CREDIT, 0, single(bytes), None),
+            Message::Ping(number) => (kind::PING, 0, single(number), None),
+            Message::Pong(number) => (kind::PONG, 0, single(number), None),
+            Message::Goodbye(reason) => (kind::GOODBYE, 0, single(reason), None),
+        }
+    }
+
+    fn parse(kind: u8, flags: u8, payload: &[u8]) -> Result<Message, Error> {
+        Ok(match kind {
+            kind::HELLO => Message::Hello(Hello::from_fields(Fields::parse(payload)?)?),
+            kind::PUT => Message::Put(Box::new(Put::parse(flags, payload)?)),
+            kind::DATA => Message::Data(Bytes::copy_from_slice(payload)),
+            kind::END => {
+                Fields::parse(payload)?;
+                Message::End { aborted: flags & flag::END_ABORT != 0 }
+            }
+            kind::ACK => Message::Ack(ack_from_fields(Fields::parse(payload)?)?),
+            kind::CREDIT => Message::Credit(Fields::parse(payload)?.need(1)?),
+            kind::PING => Message::Ping(Fields::parse(payload)?.need(1)?),
+            kind::PONG => Message::Pong(Fields::parse(payload)?.need(1)?),
+            kind::GOODBYE => Message::Goodbye(Fields::parse(payload)?.need(1)?),
+            other => return Err(Error::UnknownType(other)),
+        })
+    }
+}
+
+/// Fields with one value, number 1.
+fn single<T: minicbor::Encode<()> + minicbor::CborLen<()>>(value: &T) -> Vec<u8> {
+    let mut fields = Fields::default();
+    fields.put(1, value);
+    fields.to_bytes()
+}
+
+impl Hello {
+    fn to_fields(&self) -> Fields {
+        let mut f = self.unknown.clone();
+        f.put(1, &self.versions.0);
+        f.put(2, &self.versions.1);
+        f.put(3, &self.site);
+        f.put(4, &self.features);
+        f.put(5, &self.links);
+        f.put(6, &self.epochs);
+        if let Some(windows) = &self.windows {
+            f.put(7, &windows.connection_bytes);
+            f.put(8, &windows.stream_bytes);
+            f.put(9, &windows.streams);
+        }
+        f
+    }
+
+    fn from_fields(mut f: Fields) -> Result<Self, Error> {
+        let links: Vec<String> = f.take(5)?.unwrap_or_default();
+        if links.len() > LINKS_MAX {
+            return Err(Error::Malformed(format!("{} links asked for at once", links.len())));
+        }
+        let windows = match (f.take(7)?, f.take(8)?, f.take(9)?) {
+            (Some(connection_bytes), Some(stream_bytes), Some(streams)) => {
+                Some(Windows { connection_bytes, stream_bytes, streams })
+            }
+            _ => None,
+        };
+        Ok(Hello {
+            versions: (f.need(1)?, f.need(2)?),
+            site: f.need(3)?,
+            features: f.take(4)?.unwrap_or_default(),
+            links,
+            epochs: f.take(6)?.unwrap_or_default(),
+            windows,
+            unknown: f,
+        })
+    }
+}
+
+impl Put {
+    /// The frame of this Put on `stream`, as bytes; what [`Frame::encode`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Oversized`] when it would be above [`FRAME_BYTES_MAX`].
+    pub fn encode(&self, stream: u32) -> Result<Bytes, Error> {
+        assemble(stream, self.parts())
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        let fields = self.to_fields().to_bytes();
+        let mut head = u32::try_from(fields.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+        head.extend_from_slice(&fields);
+        let (flags, raw) = match &self.body {
+            PutBody::None => (0, None),
+            PutBody::Inline(bytes) => (flag::PUT_BODY_INLINE, Some(bytes)),
+            PutBody::Streamed => (flag::PUT_BODY_STREAMED, None),
+        };
+        (kind::PUT, flags | if self.relayed { flag::PUT_RELAYED } else { 0 }, head, raw)
+    }
+
+    fn to_fields(&self) -> Fields {
+        let mut f = self.unknown.clone();
+        f.put(1, &self.link);
+        f.put(2, &self.epoch);
+        f.put(3, &self.bucket);
+        f.put_bytes(4, &self.version.to_bytes());
+        f.put_some(5, &self.traceparent);
+        f
+    }
+
+    fn parse(flags: u8, payload: &[u8]) -> Result<Self, Error> {
+        let short = || Error::Malformed("a Put shorter than its head".into());
+        let (word, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
+        let (head, raw) = rest.split_at_checked(u32::from_be_bytes(*word) as usize).ok_or_else(short)?;
+        let body = match flags & (flag::PUT_BODY_INLINE | flag::PUT_BODY_STREAMED) {
+            flag::PUT_BODY_INLINE => PutBody::Inline(Bytes::copy_from_slice(raw)),
+            flag::PUT_BODY_STREAMED if raw.is_empty() => PutBody::Streamed,
+            0 if raw.is_empty() => PutBody::None,
+            _ => return Err(Error::Malformed("bytes where the flags promise none".into())),
+        };
+        let mut f = Fields::parse(head)?;
+        let version = f.take_bytes(4)?.ok_or(wire::Error::Missing(4))?;
+        Ok(Put {
+            link: f.need(1)?,
+            epoch: f.need(2)?,
+            bucket: f.need(3)?,
+            version: Version::from_bytes(&version)?,
+            traceparent: f.take(5)?,
+            relayed: flags & flag::PUT_RELAYED != 0,
+            body,
+            unknown: f,
+        })
+    }
+}
+
+/// Outcomes by number; never reused for another meaning.
+mod outcome {
+    pub const APPLIED: u8 = 1;
+    pub const ALREADY_PRESENT: u8 = 2;
+    pub const SUPERSEDED: u8 = 3;
+    pub const NEEDS_BODY: u8 = 4;
+    pub const REFUSED: u8 = 5;
+    pub const RETRY: u8 = 6;
+    pub const CLOCK_AHEAD: u8 = 7;
+    pub const FENCED: u8 = 8;
+}
+
+fn ack_to_fields(ack: &Ack) -> Fields {
+    let mut f = Fields::default();
+    let number = match ack {
+        Ack::Applied => outcome::APPLIED,
+        Ack::AlreadyPresent => outcome::ALREADY_PRESENT,
+        Ack::Superseded => outcome::SUPERSEDED,
+        Ack::NeedsBody => outcome::NEEDS_BODY,
+        Ack::Refused(reason) => {
+            f.put(2, reason);
+            outcome::REFUSED
+        }
+        Ack::Retry { after_ms, reason } => {
+            f.put(2, reason);
+            f.put(3, after_ms);
+            outcome::RETRY
+        }
+        Ack::ClockAhead { after_ms } => {
+            f.put(3, after_ms);
+            outcome::CLOCK_AHEAD
+        }
+        Ack::Fenced { highest } => {
+            f.put(4, highest);
+            outcome::FENCED
+        }
+    };
+    f.put(1, &number);
+    f
+}
+
+fn ack_from_fields(mut f: Fields) -> Result<Ack, Error> {
+    Ok(match f.need::<u8>(1)? {
+        outcome::APPLIED => Ack::Applied,
+        outcome::ALREADY_PRESENT => Ack::AlreadyPresent,
+        outcome::SUPERSEDED => Ack::Superseded,
+        outcome::NEEDS_BODY => Ack::NeedsBody,
+        outcome::REFUSED => Ack::Refused(f.need(2)?),
+        outcome::RETRY => Ack::Retry { reason: f.need(2)?, after_ms: f.need(3)? },
+        outcome::CLOCK_AHEAD => Ack::ClockAhead { after_ms: f.need(3)? },
+        outcome::FENCED => Ack::Fenced { highest: f.need(4)? },
+        other => return Err(Error::Malformed(format!("outcome {other} is unknown"))),
+    })
+}
+
+#[cfg(test)]
+mod tests;

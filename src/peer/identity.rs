@@ -1,0 +1,229 @@
+//! Who a replicator is and whom it believes: TLS 1.3 with certificates on both sides, read from files
+//! and read again while they change.
+//!
+//! Proves a chain and reads the one name in it; which peer that name is and what it may do is decided by
+//! who asks (`client.rs` by its target, `server.rs` by its resolver). Never falls back to less: no other
+//! TLS version, no anonymous side, no resumption without a fresh proof of the certificate.
+use rustls::client::Resumption;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, version::TLS13};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// How often the files are read again. A mounted secret swaps a link, which file events miss.
+/// Source: security.md section 3.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read; the caller names it to a person.
+    #[error("read {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// A file holds no PEM of the kind expected.
+    #[error("read {}: {reason}", path.display())]
+    Pem { path: PathBuf, reason: String },
+    /// Certificate and key do not fit together, or the CA bundle is of no use.
+    #[error("use {}: {source}", path.display())]
+    Unusable { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    /// The peer's certificate cannot be read, or does not hold exactly one URI.
+    #[error("the certificate of the peer {0}")]
+    Name(String),
+}
+
+/// Where the identity of this site lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// PEM: the site's certificate, then intermediates.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+    /// PEM bundles of the CAs whose peers are believed.
+    pub authorities: Vec<PathBuf>,
+}
+
+impl Files {
+    /// `tls.crt`, `tls.key` and `ca.crt` of one folder, as a mounted secret has them.
+    pub fn in_folder(folder: &Path) -> Self {
+        Files {
+            certificate: folder.join("tls.crt"),
+            key: folder.join("tls.key"),
+            authorities: vec![folder.join("ca.crt")],
+        }
+    }
+}
+
+/// The two ends' settings made from one reading of the files.
+#[derive(Clone, Debug)]
+pub struct Configs {
+    pub server: Arc<ServerConfig>,
+    pub client: Arc<ClientConfig>,
+}
+
+/// This site's identity, always the newest one that could be read.
+#[derive(Debug)]
+pub struct Identity {
+    files: Files,
+    current: RwLock<Current>,
+}
+#[derive(Debug)]
+struct Current {
+    bytes: FileBytes,
+    configs: Configs,
+}
+
+impl Identity {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Any [`Error`], naming the file: without an identity nothing may start.
+    pub async fn load(files: Files) -> Result<Self, Error> {
+        let bytes = FileBytes::read(&files).await?;
+        let configs = configs(&files, &bytes)?;
+        Ok(Identity { files, current: RwLock::new(Current { bytes, configs }) })
+    }
+
+    /// What new handshakes use.
+    pub fn configs(&self) -> Configs {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).configs.clone()
+    }
+
+    /// Reads the files again; `true` when they had changed. Connections that stand are left alone.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the identity in use stays.
+    pub async fn reload(&self) -> Result<bool, Error> {
+        let bytes = FileBytes::read(&self.files).await?;
+        if self.current.read().unwrap_or_else(PoisonError::into_inner).bytes == bytes {
+            return Ok(false);
+        }
+        let configs = configs(&self.files, &bytes)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { bytes, configs };
+        Ok(true)
+    }
+
+    /// Reloads every [`RELOAD_INTERVAL`] until `stop`. May be dropped at any time.
+    pub async fn keep_fresh(&self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL)).await.is_some() {
+            match self.reload().await {
+                Ok(true) => tracing::info!("The peer certificate was reloaded."),
+                Ok(false) => {}
+                Err(err) => tracing::warn!(error = %err, "The peer certificate cannot be reloaded; the old one stays."),
+            }
+        }
+    }
+}
+
+/// The files as they were last read.
+#[derive(Debug, PartialEq, Eq)]
+struct FileBytes {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authorities: Vec<Vec<u8>>,
+}
+
+impl FileBytes {
+    async fn read(files: &Files) -> Result<Self, Error> {
+        let mut authorities = Vec::with_capacity(files.authorities.len());
+        for path in &files.authorities {
+            authorities.push(read(path).await?);
+        }
+        Ok(FileBytes { certificate: read(&files.certificate).await?, key: read(&files.key).await?, authorities })
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    tokio::fs::read(path).await.map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
+    let chain = certificates(&files.certificate, &bytes.certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes.key).map_err(|err| malformed(&files.key, &err))?;
+    let mut roots = RootCertStore::empty();
+    for (path, pem) in files.authorities.iter().zip(&bytes.authorities) {
+        for authority in certificates(path, pem)? {
+            roots.add(authority).map_err(|err| unusable(path, err))?;
+        }
+    }
+    let roots = Arc::new(roots);
+    let bundle = files.authorities.first().map_or(Path::new("the CA bundle"), PathBuf::as_path);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|err| unusable(bundle, err))?;
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|err| unusable(&files.certificate, err))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.clone(), key.clone_key())
+        .map_err(|err| unusable(&files.certificate, err))?;
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|err| unusable(&files.certificate, err))?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(|err| unusable(&files.certificate, err))?;
+    // A resumed session would carry an identity proven by certificates no longer in use.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    client.resumption = Resumption::disabled();
+    Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
+}
+
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(|err| malformed(path, &err))?;
+    if found.is_empty() {
+        return Err(Error::Pem { path: path.into(), reason: "no certificate in it".into() });
+    }
+    Ok(found)
+}
+
+fn malformed(path: &Path, err: &pem::Error) -> Error {
+    Error::Pem { path: path.into(), reason: err.to_string() }
+}
+
+fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Unusable { path: path.into(), source: Box::new(source) }
+}
+
+/// Whom a verified certificate names, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its one URI, whole.
+    pub uri: String,
+    /// Unix milliseconds after which it holds no more.
+    pub not_after_millis: u64,
+}
+
+/// Reads the one URI of the certificate the handshake proved (the first of `chain`). The name verifier
+/// of TLS checks no URIs; the common name is never looked at.
+///
+/// # Errors
+/// [`Error::Name`] when there is no certificate, it cannot be read, or it holds no URI or several.
+pub fn named(chain: Option<&[CertificateDer<'_>]>) -> Result<Named, Error> {
+    let leaf = chain.and_then(<[_]>::first).ok_or_else(|| Error::Name("is absent".into()))?;
+    let (_, certificate) =
+        X509Certificate::from_der(leaf).map_err(|err| Error::Name(format!("cannot be read: {err}")))?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|err| Error::Name(format!("has unreadable alternative names: {err}")))?;
+    let mut uris = names.iter().flat_map(|n| &n.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let not_after = certificate.validity().not_after.timestamp();
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => Ok(Named {
+            uri: uri.to_string(),
+            not_after_millis: u64::try_from(not_after).unwrap_or(0).saturating_mul(1000),
+        }),
+        (None, _) => Err(Error::Name("holds no URI".into())),
+        (Some(_), Some(_)) => Err(Error::Name("holds more than one URI".into())),
+    }
+}

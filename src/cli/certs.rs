@@ -1,0 +1,95 @@
+//! A CA and a certificate per site, for the demo and for tests. Never used for a real fleet: there the
+//! certificates come from whoever runs its CA.
+//!
+//! Called by `cli/demo.rs` and by the tests of `peer`.
+use anyhow::Context;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+};
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Writes `ca.crt`, and `<site>/{tls.crt,tls.key,ca.crt}` for every site, below `dir`.
+///
+/// `sites` names each site id with the DNS names and IP addresses its peer listener is reached by. Keys
+/// are ECDSA P-256; each certificate serves both ends of a connection and carries exactly one URI,
+/// `spiffe://<trust domain>/site/<id>/replicator`. The CA's key is written nowhere, so nothing can be
+/// added later. Key files are readable by their owner only.
+///
+/// # Errors
+/// A name that cannot stand in a certificate, or a file that cannot be written.
+pub fn make(dir: &Path, trust_domain: &str, sites: &[(&str, &[&str])]) -> anyhow::Result<()> {
+    let ca = authority(&format!("isthmus {trust_domain}"))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
+    for (site, hosts) in sites {
+        let id = spiffe_id(trust_domain, site);
+        let (certificate, key) = issue(&ca, site, hosts, &[&id])?;
+        let dir = dir.join(site);
+        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
+        write(&dir.join("tls.crt"), &certificate, 0o644)?;
+        write(&dir.join("tls.key"), &key, 0o600)?;
+    }
+    Ok(())
+}
+
+/// The one name of a site's replicator in a trust domain.
+pub fn spiffe_id(trust_domain: &str, site: &str) -> String {
+    format!("spiffe://{trust_domain}/site/{site}/replicator")
+}
+
+/// A CA with a new key, which lives as long as the value.
+pub(crate) fn authority(name: &str) -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
+    let mut params = CertificateParams::new(Vec::new()).context("name the CA")?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    fix_validity(&mut params);
+    CertifiedIssuer::self_signed(params, new_key()?).context("sign the CA")
+}
+
+/// A certificate and its key, both PEM, with `hosts` and `uris` as alternative names.
+pub(crate) fn issue(
+    ca: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+    hosts: &[&str],
+    uris: &[&str],
+) -> anyhow::Result<(String, String)> {
+    let mut params = CertificateParams::new(Vec::new()).context("name the site")?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    for host in hosts {
+        params.subject_alt_names.push(match host.parse::<IpAddr>() {
+            Ok(ip) => SanType::IpAddress(ip),
+            Err(_) => SanType::DnsName((*host).try_into().with_context(|| format!("take {host} as a DNS name"))?),
+        });
+    }
+    for uri in uris {
+        params.subject_alt_names.push(SanType::URI((*uri).try_into().with_context(|| format!("take {uri} as a URI"))?));
+    }
+    fix_validity(&mut params);
+    let key = new_key()?;
+    let certificate = params.signed_by(&key, ca).context("sign a site's certificate")?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn new_key() -> anyhow::Result<KeyPair> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("make a key")
+}
+
+/// Fixed dates, so that making certificates asks no clock.
+fn fix_validity(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2024, 1, 1);
+    params.not_after = date_time_ymd(2124, 1, 1);
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(mode).open(path);
+    file.and_then(|mut f| f.write_all(text.as_bytes())).with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,175 @@
+//! Frames: golden bytes, and no panic on any others.
+use super::*;
+use proptest::prelude::*;
+use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, VersionId};
+
+const GOLDEN: &str = include_str!("../../../tests/golden/peer_frames.txt");
+
+fn version() -> Version {
+    let id = VersionId::from_bytes([7; 16]);
+    let mut version = Version::blank("a/key", id);
+    version.birth = Some(Birth {
+        order: Order { hlc: Hlc::from_millis(1_700_000_000_000), origin: Origin::new("ams"), version_id: id },
+        base: None,
+        kind: Kind::Object,
+        size_bytes: 3,
+        etag: "900150983cd24fb0d6963f7d28e17f72".into(),
+        crc64nvme: 42,
+        checksums: BTreeMap::new(),
+        parts: Vec::new(),
+        headers: BTreeMap::new(),
+        metadata: BTreeMap::from([("a".into(), "b".into())]),
+        unknown: Fields::default(),
+    });
+    version
+}
+
+fn put(body: PutBody) -> Message {
+    Message::Put(Box::new(Put {
+        link: "rule/bucket".into(),
+        epoch: 9,
+        bucket: "logs".into(),
+        version: version(),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        relayed: true,
+        body,
+        unknown: Fields::default(),
+    }))
+}
+
+/// One of each, by name.
+fn examples() -> Vec<(&'static str, Frame)> {
+    let hello = Hello {
+        versions: (1, 1),
+        site: "ams".into(),
+        features: vec!["resume".into()],
+        links: vec!["rule/bucket".into()],
+        epochs: BTreeMap::from([("rule/bucket".into(), 9)]),
+        windows: Some(Windows { connection_bytes: 16 << 20, stream_bytes: 1 << 20, streams: 4096 }),
+        unknown: Fields::default(),
+    };
+    let messages = vec![
+        ("hello", Message::Hello(hello)),
+        ("put_without_bytes", put(PutBody::None)),
+        ("put_inline", put(PutBody::Inline(Bytes::from_static(b"abc")))),
+        ("put_streamed", put(PutBody::Streamed)),
+        ("data", Message::Data(Bytes::from_static(b"bytes"))),
+        ("end", Message::End { aborted: false }),
+        ("end_aborted", Message::End { aborted: true }),
+        ("ack_applied", Message::Ack(Ack::Applied)),
+        ("ack_already_present", Message::Ack(Ack::AlreadyPresent)),
+        ("ack_superseded", Message::Ack(Ack::Superseded)),
+        ("ack_needs_body", Message::Ack(Ack::NeedsBody)),
+        ("ack_refused", Message::Ack(Ack::Refused("no grant".into()))),
+        ("ack_retry", Message::Ack(Ack::Retry { after_ms: 100, reason: "no quorum".into() })),
+        ("ack_clock_ahead", Message::Ack(Ack::ClockAhead { after_ms: 70_000 })),
+        ("ack_fenced", Message::Ack(Ack::Fenced { highest: 10 })),
+        ("credit", Message::Credit(131_072)),
+        ("ping", Message::Ping(5)),
+        ("pong", Message::Pong(5)),
+        ("goodbye", Message::Goodbye("this site stops".into())),
+    ];
+    messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn frames_have_the_bytes_of_the_first_release() {
+    let now: String =
+        examples().iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
+    assert_eq!(now, GOLDEN, "frames changed on the wire");
+}
+
+#[test]
+fn every_frame_comes_back_as_it_went() {
+    let mut line = BytesMut::new();
+    for (_, frame) in examples() {
+        line.extend_from_slice(&frame.encode().unwrap());
+    }
+    for (name, frame) in examples() {
+        let (read, _) = Frame::decode(&mut line).unwrap().unwrap();
+        assert_eq!(read, frame, "{name}");
+    }
+    assert!(line.is_empty());
+}
+
+#[test]
+fn a_frame_is_read_only_when_whole_and_costs_what_its_sender_counts() {
+    for (name, frame) in examples() {
+        let bytes = frame.encode().unwrap();
+        for cut in 0..bytes.len() {
+            assert_eq!(Frame::decode(&mut BytesMut::from(&bytes[..cut])), Ok(None), "{name} cut at {cut}");
+        }
+        let (_, cost) = Frame::decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap();
+        assert_eq!(cost, credit_cost(&bytes), "{name}");
+    }
+}
+
+#[test]
+fn a_frame_moves_to_another_stream_unchanged() {
+    let frame = Frame { stream: 0, message: put(PutBody::Streamed) };
+    let moved = Frame { stream: 0x0102_0304, ..frame.clone() };
+    assert_eq!(on_stream(frame.encode().unwrap(), 0x0102_0304), moved.encode().unwrap());
+}
+
+#[test]
+fn an_oversized_frame_is_refused_by_its_length_alone() {
+    let mut line = BytesMut::from(&(FRAME_BYTES_MAX as u32 + 1).to_be_bytes()[..]);
+    assert_eq!(Frame::decode(&mut line), Err(Error::Oversized { bytes: FRAME_BYTES_MAX as u64 + 1 }));
+    let data = Message::Data(Bytes::from(vec![0; FRAME_BYTES_MAX]));
+    assert!(matches!(Frame { stream: 1, message: data }.encode(), Err(Error::Oversized { .. })));
+}
+
+#[test]
+fn fields_of_a_later_version_survive() {
+    let Message::Put(mut put) = put(PutBody::None) else { unreachable!("made as a Put") };
+    put.unknown.put(900, &"later".to_string());
+    put.version.unknown.put(901, &7u64);
+    let hello = Hello { unknown: put.unknown.clone(), site: "ams".into(), ..Hello::default() };
+    for message in [Message::Put(put), Message::Hello(hello)] {
+        let frame = Frame { stream: 1, message };
+        let bytes = frame.encode().unwrap();
+        let (read, _) = Frame::decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap();
+        assert_eq!(read, frame);
+        assert_eq!(read.encode().unwrap(), bytes);
+    }
+}
+
+#[test]
+fn bytes_where_the_flags_promise_none_are_refused() {
+    let mut bytes = BytesMut::from(&put(PutBody::Inline(Bytes::from_static(b"abc"))).parts().2[..]);
+    bytes.extend_from_slice(b"abc");
+    assert!(Message::parse(kind::PUT, 0, &bytes).is_err());
+    assert!(Message::parse(kind::PUT, flag::PUT_BODY_STREAMED, &bytes).is_err());
+    assert!(Message::parse(kind::PUT, 3, &bytes).is_err());
+    assert!(Message::parse(kind::PUT, flag::PUT_BODY_INLINE, &bytes).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Frame::decode(&mut BytesMut::from(&bytes[..]));
+    }
+
+    #[test]
+    fn no_payload_makes_the_parser_panic(
+        kind in 0u8..12, flags in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let _ = Message::parse(kind, flags, &payload);
+    }
+
+    #[test]
+    fn a_damaged_frame_is_refused_or_read_but_never_a_panic(
+        which in 0usize..19, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = BytesMut::from(&examples()[which].1.encode().unwrap()[..]);
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(Some((frame, _))) = Frame::decode(&mut bytes) {
+            prop_assert!(frame.encode().is_ok());
+        }
+    }
+}
