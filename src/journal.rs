@@ -55,7 +55,7 @@ fn next_epoch(current: u64, at_least: u64) -> Result<u64, Error> {
 }
 
 /// A pair of versions of one key born without knowing of each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Conflict {
     pub bucket: String,
     pub key: String,

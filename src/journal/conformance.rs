@@ -108,8 +108,7 @@ async fn a_fenced_record_leaves_nothing(j: &dyn Journal) {
     let old = j.acquire(&l, "one", 0).await.unwrap();
     let new = j.acquire(&l, "two", 0).await.unwrap();
     j.record(&l, new, &Record { checkpoint: checkpoint(7), ..Record::default() }).await.unwrap();
-    let late =
-        Record { checkpoint: checkpoint(1), upserts: vec![row("k", 1, 1, RowState::Pending)], deletes: vec![] };
+    let late = Record { checkpoint: checkpoint(1), upserts: vec![row("k", 1, 1, RowState::Pending)], deletes: vec![] };
     assert!(matches!(j.record(&l, old, &late).await, Err(Error::Fenced { .. })));
     assert_eq!(j.load(&l, 10).await.unwrap(), (Some(checkpoint(7)), vec![]));
 }

@@ -1,8 +1,8 @@
 //! Turns one resource into the plain value a replicator works with: quantities into numbers, defaults filled in.
 //!
 //! Pure. Called by the watchers for each document by itself; what concerns several is `rule/validate.rs`.
-use super::resource::replication_rule::{Forward, Mode, Ordering, ReplicationRuleSpec, TransferClass};
 use super::resource::peer::{Inbound, PeerSpec, ReplicatorPeer};
+use super::resource::replication_rule::{Forward, Mode, Ordering, ReplicationRuleSpec, TransferClass};
 use super::resource::shared::{Bytes, CaKind, Duration, Switch};
 use super::resource::site::SiteSpec;
 use super::resource::{Peer, ReplicationRule, Resource, Site};

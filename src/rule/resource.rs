@@ -4,6 +4,10 @@
 //! types differ, the types win. Rules for the kinds' files: a `///` on every field (`kubectl explain` shows it);
 //! every string under CEL has a maximum length and every list a maximum size (the API server prices CEL by
 //! them); status words are strings, so that an older binary still reads what a newer one wrote.
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn of kube has keys of its own; the lint mixes them up"
+)]
 pub mod drill;
 pub mod job;
 pub mod peer;

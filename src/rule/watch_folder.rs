@@ -214,9 +214,8 @@ fn read_document(node: &Node, path: &Path, previous: Option<&Loaded>) -> Result<
         let place = format!("{}:{line} {field}", path.display()).trim_end().to_string();
         Problem { document: document.clone(), place, reason, message }
     };
-    let wrong = |field: &str, reason: &'static str, message: String| {
-        vec![problem(node.line_of(field), field, reason, message)]
-    };
+    let wrong =
+        |field: &str, reason: &'static str, message: String| vec![problem(node.line_of(field), field, reason, message)];
     let schema = envelope(node, kind).map_err(|(field, reason, message)| wrong(field, reason, message))?;
     let findings = schema::check(&schema, node, "");
     if !findings.is_empty() {

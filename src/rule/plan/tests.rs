@@ -140,8 +140,12 @@ fn carry_out(held: &BTreeMap<LinkName, LinkView>, changes: &[Change], new: &Rule
     for change in changes {
         match change {
             Change::Stop(name) => assert!(held.remove(name).is_some(), "stops what runs"),
-            Change::Start(name) => assert!(held.insert(name.clone(), wanted[name].clone()).is_none(), "starts what does not run"),
-            Change::Alter(name) => assert!(held.insert(name.clone(), wanted[name].clone()).is_some(), "alters what runs"),
+            Change::Start(name) => {
+                assert!(held.insert(name.clone(), wanted[name].clone()).is_none(), "starts what does not run")
+            }
+            Change::Alter(name) => {
+                assert!(held.insert(name.clone(), wanted[name].clone()).is_some(), "alters what runs")
+            }
             Change::Backfill { link, .. } => assert!(held.contains_key(link), "fills what runs"),
         }
     }
@@ -149,13 +153,14 @@ fn carry_out(held: &BTreeMap<LinkName, LinkView>, changes: &[Change], new: &Rule
 }
 
 fn any_set() -> impl Strategy<Value = RuleSet> {
-    let any_rule = (0..3usize, 0..4usize, 0..2usize, any::<bool>(), 0..2usize).prop_map(|(name, peers, prefix, on, bucket)| {
-        let mut r = rule(["a", "b", "c"][name], [&[][..], &["ams"], &["nyc"], &["ams", "nyc"]][peers]);
-        r.filter.prefix = ["", "x/"][prefix].into();
-        r.replicate.version_deletes = on;
-        r.destinations.iter_mut().for_each(|d| d.bucket = ["b", "c"][bucket].into());
-        r
-    });
+    let any_rule =
+        (0..3usize, 0..4usize, 0..2usize, any::<bool>(), 0..2usize).prop_map(|(name, peers, prefix, on, bucket)| {
+            let mut r = rule(["a", "b", "c"][name], [&[][..], &["ams"], &["nyc"], &["ams", "nyc"]][peers]);
+            r.filter.prefix = ["", "x/"][prefix].into();
+            r.replicate.version_deletes = on;
+            r.destinations.iter_mut().for_each(|d| d.bucket = ["b", "c"][bucket].into());
+            r
+        });
     (prop::collection::vec(any_rule, 0..4), 0..3usize, any::<bool>()).prop_map(|(rules, site_id, has_nyc)| {
         let mut s = set(rules);
         s.peers.get_mut("ams").unwrap().site_id = ["ams", "ams2", "ams3"][site_id].into();

@@ -7,13 +7,25 @@ use serde::{Deserialize, Serialize};
 
 /// Which failure is exercised.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-pub enum DrillType { Partition, SiteLoss, PlannedSwitchover }
+pub enum DrillType {
+    Partition,
+    SiteLoss,
+    PlannedSwitchover,
+}
 /// What the drill may touch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema, Default)]
-pub enum DrillScope { #[default] Canary, Live }
+pub enum DrillScope {
+    #[default]
+    Canary,
+    Live,
+}
 /// Which way a link is cut, seen from this site.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-pub enum Direction { Outbound, Inbound, Both }
+pub enum Direction {
+    Outbound,
+    Inbound,
+    Both,
+}
 /// The link to the peer is cut.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 pub struct PartitionDrill {

@@ -7,16 +7,33 @@ use serde::{Deserialize, Serialize};
 
 /// What a job does.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-pub enum JobType { Verify, Repair, Backfill }
+pub enum JobType {
+    Verify,
+    Repair,
+    Backfill,
+}
 /// How two versions are compared.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema, Default)]
-pub enum Compare { #[default] Checksum, Metadata, Content }
+pub enum Compare {
+    #[default]
+    Checksum,
+    Metadata,
+    Content,
+}
 
 /// Verifies, repairs or backfills one rule, once.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[kube(group = "replication.isthmus.dev", version = "v1alpha1", kind = "ReplicationJob", namespaced, cel, derive = "PartialEq",
+#[kube(
+    group = "replication.isthmus.dev",
+    version = "v1alpha1",
+    kind = "ReplicationJob",
+    namespaced,
+    cel,
+    derive = "PartialEq",
     doc = "ReplicationJob verifies, repairs or backfills one rule once, and keeps the counts in status.",
-    status = "ReplicationJobStatus", shortname = "rjob", category = "isthmus",
+    status = "ReplicationJobStatus",
+    shortname = "rjob",
+    category = "isthmus",
     printcolumn(name = "Rule", type_ = "string", json_path = ".spec.ruleRef.name"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -24,7 +41,8 @@ pub enum Compare { #[default] Checksum, Metadata, Content }
     printcolumn(name = "Different", type_ = "integer", json_path = ".status.different"),
     printcolumn(name = "Repaired", type_ = "integer", json_path = ".status.repaired"),
     printcolumn(name = "Result", type_ = "string", json_path = ".status.result"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.ruleRef == oldSelf.ruleRef && self.type == oldSelf.type && self.compare == oldSelf.compare && has(self.peer) == has(oldSelf.peer) && (!has(self.peer) || self.peer == oldSelf.peer) && has(self.prefix) == has(oldSelf.prefix) && (!has(self.prefix) || self.prefix == oldSelf.prefix)").message("only suspend, bandwidthLimit and ttlAfterFinished can change"))]
 pub struct ReplicationJobSpec {

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// What stands at the far end.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-pub enum PeerType { Replicator, S3 }
+pub enum PeerType {
+    Replicator,
+    S3,
+}
 
 /// Who the far end must prove to be, and what it is shown.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -44,7 +47,10 @@ pub struct Inbound {
     /// Sites whose versions the peer may bring, or `*`; absent or empty means its own siteID. Relay and
     /// reconciliation need the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 32), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 32), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"))
+    )]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub origins: Vec<String>,
     /// Whether delete markers are applied.
@@ -138,28 +144,53 @@ pub struct Probe {
     #[schemars(range(min = 1, max = 20))]
     pub failure_threshold: i32,
 }
-fn ten() -> Duration { Duration("10s".into()) }
-fn three() -> Duration { Duration("3s".into()) }
-fn fails() -> i32 { 3 }
+fn ten() -> Duration {
+    Duration("10s".into())
+}
+fn three() -> Duration {
+    Duration("3s".into())
+}
+fn fails() -> i32 {
+    3
+}
 impl Default for Probe {
-    fn default() -> Self { Self { interval: ten(), timeout: three(), failure_threshold: fails() } }
+    fn default() -> Self {
+        Self { interval: ten(), timeout: three(), failure_threshold: fails() }
+    }
 }
 
 /// Another site's replicator, or a bare S3 endpoint.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[kube(group = "replication.isthmus.dev", version = "v1alpha1", kind = "Peer", namespaced, cel, derive = "PartialEq",
+#[kube(
+    group = "replication.isthmus.dev",
+    version = "v1alpha1",
+    kind = "Peer",
+    namespaced,
+    cel,
+    derive = "PartialEq",
     doc = "Peer is where versions are sent: another site's replicator (and what it may write here) or a bare S3 endpoint.",
-    status = "PeerStatus", category = "isthmus",
+    status = "PeerStatus",
+    category = "isthmus",
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.replicator.siteID"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec['replicator','s3'].endpoint"),
-    printcolumn(name = "Connected", type_ = "string", json_path = ".status.conditions[?(@.type==\"Connected\")].status"),
+    printcolumn(
+        name = "Connected",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Connected\")].status"
+    ),
     printcolumn(name = "RTT", type_ = "string", json_path = ".status.roundTrip"),
     printcolumn(name = "Last-Seen", type_ = "date", json_path = ".status.lastSeenTime"),
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.attachedRules"),
     printcolumn(name = "Dialect", type_ = "string", json_path = ".status.dialect", priority = "1"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Connected\")].reason", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Connected\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.type == oldSelf.type").message("type is immutable"))]
 #[x_kube(validation = Rule::new("(self.type == 'Replicator') == has(self.replicator)").message("replicator is set exactly when type is Replicator"))]

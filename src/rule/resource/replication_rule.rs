@@ -8,16 +8,32 @@ use std::collections::BTreeMap;
 
 /// One way, or both sites accept writes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema, Default)]
-pub enum Mode { #[default] OneWay, ActiveActive }
+pub enum Mode {
+    #[default]
+    OneWay,
+    ActiveActive,
+}
 /// Whose versions are sent.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema, Default)]
-pub enum Forward { #[default] Own, All }
+pub enum Forward {
+    #[default]
+    Own,
+    All,
+}
 /// What gives way when the link is full.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema, Default)]
-pub enum TransferClass { #[default] Interactive, Bulk }
+pub enum TransferClass {
+    #[default]
+    Interactive,
+    Bulk,
+}
 /// In which order versions become readable at the peer.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema, Default)]
-pub enum Ordering { #[default] None, CommitOrder }
+pub enum Ordering {
+    #[default]
+    None,
+    CommitOrder,
+}
 
 /// Which objects of the bucket the rule covers; every member that is set must match.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
@@ -58,7 +74,14 @@ pub struct Replicate {
 }
 impl Default for Replicate {
     fn default() -> Self {
-        Self { delete_markers: on(), version_deletes: off(), tags: on(), object_lock: on(), existing_objects: on(), bucket_documents: off() }
+        Self {
+            delete_markers: on(),
+            version_deletes: off(),
+            tags: on(),
+            object_lock: on(),
+            existing_objects: on(),
+            bucket_documents: off(),
+        }
     }
 }
 /// Holds back deletes that come in a mass, until a person releases them. Delete markers and purges count,
@@ -79,11 +102,19 @@ pub struct Brake {
     #[schemars(range(min = 1))]
     pub min_versions: i64,
 }
-fn brake_percent() -> i32 { 10 }
-fn brake_window() -> Duration { Duration("10m".into()) }
-fn brake_min() -> i64 { 1000 }
+fn brake_percent() -> i32 {
+    10
+}
+fn brake_window() -> Duration {
+    Duration("10m".into())
+}
+fn brake_min() -> i64 {
+    1000
+}
 impl Default for Brake {
-    fn default() -> Self { Self { percent: brake_percent(), window: brake_window(), min_versions: brake_min() } }
+    fn default() -> Self {
+        Self { percent: brake_percent(), window: brake_window(), min_versions: brake_min() }
+    }
 }
 /// One peer a rule sends to.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
@@ -106,20 +137,45 @@ pub struct Destination {
 
 /// Replicates one bucket of this site to one or more peers.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[kube(group = "replication.isthmus.dev", version = "v1alpha1", kind = "ReplicationRule", namespaced, cel, derive = "PartialEq",
+#[kube(
+    group = "replication.isthmus.dev",
+    version = "v1alpha1",
+    kind = "ReplicationRule",
+    namespaced,
+    cel,
+    derive = "PartialEq",
     doc = "ReplicationRule replicates one bucket of this site to one or more peers.",
-    status = "ReplicationRuleStatus", shortname = "rr", category = "isthmus", selectable = ".spec.bucket",
+    status = "ReplicationRuleStatus",
+    shortname = "rr",
+    category = "isthmus",
+    selectable = ".spec.bucket",
     printcolumn(name = "Bucket", type_ = "string", json_path = ".spec.bucket"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
-    printcolumn(name = "Peers", type_ = "string", json_path = ".status.peersReady", description = "destinations within the objective / all"),
+    printcolumn(
+        name = "Peers",
+        type_ = "string",
+        json_path = ".status.peersReady",
+        description = "destinations within the objective / all"
+    ),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Lag", type_ = "date", json_path = ".status.oldestPendingTime", description = "age of the oldest change not yet on every peer; empty when there is none"),
+    printcolumn(
+        name = "Lag",
+        type_ = "date",
+        json_path = ".status.oldestPendingTime",
+        description = "age of the oldest change not yet on every peer; empty when there is none"
+    ),
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlogVersions"),
     printcolumn(name = "Bytes", type_ = "string", json_path = ".status.backlogBytes"),
     printcolumn(name = "Parked", type_ = "integer", json_path = ".status.parkedVersions"),
     printcolumn(name = "RPO", type_ = "string", json_path = ".spec.recoveryPointObjective", priority = "1"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.filter) || !has(self.filter.tags) || self.filter.tags.size() == 0 || self.replicate.deleteMarkers == 'Disabled'").message("a delete marker has no tags: with filter.tags, replicate.deleteMarkers is Disabled"))]
 pub struct ReplicationRuleSpec {

@@ -29,8 +29,12 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Bytes(pub String);
 impl JsonSchema for Bytes {
-    fn schema_name() -> std::borrow::Cow<'static, str> { "Bytes".into() }
-    fn inline_schema() -> bool { true }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Bytes".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schema(json!({"type": "string", "maxLength": 20, "pattern": "^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}))
     }
@@ -39,8 +43,12 @@ impl JsonSchema for Bytes {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Duration(pub String);
 impl JsonSchema for Duration {
-    fn schema_name() -> std::borrow::Cow<'static, str> { "Duration".into() }
-    fn inline_schema() -> bool { true }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schema(json!({"type": "string", "maxLength": 24, "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}))
     }
@@ -55,7 +63,10 @@ pub struct NameRef {
 }
 /// Kind of object that holds a CA bundle or a revocation list.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-pub enum CaKind { Secret, ConfigMap }
+pub enum CaKind {
+    Secret,
+    ConfigMap,
+}
 /// Where a PEM bundle of CA certificates stands. There is no namespace field on purpose.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 pub struct CaRef {
@@ -69,7 +80,9 @@ pub struct CaRef {
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
-fn ca_key() -> String { "ca.crt".into() }
+fn ca_key() -> String {
+    "ca.crt".into()
+}
 /// Where a PEM bundle of certificate revocation lists stands.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 pub struct CrlRef {
@@ -83,12 +96,25 @@ pub struct CrlRef {
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
-fn crl_key() -> String { "ca.crl".into() }
+fn crl_key() -> String {
+    "ca.crl".into()
+}
 
 /// On or off, as a word that can gain a third value later.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
-pub enum Switch { Enabled, Disabled }
-pub(super) fn on() -> Switch { Switch::Enabled }
-pub(super) fn off() -> Switch { Switch::Disabled }
-pub(super) fn region() -> String { "us-east-1".into() }
-pub(super) fn yes() -> bool { true }
+pub enum Switch {
+    Enabled,
+    Disabled,
+}
+pub(super) fn on() -> Switch {
+    Switch::Enabled
+}
+pub(super) fn off() -> Switch {
+    Switch::Disabled
+}
+pub(super) fn region() -> String {
+    "us-east-1".into()
+}
+pub(super) fn yes() -> bool {
+    true
+}

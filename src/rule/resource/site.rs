@@ -56,15 +56,28 @@ pub struct Listener {
 
 /// The object store of this cluster and the identity this cluster has towards its peers.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[kube(group = "replication.isthmus.dev", version = "v1alpha1", kind = "Site", namespaced, cel, derive = "PartialEq",
+#[kube(
+    group = "replication.isthmus.dev",
+    version = "v1alpha1",
+    kind = "Site",
+    namespaced,
+    cel,
+    derive = "PartialEq",
     doc = "Site is the object store of this cluster and its identity towards peers.",
-    status = "SiteStatus", category = "isthmus",
+    status = "SiteStatus",
+    category = "isthmus",
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.siteID"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.store.apiEndpoint"),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct SiteSpec {
     /// Stands in every replicated version; unique in the fleet and never reused.

@@ -10,12 +10,20 @@ fn draft(kind: &str, name: &str, spec: Json) -> Draft {
 }
 fn site(name: &str) -> Draft {
     let tls = json!({"name": "tls"});
-    draft("Site", name, json!({"siteID": name, "trustDomain": "t", "store": {"apiEndpoint": "https://s:1", "apiTlsSecretRef": tls},
-        "listener": {"advertisedEndpoint": "https://l:1", "tlsSecretRef": tls}}))
+    draft(
+        "Site",
+        name,
+        json!({"siteID": name, "trustDomain": "t", "store": {"apiEndpoint": "https://s:1", "apiTlsSecretRef": tls},
+        "listener": {"advertisedEndpoint": "https://l:1", "tlsSecretRef": tls}}),
+    )
 }
 fn peer(name: &str, site_id: &str) -> Draft {
-    draft("Peer", name, json!({"type": "Replicator", "replicator": {"siteID": site_id, "endpoint": "https://p:1",
-        "tls": {"caRef": {"kind": "Secret", "name": "ca"}, "identities": ["spiffe://t/site/x/replicator"]}}}))
+    draft(
+        "Peer",
+        name,
+        json!({"type": "Replicator", "replicator": {"siteID": site_id, "endpoint": "https://p:1",
+        "tls": {"caRef": {"kind": "Secret", "name": "ca"}, "identities": ["spiffe://t/site/x/replicator"]}}}),
+    )
 }
 fn cold() -> Draft {
     draft("Peer", "cold", json!({"type": "S3", "s3": {"endpoint": "https://s3:1"}}))
@@ -41,7 +49,10 @@ fn one_bad_rule_is_reported_and_the_others_hold() {
         (rule("bad", &["ams"], json!({"siteRef": {"name": "elsewhere"}})), "SiteNotFound"),
         (rule("bad", &["cold", "nyc"], json!({"mode": "ActiveActive"})), "ModeUnsupportedByPeer"),
         (rule("bad", &["nyc"], json!({"filter": {"tags": {"a": "b"}}})), "InvalidSpec"),
-        (rule("bad", &["nyc"], json!({"replicate": {"versionDeletes": "Enabled", "deleteMarkers": "Disabled"}})), "InvalidSpec"),
+        (
+            rule("bad", &["nyc"], json!({"replicate": {"versionDeletes": "Enabled", "deleteMarkers": "Disabled"}})),
+            "InvalidSpec",
+        ),
         (rule("z-bad", &["ams"], json!({})), "OverlapsRule"),
     ];
     for (bad, reason) in table {
@@ -62,7 +73,8 @@ fn a_destination_that_cannot_be_used_is_left_out_alone() {
 
 #[test]
 fn rules_overlap_only_where_an_object_can_match_both() {
-    let with = |more: Json| vec![rule("a", &["ams"], json!({"filter": {"prefix": "x/"}})), rule("b", &["ams", "nyc"], more)];
+    let with =
+        |more: Json| vec![rule("a", &["ams"], json!({"filter": {"prefix": "x/"}})), rule("b", &["ams", "nyc"], more)];
     let tags = |v: &str| json!({"filter": {"tags": {"k": v}}, "replicate": {"deleteMarkers": "Disabled"}});
     assert_eq!(outcome(with(json!({"filter": {"prefix": "x/y/"}})), None).0, ["a"]);
     assert_eq!(outcome(with(json!({"filter": {"prefix": "y/"}})), None).0, ["a", "b"]);
@@ -77,7 +89,10 @@ fn a_new_rule_never_pushes_out_one_in_force() {
     let running = rule("z-running", &["ams"], json!({}));
     let (before, _) = validate(&[base(), vec![running.clone()]].concat(), None);
     let (held, problems) = outcome(vec![rule("a-new", &["ams"], json!({})), running], Some(&before));
-    assert_eq!((held, problems), (vec!["z-running".into()], vec![("ReplicationRule/default/a-new".into(), "OverlapsRule")]));
+    assert_eq!(
+        (held, problems),
+        (vec!["z-running".into()], vec![("ReplicationRule/default/a-new".into(), "OverlapsRule")])
+    );
 }
 
 #[test]
@@ -96,14 +111,22 @@ fn names_and_site_ids_are_taken_once() {
     assert_eq!(set.peers.keys().collect::<Vec<_>>(), ["ams", "nyc"]);
     assert_eq!(set.peers["ams"].site_id, "ams", "the first holds");
     let said: Vec<_> = problems.iter().map(|p| (p.document.as_str(), p.reason)).collect();
-    assert_eq!(said, [("Peer/default/again", "SiteIDInUse"), ("Peer/default/ams", "DuplicateName"), ("Peer/default/self", "SiteIDInUse")]);
+    assert_eq!(
+        said,
+        [
+            ("Peer/default/again", "SiteIDInUse"),
+            ("Peer/default/ams", "DuplicateName"),
+            ("Peer/default/self", "SiteIDInUse")
+        ]
+    );
 }
 
 #[test]
 fn all_documents_lie_in_one_namespace() {
     let named = |d: Draft, ns: &str| Draft { namespace: Some(ns.into()), ..d };
     let moved: Vec<Draft> = base().into_iter().map(|d| named(d, "prod")).collect();
-    let (set, problems) = validate(&[moved.clone(), vec![named(rule("r", &["ams"], json!({})), "prod")]].concat(), None);
+    let (set, problems) =
+        validate(&[moved.clone(), vec![named(rule("r", &["ams"], json!({})), "prod")]].concat(), None);
     assert_eq!((set.rules.len(), problems.len()), (1, 0));
     assert_eq!(set.rules["r"].uid, uid("fra", "ReplicationRule", "prod", "r"));
     let (set, problems) = validate(&[base(), vec![named(rule("r", &["ams"], json!({})), "prod")]].concat(), None);

@@ -44,7 +44,11 @@ impl Folder {
     }
     /// The design's example, one document a file.
     fn example() -> Self {
-        Folder::with(&[("site.yaml", SITE), ("peer.yaml", PEER), ("rule.yaml", &RULE.replace(", {peer: cold, bucket: fra-logs}", ""))])
+        Folder::with(&[
+            ("site.yaml", SITE),
+            ("peer.yaml", PEER),
+            ("rule.yaml", &RULE.replace(", {peer: cold, bucket: fra-logs}", "")),
+        ])
     }
     fn put(&self, name: &str, text: &str) {
         fs::write(self.0.path().join(name), text).unwrap();
@@ -71,9 +75,15 @@ fn the_example_of_the_design_reads_whole() {
     let site = set.own_site(None).unwrap();
     assert_eq!((site.site_id.as_str(), site.advertised_endpoint.as_str()), ("fra", "replication.fra.example.org:8443"));
     let peer = &set.peers["ams"];
-    assert_eq!((peer.endpoint.as_str(), peer.server_name.as_str()), ("replication.ams.example.org:8443", "replication.ams.example.org"));
+    assert_eq!(
+        (peer.endpoint.as_str(), peer.server_name.as_str()),
+        ("replication.ams.example.org:8443", "replication.ams.example.org")
+    );
     assert_eq!((peer.ca.name.as_str(), peer.ca.key.as_str(), peer.ca.is_secret), ("peer-ca", "ca.crt", true));
-    assert_eq!((peer.inbound[0].prefix.as_str(), peer.inbound[0].deletes, peer.inbound[0].version_deletes), ("ams/", true, false));
+    assert_eq!(
+        (peer.inbound[0].prefix.as_str(), peer.inbound[0].deletes, peer.inbound[0].version_deletes),
+        ("ams/", true, false)
+    );
     let rule = &set.rules["logs"];
     assert_eq!((rule.rpo_millis, rule.generation, rule.uid.len()), (Some(900_000), 1, 32));
     assert_eq!((rule.destinations.len(), rule.destinations[0].bucket.as_str()), (1, "logs"));
@@ -119,7 +129,11 @@ fn tags_with_delete_markers_contradict_each_other() {
     let text = RULE.replace("15m}", "15m, filter: {tags: {a: b}}}");
     let loaded = Folder::with(&[("site.yaml", SITE), ("peer.yaml", PEER), ("rule.yaml", &text)]).read(None);
     assert!(rules(&loaded).is_empty());
-    assert!(loaded.snapshot.problems[0].message.contains("a delete marker has no tags"), "{:?}", loaded.snapshot.problems);
+    assert!(
+        loaded.snapshot.problems[0].message.contains("a delete marker has no tags"),
+        "{:?}",
+        loaded.snapshot.problems
+    );
     let text = text.replace("15m,", "15m, replicate: {deleteMarkers: Disabled},");
     let loaded = Folder::with(&[("site.yaml", SITE), ("peer.yaml", PEER), ("rule.yaml", &text)]).read(None);
     assert_eq!(rules(&loaded), ["logs"]);

@@ -1,0 +1,117 @@
+use super::*;
+
+const FULL: &str = r#"
+site_name: fra
+store:
+  drives: [d0, d1, /abs/d2, d3]
+  parity: 2
+  s3_listen: "127.0.0.1:0"
+  region: eu-central-1
+  users: [{access_key: writer, secret_key_file: secret-key}]
+  buckets: [{name: logs, versioning: true}, {name: scratch}]
+rules_dir: ./rules
+refs_dir: ./refs
+journal: ./journal.sqlite
+peer_listen: "127.0.0.1:8443"
+admin_listen: "127.0.0.1:9090"
+ports_file: ports.json
+"#;
+
+fn wrong(text: &str) -> Vec<(String, String)> {
+    let problems = parse(Path::new("/etc/isthmus/site.yaml"), text).unwrap_err();
+    assert!(problems.iter().all(|p| !p.to_string().contains('\n')), "one line each: {problems:?}");
+    problems.into_iter().map(|p| (p.place.replace("/etc/isthmus/site.yaml:", ""), p.key)).collect()
+}
+
+#[test]
+fn a_full_file_is_read_and_its_paths_count_from_its_folder() {
+    let s = parse(Path::new("/etc/isthmus/site.yaml"), FULL).unwrap();
+    assert_eq!(s.site_name.as_deref(), Some("fra"));
+    assert_eq!(s.store.drives[0], Path::new("/etc/isthmus/d0"));
+    assert_eq!(s.store.drives[2], Path::new("/abs/d2"));
+    assert_eq!(s.store.users[0].secret_key_file, Path::new("/etc/isthmus/secret-key"));
+    assert_eq!(
+        (s.store.parity, s.store.region.as_str(), s.store.buckets[0].versioning),
+        (Some(2), "eu-central-1", true)
+    );
+    assert_eq!((s.store.buckets[1].name.as_str(), s.store.buckets[1].versioning), ("scratch", false));
+    assert_eq!((s.store.s3_listen.port(), s.peer_listen.port(), s.admin_listen.port()), (0, 8443, 9090));
+    assert_eq!(s.journal, Path::new("/etc/isthmus/./journal.sqlite"));
+    assert_eq!(s.ports_file.as_deref(), Some(Path::new("/etc/isthmus/ports.json")));
+}
+
+#[test]
+fn what_is_left_out_has_a_default_that_works() {
+    let s = parse(Path::new("site.yaml"), "store: {drives: [a, b]}\n").unwrap();
+    assert_eq!((s.rules_dir, s.refs_dir, s.journal), ("rules".into(), "refs".into(), "journal.sqlite".into()));
+    assert_eq!((s.store.s3_listen.port(), s.peer_listen.port(), s.admin_listen.port()), (9000, 8443, 9090));
+    assert!(s.admin_listen.ip().is_loopback());
+}
+
+#[test]
+fn unknown_missing_and_mistyped_keys_are_told_together() {
+    let text = FULL
+        .replace("drives: [d0, d1, /abs/d2, d3]", "drivs: [d0]")
+        .replace("refs_dir", "ref_dir")
+        .replace(": 2", ": two");
+    let said = wrong(&text);
+    for expected in [("3", "store.drives"), ("4", "store.drivs"), ("5", "store.parity"), ("11", "ref_dir")] {
+        let found = said.iter().any(|(line, key)| key == expected.1 && (line == expected.0 || key == "store.drives"));
+        assert!(found, "{expected:?} in {said:?}");
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
+}
+
+#[test]
+fn values_that_cannot_hold_are_told_together_with_key_and_line() {
+    let text = FULL
+        .replace("parity: 2", "parity: 3")
+        .replace("d1,", "d0,")
+        .replace("{name: scratch}", "{name: lo..gs}, {name: logs}")
+        .replace("127.0.0.1:9090", "127.0.0.1:8443")
+        .replace("127.0.0.1:0", "localhost");
+    let expected = [
+        ("4", "store.drives"),
+        ("5", "store.parity"),
+        ("6", "store.s3_listen"),
+        ("9", "store.buckets"),
+        ("9", "store.buckets[1].name"),
+        ("14", "admin_listen"),
+    ];
+    assert_eq!(wrong(&text), expected.map(|(line, key)| (line.to_string(), key.to_string())));
+}
+
+#[test]
+fn no_yaml_no_document_and_empty_names_are_refused() {
+    assert_eq!(wrong("store: [\n").len(), 1);
+    assert_eq!(wrong(""), [("1".to_string(), String::new())]);
+    assert_eq!(wrong("store: {drives: []}\n"), [("1".to_string(), "store.drives".to_string())]);
+    let unnamed = "store: {drives: [a, b], buckets: [{name: \"\"}]}\n";
+    assert!(wrong(unnamed).iter().all(|(_, key)| key == "store.buckets[0].name"));
+}
+
+#[test]
+fn files_that_are_not_there_are_told_at_loading() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("site.yaml");
+    std::fs::write(&path, FULL).unwrap();
+    let keys: Vec<String> = load(&path).unwrap_err().into_iter().map(|p| p.key).collect();
+    assert_eq!(keys, ["rules_dir", "store.users"]);
+    std::fs::create_dir(dir.path().join("rules")).unwrap();
+    std::fs::write(dir.path().join("secret-key"), "a secret").unwrap();
+    load(&path).unwrap();
+    let none = load(&dir.path().join("nowhere.yaml")).unwrap_err();
+    assert!(none[0].to_string().contains("nowhere.yaml: cannot be read"), "{}", none[0]);
+}
+
+#[test]
+fn every_key_is_documented() {
+    fn walk(schema: &serde_json::Value, path: &str) {
+        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(child["description"].as_str().is_some_and(|d| d.len() > 10), "{path}{name} has no doc line");
+            walk(child, &format!("{path}{name}."));
+            walk(&child["items"], &format!("{path}{name}[]."));
+        }
+    }
+    walk(&file_schema(), "");
+}
