@@ -1,0 +1,276 @@
+//! The shell around the links of one site: takes rule sets, plans, starts, alters and stops links, keeps
+//! a line to each peer, and shows all of it. It owns the tasks; it decides nothing about versions
+//! (`crate::link` does) and never waits for a peer to answer a question about itself.
+pub mod admin;
+pub mod line;
+pub mod own;
+pub mod push;
+pub mod receive;
+pub mod report;
+pub mod run;
+
+use crate::journal::{self, Conflict};
+use crate::peer::client::{Connection, Target};
+use crate::peer::identity::{Files, Identity};
+use crate::rule::plan::{self, Change, LinkName, LinkView};
+use crate::rule::refs::Refs;
+use crate::rule::watch_folder::Snapshot;
+use crate::rule::{PeerDoc, RuleSet};
+use crate::store::Store;
+use line::Standing;
+use own::Shared;
+use receive::Receive;
+use report::{LinkReport, PeerReport, ProblemReport, SiteReport};
+use run::Command;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Commands waiting for one link; a person gives few.
+const COMMANDS: usize = 16;
+
+/// A line as the replicator holds it.
+struct LineHandle {
+    doc: PeerDoc,
+    standing: Arc<Standing>,
+    trouble: watch::Receiver<Option<String>>,
+    stop: CancellationToken,
+}
+
+/// A link as the replicator holds it.
+struct LinkHandle {
+    commands: mpsc::Sender<Command>,
+    shown: watch::Receiver<LinkReport>,
+}
+
+#[derive(Default)]
+struct State {
+    lines: BTreeMap<String, LineHandle>,
+    links: BTreeMap<LinkName, LinkHandle>,
+    /// The set carried out last.
+    in_force: RuleSet,
+}
+
+/// The replicator of one site.
+pub struct Replicator {
+    /// Name of the Site document and its siteID.
+    site: String,
+    site_id: String,
+    shared: Shared,
+    refs: Refs,
+    rules: watch::Receiver<Snapshot>,
+    receive: Arc<Receive>,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+    ready: AtomicBool,
+}
+
+impl Replicator {
+    /// A replicator that has started nothing yet.
+    pub fn new(site: String, site_id: String, shared: Shared, refs: Refs, rules: watch::Receiver<Snapshot>) -> Self {
+        let receive = Arc::new(Receive {
+            rules: rules.clone(),
+            store: shared.store.clone(),
+            journal: shared.journal.clone(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+            epochs: Mutex::default(),
+            conflicts: 0.into(),
+            refused: 0.into(),
+        });
+        let (tasks, state, ready) = (TaskTracker::new(), Mutex::default(), AtomicBool::new(false));
+        Replicator { site, site_id, shared, refs, rules, receive, tasks, state, ready }
+    }
+
+    /// What the peer listener hands versions to.
+    pub fn receiver(&self) -> Arc<Receive> {
+        self.receive.clone()
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Carries out every rule set until `stop`, then drains the links. May be cut: what was not
+    /// recorded is sent again after a restart.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut rules = self.rules.clone();
+        loop {
+            let set = rules.borrow_and_update().rules.clone();
+            self.carry_out(set).await;
+            self.ready.store(true, Ordering::Relaxed);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = rules.changed() => if changed.is_err() { break },
+            }
+        }
+        self.ready.store(false, Ordering::Relaxed);
+        self.carry_out(RuleSet::default()).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Whether rules were planned and the process is not stopping.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Everything this process shows of itself.
+    pub fn report(&self) -> SiteReport {
+        let state = self.state();
+        let mut links: Vec<_> = state.links.values().map(|l| l.shown.borrow().clone()).collect();
+        links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
+        let problems = self.rules.borrow().problems.clone().into_iter().map(|p| ProblemReport {
+            document: p.document,
+            place: p.place,
+            reason: p.reason.into(),
+            message: p.message,
+        });
+        SiteReport {
+            site: self.site_id.clone(),
+            peers: state.lines.values().map(peer_report).collect(),
+            links,
+            problems: problems.collect(),
+            conflicts: self.receive.conflicts.load(Ordering::Relaxed),
+            frames_refused: self.receive.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// All metrics in OpenMetrics text.
+    pub fn metrics_text(&self) -> String {
+        for line in self.state().lines.values() {
+            let labels = crate::telemetry::metrics::PeerLabels { peer: line.doc.name.clone() };
+            let up = i64::from(line.standing.borrow().is_some());
+            self.shared.metrics.peer_up.get_or_create(&labels).set(up);
+        }
+        self.shared.metrics.encode()
+    }
+
+    /// The newest conflicts this site has seen.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, journal::Error> {
+        self.shared.journal.conflicts(limit).await
+    }
+
+    /// Sends every parked version again.
+    pub async fn retry_all(&self) {
+        let links: Vec<_> = self.state().links.values().map(|l| l.commands.clone()).collect();
+        for link in links {
+            // A link that has ended has nothing to retry.
+            let _ = link.send(Command::Retry(None)).await;
+        }
+    }
+
+    async fn carry_out(&self, set: RuleSet) {
+        let old = std::mem::replace(&mut self.state().in_force, set.clone());
+        self.keep_lines(&set).await;
+        let views = plan::links(&set, &self.site);
+        for change in plan::plan(&old, &set, &self.site) {
+            match change {
+                Change::Stop(name) => {
+                    let gone = self.state().links.remove(&name);
+                    if let Some(link) = gone {
+                        let _ = link.commands.send(Command::Drain).await;
+                    }
+                }
+                Change::Start(name) => {
+                    if let Some(view) = views.get(&name) {
+                        self.start_link(name, view.clone());
+                    }
+                }
+                Change::Alter(name) => {
+                    let commands = self.state().links.get(&name).map(|l| l.commands.clone());
+                    if let (Some(commands), Some(view)) = (commands, views.get(&name)) {
+                        let _ = commands.send(Command::Alter(Box::new(view.clone()))).await;
+                    }
+                }
+                // A link without a cursor reads the feed from its beginning, and the feed holds every version.
+                Change::Backfill { .. } => {}
+            }
+        }
+    }
+
+    fn start_link(&self, name: LinkName, view: LinkView) {
+        let mut state = self.state();
+        let Some(line) = state.lines.get(&view.peer.name).map(|l| l.standing.subscribe()) else { return };
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (show, shown) = watch::channel(LinkReport::default());
+        tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = %view.peer.name, "Starting the link.");
+        self.tasks.spawn(own::own(self.shared.clone(), view, line, inbox, show));
+        state.links.insert(name, LinkHandle { commands, shown });
+    }
+
+    /// A line for each peer of the set; a line whose document changed is dialled anew.
+    async fn keep_lines(&self, set: &RuleSet) {
+        for (name, peer) in &set.peers {
+            let held = self.state().lines.get(name).map(|l| (l.doc.clone(), l.standing.clone()));
+            let standing = match held {
+                Some((doc, _)) if doc == *peer => continue,
+                Some((_, standing)) => standing,
+                None => Arc::new(watch::channel(None).0),
+            };
+            let (trouble, told) = watch::channel(None);
+            let stop = CancellationToken::new();
+            let handle = LineHandle { doc: peer.clone(), standing: standing.clone(), trouble: told, stop: stop.clone() };
+            if let Some(old) = self.state().lines.insert(name.clone(), handle) {
+                old.stop.cancel();
+            }
+            match self.identity(set, peer).await {
+                Ok(identity) => {
+                    let target = Target {
+                        endpoint: peer.endpoint.clone(),
+                        server_name: peer.server_name.clone(),
+                        identities: peer.identities.clone(),
+                        site: self.site_id.clone(),
+                        peer_site: peer.site_id.clone(),
+                    };
+                    let tasks = self.tasks.clone();
+                    self.tasks.spawn(line::keep(name.clone(), target, identity, tasks, standing, trouble, stop));
+                }
+                Err(e) => {
+                    tracing::error!(peer = %name, error = %e, "The peer's certificates cannot be used; put them right and touch its document.");
+                    trouble.send_replace(Some(e));
+                }
+            }
+        }
+        let gone: Vec<_> = self.state().lines.keys().filter(|n| !set.peers.contains_key(*n)).cloned().collect();
+        for name in gone {
+            if let Some(line) = self.state().lines.remove(&name) {
+                line.stop.cancel();
+            }
+        }
+    }
+
+    /// What this site shows to one peer, and the CA that peer must chain to.
+    async fn identity(&self, set: &RuleSet, peer: &PeerDoc) -> Result<Arc<Identity>, String> {
+        let site = set.sites.get(&self.site).ok_or("the Site document is gone")?;
+        let secret = peer.client_secret.as_ref().unwrap_or(&site.tls_secret);
+        let own = self.refs.tls(secret).map_err(|e| e.to_string())?;
+        let authority = self.refs.file(&peer.ca).map_err(|e| e.to_string())?;
+        let files = Files { certificate: own.certificate, key: own.key, authorities: vec![authority] };
+        let identity = Arc::new(Identity::load(files).await.map_err(|e| e.to_string())?);
+        Ok(identity)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while held")
+    }
+}
+
+fn peer_report(line: &LineHandle) -> PeerReport {
+    let standing: Option<Arc<Connection>> = line.standing.borrow().clone();
+    PeerReport {
+        peer: line.doc.name.clone(),
+        site: line.doc.site_id.clone(),
+        endpoint: line.doc.endpoint.clone(),
+        is_up: standing.is_some(),
+        rtt_ms: standing.and_then(|c| c.rtt()).map(|rtt| rtt.as_secs_f64() * 1000.0),
+        last_error: line.trouble.borrow().clone(),
+    }
+}

@@ -6,7 +6,7 @@ use crate::peer::client::Connection;
 use crate::peer::{Ack, Outgoing};
 use crate::store::{self, Store};
 use std::sync::Arc;
-use storage_engine::version::{Kind, Version, VersionId};
+use storage_engine::version::{Kind, Origin, Version, VersionId};
 
 /// What a link's pushes have in common.
 pub struct Route {
@@ -16,8 +16,10 @@ pub struct Route {
     /// Bucket here and bucket there.
     pub bucket: String,
     pub peer_bucket: String,
-    /// Versions of other origins may be among those sent.
-    pub relayed: bool,
+    /// Only what this origin set is sent…
+    pub own_origin: Origin,
+    /// …or, when relaying, all of a version.
+    pub forward_all: bool,
     pub store: Arc<dyn Store>,
 }
 
@@ -31,6 +33,10 @@ pub enum Pushed {
 }
 
 impl Route {
+    fn to_send(&self, version: &Version) -> Option<Version> {
+        if self.forward_all { Some(version.clone()) } else { own_part(version, &self.own_origin) }
+    }
+
     /// Sends the version of a row: its current record is read first; one that is gone is done.
     pub async fn push_row(&self, line: &Connection, key: &str, id: VersionId) -> Pushed {
         match self.store.stat(&self.bucket, key, id).await {
@@ -42,9 +48,9 @@ impl Route {
 
     /// Sends a version with its bytes; a purged or unborn one and a marker have none.
     pub async fn push(&self, line: &Connection, version: &Version, traceparent: Option<String>) -> Pushed {
+        let Some(mut version) = self.to_send(version) else { return Pushed::Done(Outcome::Superseded) };
         let has_bytes = version.is_live()
             && version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object && b.size_bytes > 0);
-        let mut version = version.clone();
         let mut body = None;
         if has_bytes {
             match self.store.read_version(&self.bucket, &version.key, version.id).await {
@@ -52,8 +58,10 @@ impl Route {
                 // Purged since the event was read: send what it is now, without bytes.
                 Err(store::Error::NoSuchVersion | store::Error::NoSuchKey) => {
                     match self.store.stat(&self.bucket, &version.key, version.id).await {
-                        Ok(Some(now)) => version = now,
-                        Ok(None) => return Pushed::Done(Outcome::Superseded),
+                        Ok(now) => match now.and_then(|now| self.to_send(&now)) {
+                            Some(now) => version = now,
+                            None => return Pushed::Done(Outcome::Superseded),
+                        },
                         Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
                     }
                 }
@@ -67,7 +75,7 @@ impl Route {
             version,
             body,
             traceparent,
-            relayed: self.relayed,
+            relayed: self.forward_all,
         };
         match line.push(outgoing).await {
             Ok(ack) => said(ack),
@@ -77,6 +85,20 @@ impl Route {
             }
         }
     }
+}
+
+/// What `origin` set of a version: every site brings its own pieces, and they join where they meet.
+/// Nothing, when it set nothing, or when another site purged it since: that site brings the purge, and
+/// the bytes are gone.
+fn own_part(version: &Version, origin: &Origin) -> Option<Version> {
+    let mut part = version.clone();
+    part.purge = part.purge.filter(|p| p.origin == *origin);
+    if version.purge.is_some() && part.purge.is_none() {
+        return None;
+    }
+    part.birth = part.birth.filter(|b| b.order.origin == *origin);
+    part.tags = part.tags.filter(|t| t.stamp.origin == *origin);
+    part.has_origin(origin).then_some(part)
 }
 
 /// The name of a link on the wire; its epochs are kept under it at the receiver.

@@ -10,7 +10,7 @@ pub struct LinkReport {
     pub rule: String,
     pub bucket: String,
     pub peer: String,
-    /// live, catching_up, peer_down, suspended, stopped, unknown.
+    /// live, catching_up, peer_down, suspended, stopped, blocked.
     pub state: String,
     /// Unix milliseconds of this snapshot.
     pub measured_at: u64,
@@ -49,6 +49,19 @@ impl LinkReport {
             parked_versions: shown.parked_versions,
             clock_ahead_versions: shown.clock_ahead_versions,
             last_error: shown.last_error,
+        }
+    }
+
+    /// A link that could not start, and why; nothing else is known of it.
+    pub fn blocked(labels: &LinkLabels, now: u64, reason: String) -> Self {
+        LinkReport {
+            rule: labels.rule.clone(),
+            bucket: labels.bucket.clone(),
+            peer: labels.peer.clone(),
+            state: "blocked".into(),
+            measured_at: now,
+            last_error: Some(reason),
+            ..LinkReport::default()
         }
     }
 

@@ -3,8 +3,9 @@
 use super::push::{Pushed, Route, link_name};
 use super::report::LinkReport;
 use crate::journal::{self, Journal, LinkId};
-use crate::link::{Action, Checkpoint, Event, Link, Record, Settings};
+use crate::link::{Action, Checkpoint, Event, Link, Record};
 use crate::peer::client::Connection;
+use crate::rule::plan::LinkView;
 use crate::store::{self, Batch, Cursor};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use futures::future::BoxFuture;
@@ -25,32 +26,34 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What the replicator tells a running link.
 #[derive(Debug)]
 pub enum Command {
-    Alter(Box<Settings>),
+    Alter(Box<LinkView>),
     Retry(Option<(String, VersionId)>),
     Drain,
 }
 
 /// Everything a link's loop works with.
-pub struct Run {
+pub struct Run<'a> {
     pub labels: LinkLabels,
     pub route: Arc<Route>,
     pub link: Link,
     pub journal: Arc<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub line: watch::Receiver<Option<Arc<Connection>>>,
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: &'a mut mpsc::Receiver<Command>,
     pub shown: watch::Sender<LinkReport>,
     pub metrics: Arc<Metrics>,
     /// The rule's prefix, for the backlog.
     pub prefix: String,
+    /// Where the feed is read on.
+    pub cursor: Option<Cursor>,
 }
 
 /// Why a link's loop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     Drained,
-    /// Another process owns the link.
-    Fenced,
+    /// Another owner of the link was seen, under this epoch.
+    Fenced { highest: u64 },
 }
 
 type Flight = BoxFuture<'static, (u64, Pushed)>;
@@ -69,10 +72,10 @@ struct Busy {
     stopped: bool,
 }
 
-impl Run {
+impl Run<'_> {
     /// Runs until drained or fenced. Cancel-safe: what was in flight is sent again after a restart.
-    pub async fn run(mut self, cursor: Option<Cursor>) -> Ended {
-        let mut busy = Busy { cursor, ..Busy::default() };
+    pub async fn run(mut self) -> Ended {
+        let mut busy = Busy { cursor: self.cursor.take(), ..Busy::default() };
         let mut measure = tokio::time::interval(MEASURE);
         measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let up = self.line.borrow_and_update().is_some();
@@ -88,14 +91,14 @@ impl Run {
                     Pushed::Failed(failure) => { self.count_failure(&failure); Event::PushFailed { id, failure } }
                     Pushed::Fenced { highest } => {
                         tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, highest, "The peer has seen a newer owner of this link.");
-                        break Ended::Fenced;
+                        break Ended::Fenced { highest };
                     }
                 },
                 (seq, result) = wait(&mut busy.recording) => {
                     busy.recording = None;
                     match result {
                         Ok(checkpoint) => { self.commit(checkpoint).await; Event::Recorded { seq } }
-                        Err(journal::Error::Fenced { .. }) => break Ended::Fenced,
+                        Err(journal::Error::Fenced { current, .. }) => break Ended::Fenced { highest: current },
                         Err(e) => {
                             tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, error = %e, "The journal did not take a checkpoint; intake waits.");
                             Event::RecordFailed { seq }
@@ -125,7 +128,11 @@ impl Run {
                     if self.line.borrow_and_update().is_some() { Event::PeerUp } else { Event::PeerDown }
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Alter(settings)) => { self.prefix.clone_from(&settings.prefix); Event::RuleAltered(*settings) }
+                    Some(Command::Alter(view)) => {
+                        let settings = view.settings();
+                        self.prefix.clone_from(&settings.prefix);
+                        Event::RuleAltered(settings)
+                    }
                     Some(Command::Retry(which)) => Event::Retry(which),
                     Some(Command::Drain) | None => Event::Drain,
                 },

@@ -100,13 +100,13 @@ impl Metrics {
     /// Makes a link's series exist at 0, so that rates exist from the start.
     pub fn start_link(&self, link: &LinkLabels) {
         for result in ["applied", "already_present", "superseded"] {
-            self.versions.get_or_create(&result_labels(link, result));
+            drop(self.versions.get_or_create(&result_labels(link, result)));
         }
         for reason in ["retryable", "refused", "clock_ahead"] {
-            self.attempts_failed.get_or_create(&result_labels(link, reason));
+            drop(self.attempts_failed.get_or_create(&result_labels(link, reason)));
         }
-        self.bytes.get_or_create(link);
-        self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() });
+        drop(self.bytes.get_or_create(link));
+        drop(self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }));
     }
 
     /// Removes the gauges of a link that has stopped: what cannot be known is absent.

@@ -1,0 +1,166 @@
+//! One version in: the grant, the epoch and the clock are checked, then the own store joins it. What is
+//! refused is counted, said, and leaves nothing behind.
+use crate::journal::{Conflict, Journal};
+use crate::peer::{Ack, Incoming, Receiver};
+use crate::rule::allow::{Facts, may};
+use crate::rule::watch_folder::Snapshot;
+use crate::store::{Applied, Error, Store};
+use crate::telemetry::metrics::{Metrics, RefusedLabels};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use storage_engine::clock::Clock;
+use storage_engine::version::{Kind, Version, merge};
+use tokio::sync::watch;
+
+/// A version stamped further ahead than this waits at its sender.
+const CLOCK_AHEAD_MS: u64 = 60_000;
+/// When a sender should try again what this site cannot take now.
+const RETRY_MS: u64 = 500;
+
+/// The receiving side of a site.
+pub struct Receive {
+    pub rules: watch::Receiver<Snapshot>,
+    pub store: Arc<dyn Store>,
+    pub journal: Arc<dyn Journal>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    /// Highest epoch seen per incoming link; the journal holds the same.
+    pub epochs: Mutex<BTreeMap<String, u64>>,
+    /// Conflicts seen since the start.
+    pub conflicts: AtomicU64,
+    /// Versions refused since the start.
+    pub refused: AtomicU64,
+}
+
+#[async_trait]
+impl Receiver for Receive {
+    async fn receive(&self, incoming: Incoming) -> Ack {
+        let Incoming { site, peer, link, epoch, bucket, version, body, traceparent, relayed } = incoming;
+        let mut checked = self.check(&peer, &bucket, &version, relayed);
+        if checked.is_ok() {
+            checked = self.check_epoch(format!("{site}/{link}"), epoch).await;
+        }
+        if let Err(ack) = checked {
+            if let Ack::Refused(reason) = &ack {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let labels = RefusedLabels { peer: peer.clone(), reason: "grant".into() };
+                self.metrics.frames_refused.get_or_create(&labels).inc();
+                tracing::warn!(peer, bucket, reason, "A version was refused.");
+            }
+            return ack;
+        }
+        let born = version.clone();
+        match self.store.apply_version(&bucket, version, body, traceparent).await {
+            Ok(Applied::Applied) => {
+                self.note_conflicts(&bucket, &born).await;
+                Ack::Applied
+            }
+            Ok(Applied::AlreadyPresent) => Ack::AlreadyPresent,
+            Ok(Applied::Superseded) => Ack::Superseded,
+            Ok(Applied::NeedsBody) => Ack::NeedsBody,
+            Err(e) => answer(e),
+        }
+    }
+
+    async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
+        self.journal.see_epoch(&format!("{site}/{link}"), 0).await.unwrap_or(0)
+    }
+}
+
+impl Receive {
+    fn check(&self, peer: &str, bucket: &str, version: &Version, relayed: bool) -> Result<(), Ack> {
+        let origins = origins(version);
+        let facts = Facts {
+            bucket,
+            key: &version.key,
+            origins: &origins,
+            is_delete_marker: version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker),
+            is_purge: version.purge.is_some(),
+            relayed,
+        };
+        let may = {
+            let snapshot = self.rules.borrow();
+            match snapshot.rules.peers.get(peer) {
+                Some(peer) => may(peer, &facts),
+                None => return Err(Ack::Refused(format!("there is no Peer {peer} here any more"))),
+            }
+        };
+        if let Err(refusal) = may {
+            return Err(match refusal.is_retryable() {
+                true => Ack::Retry { after_ms: RETRY_MS, reason: refusal.to_string() },
+                false => Ack::Refused(refusal.to_string()),
+            });
+        }
+        let ahead = version.max_hlc().millis().saturating_sub(self.clock.now_millis());
+        if ahead > CLOCK_AHEAD_MS {
+            return Err(Ack::ClockAhead { after_ms: ahead - CLOCK_AHEAD_MS });
+        }
+        Ok(())
+    }
+
+    async fn check_epoch(&self, link: String, epoch: u64) -> Result<(), Ack> {
+        let seen = self.epochs.lock().expect("no panic while held").get(&link).copied();
+        let highest = match seen {
+            Some(seen) if epoch <= seen => seen,
+            // A new epoch is durable before anything is applied under it.
+            _ => {
+                let known = self.journal.see_epoch(&link, epoch).await;
+                let known = known.map_err(|e| Ack::Retry { after_ms: RETRY_MS, reason: e.to_string() })?;
+                self.epochs.lock().expect("no panic while held").insert(link, known);
+                known
+            }
+        };
+        if epoch < highest { Err(Ack::Fenced { highest }) } else { Ok(()) }
+    }
+
+    /// Finds versions of the key that were born without knowing this one, or that it did not know.
+    async fn note_conflicts(&self, bucket: &str, version: &Version) {
+        let Some(birth) = &version.birth else { return };
+        let Ok(siblings) = self.store.versions_of(bucket, &version.key).await else { return };
+        for sibling in siblings.iter().filter(|s| s.id != version.id) {
+            let Some(other) = &sibling.birth else { continue };
+            let (later, earlier) = if birth.order > other.order { (version, sibling) } else { (sibling, version) };
+            let is_conflict = match birth.order > other.order {
+                true => merge::is_conflict(birth, other),
+                false => merge::is_conflict(other, birth),
+            };
+            if !is_conflict {
+                continue;
+            }
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+            self.metrics.conflicts.inc();
+            let conflict = Conflict {
+                bucket: bucket.into(),
+                key: version.key.clone(),
+                later: later.id.to_string(),
+                earlier: earlier.id.to_string(),
+                seen_millis: self.clock.now_millis(),
+            };
+            if let Err(e) = self.journal.add_conflict(&conflict).await {
+                tracing::warn!(bucket, error = %e, "A conflict could not be kept in the journal.");
+            }
+        }
+    }
+}
+
+/// Every site that set a component of the version.
+fn origins(version: &Version) -> Vec<&str> {
+    let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
+    let tags = version.tags.as_ref().map(|t| t.stamp.origin.as_str());
+    let purge = version.purge.as_ref().map(|p| p.origin.as_str());
+    let mut all: Vec<_> = [birth, tags, purge].into_iter().flatten().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The store's word, for the sender: what goes by itself and what needs a person.
+fn answer(error: Error) -> Ack {
+    match error {
+        Error::NoSuchBucket(name) => Ack::Refused(format!("bucket {name} does not exist at the peer; make it there")),
+        Error::Invalid(why) | Error::Conflict(why) => Ack::Refused(why),
+        other => Ack::Retry { after_ms: RETRY_MS, reason: other.to_string() },
+    }
+}
