@@ -70,7 +70,7 @@ pub async fn watch(dir: PathBuf, refs: Option<PathBuf>, tx: Sender<Snapshot>, to
             snapshot.problems.extend(refs.iter().flat_map(|r| r.missing(&snapshot.rules)));
             (look, loaded, snapshot)
         });
-        // It fails only when the runtime ends or a panic did already end the process.
+        // It fails only when the runtime ends, or by a panic: then the receiver sees the channel closed.
         let Ok((look, loaded, snapshot)) = looked.await else { return };
         last = Some((look, loaded));
         tx.send_if_modified(|shown| {
@@ -162,7 +162,7 @@ fn read_file(path: &Path, last: Option<&File>, previous: Option<&Loaded>) -> Fil
         let problem = Problem { document, place, reason, message: format!("{message}{stays}") };
         File { text, documents: kept, problems: vec![problem] }
     };
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_text(path) {
         Ok(text) => text,
         Err(e) => return keep(String::new(), 1, "FileUnreadable", format!("cannot be read: {e}")),
     };
@@ -184,6 +184,16 @@ fn read_file(path: &Path, last: Option<&File>, previous: Option<&Loaded>) -> Fil
         }
     }
     file
+}
+
+/// The text of a plain file of bounded length: a pipe would block, an endless file fill the memory.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() || meta.len() > document::TEXT_BYTES_MAX as u64 {
+        let limit = document::TEXT_BYTES_MAX;
+        return Err(std::io::Error::other(format!("it is no plain file of at most {limit} bytes")));
+    }
+    std::fs::read_to_string(path)
 }
 
 impl Loaded {
