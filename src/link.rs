@@ -125,7 +125,9 @@ pub struct Settings {
 pub enum Action {
     /// Send this version now.
     Push { id: PushId, change: Change },
-    /// Send the version of this row now; its record is read from the store first.
+    /// Send the version of this row now; its record is read from the store first. Where that is no longer
+    /// in scope ([`Link::includes`]: another site's change has overtaken ours, and that site brings it),
+    /// nothing is sent and the answer is `Pushed` with [`Outcome::Superseded`].
     PushRow { id: PushId, key: String, version_id: VersionId },
     /// Count it: this version is durable at the peer, committed here at `pending_since`.
     Done { outcome: Outcome, pending_since: Millis, bytes: u64 },

@@ -1,0 +1,2 @@
+//! Harness and scenarios over isthmus' public items: the seeded simulator of links with a bad network.
+pub mod sim;

@@ -12,6 +12,7 @@ use super::window::{Pacer, Queue};
 use super::{Action, Change, Checkpoint, Event, Failure, Link, Millis, Outcome, PushId, Record, Row, Settings, Shown};
 use std::collections::BTreeMap;
 use storage_engine::feed::Cursor;
+use storage_engine::version::Version;
 
 /// Versions taken in and not yet at the peer, as a multiple of the window: enough to keep the window
 /// full while the feed is read, and a bound on memory.
@@ -106,6 +107,11 @@ impl Link {
     /// Where the feed was read up to: what lies behind it only the store can count.
     pub fn cursor(&self) -> Option<&Cursor> {
         self.progress.taken()
+    }
+
+    /// Whether a record as it is now travels on this link.
+    pub fn includes(&self, version: &Version) -> bool {
+        scope::includes(&self.settings, version)
     }
 
     /// What to show of the link. Changes behind [`Link::cursor`] are not in it: the store's backlog is
