@@ -1,5 +1,6 @@
 //! Trait [`Store`]: what a replicator asks of a store. It never sees drives, quorums or S3 requests.
 pub mod bundled;
+pub mod memory;
 
 use async_trait::async_trait;
 pub use storage_engine::feed::{Backlog, Batch, Cursor};
