@@ -1,12 +1,18 @@
 //! The only door to time: trait [`Clock`] and the hybrid logical clock on top of it.
 use crate::version::Hlc;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Wall-clock time, handed in everywhere.
 pub trait Clock: Send + Sync + 'static {
     /// Unix time in milliseconds.
     fn now_millis(&self) -> u64;
+    /// Waits. Simulations let their own time pass instead.
+    fn sleep(&self, millis: u64) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(Duration::from_millis(millis)))
+    }
 }
 
 /// The machine's clock.
@@ -67,6 +73,10 @@ impl HlcClock {
     /// Learns a reading made elsewhere.
     pub fn observe(&self, seen: Hlc) {
         self.last.fetch_max(seen.bits(), Ordering::Relaxed);
+    }
+    /// Waits by the wall clock.
+    pub fn sleep(&self, millis: u64) -> BoxFuture<'static, ()> {
+        self.clock.sleep(millis)
     }
     /// Unix milliseconds of the wall clock.
     pub fn now_millis(&self) -> u64 {

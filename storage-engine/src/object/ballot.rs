@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Attempts of one write before its client is told to come back: with a pause that doubles up to
@@ -217,7 +216,7 @@ impl Inner {
         if attempt > 0 {
             let longest = (1u64 << attempt.min(6)).min(PAUSE_MAX_MILLIS);
             let spread = floor.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            tokio::time::sleep(Duration::from_millis(1 + (spread + u64::from(attempt)) % longest)).await;
+            self.clock.sleep(1 + (spread + u64::from(attempt)) % longest).await;
         }
     }
 

@@ -10,7 +10,6 @@ use crate::record::{BucketId, Record};
 use crate::version::VersionId;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Times a read starts over because components arrive while it reads; each time it wrote some forward.
 const ROUNDS_MAX: usize = 32;
@@ -90,7 +89,7 @@ impl Inner {
                 Step::Resolve(record) => match self.resolve(&record).await? {
                     Fate::Tombstoned => {
                         rounds += 1;
-                        reader.add(self.views(bucket, key, self.quorum.n).await.or(self.views(bucket, key, read).await)?.into_iter().map(|(_, v)| v));
+                        reader.add(self.everyone(bucket, key).await?);
                     }
                     fate => reader.decided((record.id(), record.ballot), fate),
                 },
@@ -102,6 +101,14 @@ impl Inner {
     async fn fresh(&self, bucket: BucketId, key: &str) -> Result<Vec<KeyView>, Error> {
         let views = self.views(bucket, key, self.quorum.read()).await?;
         Ok(views.into_iter().map(|(_, view)| view).collect())
+    }
+
+    /// What every drive that answers holds: a purge that stopped short of W may stand on any one of them.
+    async fn everyone(&self, bucket: BucketId, key: &str) -> Result<Vec<KeyView>, Error> {
+        let answers = futures::future::join_all(self.drives.iter().map(|d| look(d.clone(), bucket, key))).await;
+        let views: Vec<KeyView> = answers.into_iter().filter_map(|(_, view)| view.ok()).collect();
+        let read = self.quorum.read();
+        if views.len() < read { Err(Error::Unavailable(format!("{} of {read} drives", views.len()))) } else { Ok(views) }
     }
 
     /// What `wanted` drives hold of the key: a replacement is asked for each that fails.
@@ -145,7 +152,7 @@ impl Inner {
             if self.clock.now_millis().saturating_sub(record.ballot.millis()) > PATIENCE_MILLIS || pause > PATIENCE_MILLIS {
                 return self.force(resolver, record, heard).await;
             }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.clock.sleep(pause).await;
             pause *= 2;
         }
     }

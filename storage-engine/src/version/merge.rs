@@ -14,8 +14,17 @@ pub struct Joined {
 /// Joins `other` into `version`; both are of the same key and id.
 pub fn join(version: &mut Version, other: &Version) -> Joined {
     debug_assert_eq!((&version.key, version.id), (&other.key, other.id), "one version joins only itself");
-    let before = version.state_hash();
     let mut joined = Joined::default();
+    // Null is not one version but a register of them: the greatest order wins whole, its tags and purge
+    // with it. Components that named no birth belong to none and lose to any.
+    if version.id.is_null() && place(version) != place(other) {
+        if place(other) > place(version) {
+            *version = other.clone();
+            joined.changed = true;
+        }
+        return joined;
+    }
+    let before = version.state_hash();
     if let Some(theirs) = &other.birth {
         match &version.birth {
             None => version.birth = Some(theirs.clone()),
@@ -40,6 +49,10 @@ pub fn join(version: &mut Version, other: &Version) -> Joined {
     version.unknown.join(&other.unknown);
     joined.changed = before != version.state_hash();
     joined
+}
+
+fn place(version: &Version) -> Option<&super::Order> {
+    version.birth.as_ref().map(|b| &b.order)
 }
 
 fn rank(birth: &Birth) -> (&super::Order, &Birth) {
