@@ -22,6 +22,7 @@ mod tests;
 
 use super::ballot::{Draft, NewId};
 use super::document::{Content, Document, RACES_MAX, is_race};
+use super::put::conditions_hold;
 use super::{
     Body, Bucket, Conditions, Error, Expect, Inner, Objects, PartRef, Put, Upload, UploadedPart, Versioning, Written,
 };
@@ -229,7 +230,7 @@ impl Inner {
         let stored = self.part_documents(&upload.id).await?;
         let content = assemble::assemble(parts, &stored, upload.checksum_algorithm.as_deref())?;
         let records = self.read_key(bucket.id, &upload.key).await?;
-        assemble::test(&records, conditions)?;
+        conditions_hold(&records, conditions)?;
         // Above all that is there, whatever the clocks of those who wrote it said.
         let newest = records.iter().filter_map(|r| r.version.birth.as_ref()).map(|b| b.order.clone()).max();
         let above = records.iter().map(|r| r.version.max_hlc()).max().unwrap_or(Hlc::ZERO);
@@ -255,7 +256,7 @@ impl Inner {
         let made = self.make_object(bucket, document, whole).await;
         let state = match &made {
             Ok(()) => State::Completed(whole.clone()),
-            Err(Error::PreconditionFailed(_) | Error::Conflict(_)) => State::Failed,
+            Err(Error::PreconditionFailed(_) | Error::Conflict(_) | Error::NoSuchKey) => State::Failed,
             Err(_) => return made.map(|()| document.version(whole)), // unknown, and the document goes on saying so
         };
         let end = UploadDoc { state, ..document.clone() };
@@ -284,7 +285,7 @@ impl Inner {
             if records.iter().any(|r| r.version.birth.as_ref().is_some_and(|b| b.order > whole.order)) {
                 return Err(Error::Conflict("another write came in between".into()));
             }
-            assemble::test(records, &whole.conditions)
+            conditions_hold(records, &whole.conditions)
         };
         let is_conditional = whole.conditions.if_none_match || whole.conditions.if_match.is_some();
         let id = whole.order.version_id;

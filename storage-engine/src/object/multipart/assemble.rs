@@ -4,8 +4,7 @@
 //! (a composite checksum is the checksum of the parts' checksums, with `-N`).
 use crate::object::document::{Content, Document};
 use crate::object::{Conditions, Error, PartRef};
-use crate::record::Record;
-use crate::version::{Kind, Order, Part};
+use crate::version::{Order, Part};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crc_fast::CrcAlgorithm;
@@ -104,21 +103,6 @@ fn digest(algorithm: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 /// Whether an upload can have this algorithm.
 pub(super) fn check_algorithm(algorithm: &str) -> Result<(), Error> {
     if algorithm == "crc64nvme" { Ok(()) } else { digest(algorithm, b"").map(|_| ()) }
-}
-
-/// Tests the conditions of a Complete against what is there, newest first.
-pub(super) fn test(records: &[Record], conditions: &Conditions) -> Result<(), Error> {
-    let latest = records.iter().find(|r| r.version.is_live()).and_then(|r| r.version.birth.as_ref());
-    let object = latest.filter(|b| b.kind == Kind::Object);
-    if conditions.if_none_match && object.is_some() {
-        return Err(Error::PreconditionFailed("If-None-Match"));
-    }
-    match (&conditions.if_match, object) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err(Error::NoSuchKey),
-        (Some(etag), Some(birth)) if etag == "*" || *etag == birth.etag => Ok(()),
-        (Some(_), Some(_)) => Err(Error::PreconditionFailed("If-Match")),
-    }
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {
