@@ -3,9 +3,12 @@ pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
+/// Everything of ours; of the index, which tells each compaction, only what went wrong.
+const QUIET: &str = "info,fjall=warn,lsm_tree=warn";
+
 /// Starts logging to standard error: text on a terminal, JSON elsewhere. `ISTHMUS_LOG` filters.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("ISTHMUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("ISTHMUS_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call (tests) keeps the first subscriber; that is what is wanted.
     let _ = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {

@@ -46,11 +46,26 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let inputs = load::inputs(&args.from).with_context(|| format!("read the files of {}", args.from.display()))?;
     eprintln!("Three sites, full mesh, {} files as input.", inputs.len());
     let mut sites = Sites::start().await.context("start three sites")?;
-    let watch = watch_lag(&sites);
+    match play(&mut sites, inputs, started).await {
+        Ok(verdict) => {
+            let is_clean = verdict.verdict == "converged";
+            verdict.print(args.output);
+            if args.keep { sites.keep(is_clean).await? } else { sites.stop(is_clean).await? }
+            Ok(if is_clean { exit::OK } else { exit::DEGRADED })
+        }
+        Err(e) => {
+            sites.stop(false).await?;
+            Err(e)
+        }
+    }
+}
+
+async fn play(sites: &mut Sites, inputs: Vec<load::Input>, started: Instant) -> anyhow::Result<Verdict> {
+    let watch = watch_lag(sites);
     let load = Arc::new(Load::new(inputs));
 
     eprintln!("Writing on all three sites at once.");
-    load.first_half(&sites).await.context("write the first half")?;
+    load.first_half(sites).await.context("write the first half")?;
     eprintln!("kill -9 of site {}; writing goes on elsewhere.", sites.last().name);
     sites.kill_last().await?;
     load.second_half(&sites.all()[..2]).await.context("write the second half")?;
@@ -66,19 +81,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
 
     eprintln!("Comparing all sites version by version.");
     let compared = compare::all(sites.all()).await.context("compare the sites")?;
-    let verdict = Verdict::new(&compared, lag, catch_up, started.elapsed());
-    if args.keep {
-        verdict.print(args.output);
-        sites.keep(compared.is_equal()).await?;
-        return Ok(code(&verdict));
-    }
-    sites.stop(compared.is_equal()).await?;
-    verdict.print(args.output);
-    Ok(code(&verdict))
-}
-
-fn code(verdict: &Verdict) -> u8 {
-    if verdict.verdict == "converged" { exit::OK } else { exit::DEGRADED }
+    Ok(Verdict::new(&compared, lag, catch_up, started.elapsed()))
 }
 
 /// Samples the lag of every link while it runs, and shows it.

@@ -55,7 +55,7 @@ impl Inner {
     /// In each case nothing remains.
     pub(crate) async fn store_body(&self, body: Body, expect: Expect) -> Result<StoredBody, Error> {
         let sums = Sums::new(&expect)?;
-        let mut intake = Intake { body, rest: Bytes::new(), received: 0, size_bytes: expect.size_bytes };
+        let mut intake = Intake { body: body.fuse(), rest: Bytes::new(), received: 0, size_bytes: expect.size_bytes };
         let mut stripe = intake.gather().await?;
         let mut spread = Spread::new(self, expect.size_bytes.unwrap_or(stripe.len() as u64)).await?;
         let mut hashes = Hashes { md5: Md5::new(), sums };
@@ -73,7 +73,8 @@ impl Inner {
 
 /// The body, stripe by stripe.
 struct Intake {
-    body: Body,
+    /// Fused: a stripe that is full exactly at the end asks once more.
+    body: Fuse<Body>,
     /// What came beyond the last stripe.
     rest: Bytes,
     received: u64,
