@@ -65,3 +65,6 @@ pub trait Receiver: Send + Sync + 'static {
     /// The highest epoch seen of a link of this site, for Hello.
     async fn highest_epoch(&self, site: &str, link: &str) -> u64;
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@
 use super::connection::{
     self, Ended, FrameReader, HANDSHAKE_MAX, INLINE_BYTES_MAX, Outbox, PING_INTERVAL, SILENCE_MAX,
 };
-use super::frame::{FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows, credit_cost, on_stream};
+use super::frame::{
+    FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows, credit_cost, on_stream,
+};
 use super::identity::{self, Identity};
 use super::{Ack, Outgoing};
 use bytes::{Bytes, BytesMut};

@@ -117,7 +117,9 @@ pub enum Message {
     /// Bytes of a streamed body.
     Data(Bytes),
     /// The streamed body is complete, or was given up.
-    End { aborted: bool },
+    End {
+        aborted: bool,
+    },
     Ack(Ack),
     /// So many bytes may be sent again: on this stream, or on the connection (stream 0).
     Credit(u32),

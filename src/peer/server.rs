@@ -4,10 +4,10 @@
 //! check, version by version. Called by `replicator`, which hands in the listener and the tasks.
 mod session;
 
+use super::Receiver;
 use super::connection::{self, Ended, FrameReader, HANDSHAKE_MAX, SENDER_SILENCE_MAX};
 use super::frame::{self, Frame, Hello, Message, PROTOCOL_VERSION, Windows};
 use super::identity::{self, Identity};
-use super::Receiver;
 use session::Session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,7 +193,13 @@ impl Server {
         }
     }
 
-    async fn serve(self: Arc<Self>, tcp: TcpStream, _place: OwnedSemaphorePermit, tasks: TaskTracker, stop: CancellationToken) {
+    async fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        _place: OwnedSemaphorePermit,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
         let from = tcp.peer_addr().map_or_else(|_| "?".to_string(), |a| a.to_string());
         let opening = tokio::time::timeout(HANDSHAKE_MAX, self.clone().open(tcp, &from, tasks.clone()));
         let opened = match stop.run_until_cancelled(opening).await {
@@ -206,8 +212,12 @@ impl Server {
             Ok((session, reader)) => self.attend(session, reader, stop).await,
             Err(refused) => {
                 self.counters.refuse(refused.why);
-                tracing::warn!(from = refused.from, reason = refused.why.label(), detail = refused.detail,
-                    "A caller of the peer listener was refused.");
+                tracing::warn!(
+                    from = refused.from,
+                    reason = refused.why.label(),
+                    detail = refused.detail,
+                    "A caller of the peer listener was refused."
+                );
             }
         }
     }

@@ -1,0 +1,185 @@
+//! One site that listens and the means to call it: certificates, receiver, relay, bodies.
+use crate::cli::certs;
+use crate::peer::client::{Connection, Error, PeerClient, Target};
+use crate::peer::identity::{Files, Identity};
+use crate::peer::server::{Counters, Known, Server, Settings};
+use crate::peer::{Ack, Incoming, Outgoing, Receiver};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use storage_engine::clock::SystemClock;
+use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
+use storage_engine::wire::Fields;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub const EPOCH: u64 = 17;
+pub const TRUST: &str = "test.example";
+
+/// Waits for a fact, with a deadline no healthy run comes near.
+pub async fn within<T>(fact: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), fact).await.expect("the fact within a minute")
+}
+
+/// Site `ams` listens; site `fra` is its peer `frankfurt`.
+pub struct Rig {
+    pub certificates: tempfile::TempDir,
+    pub endpoint: String,
+    pub counters: Arc<Counters>,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+    pub client_tasks: TaskTracker,
+}
+
+struct Script<F>(F);
+
+#[async_trait::async_trait]
+impl<F: Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static> Receiver for Script<F> {
+    async fn receive(&self, incoming: Incoming) -> Ack {
+        assert_eq!((incoming.site.as_str(), incoming.peer.as_str()), ("fra", "frankfurt"));
+        (self.0)(incoming).await
+    }
+    async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
+        if (site, link) == ("fra", "rule/bucket") { EPOCH } else { 0 }
+    }
+}
+
+impl Rig {
+    pub async fn new<F: Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static>(receive: F) -> Rig {
+        let certificates = tempfile::tempdir().unwrap();
+        let hosts: &[&str] = &["localhost", "127.0.0.1"];
+        certs::make(certificates.path(), TRUST, &[("ams", hosts), ("fra", hosts), ("lon", hosts)]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let fra = certs::spiffe_id(TRUST, "fra");
+        let resolve = move |uri: &str| (uri == fra).then(|| Known { site: "fra".into(), peer: "frankfurt".into() });
+        let counters = Arc::new(Counters::default());
+        let server = Server {
+            site: "ams".into(),
+            identity: Arc::new(Identity::load(Files::in_folder(&certificates.path().join("ams"))).await.unwrap()),
+            resolver: Arc::new(resolve),
+            receiver: Arc::new(Script(receive)),
+            clock: Arc::new(SystemClock),
+            settings: Settings::default(),
+            counters: counters.clone(),
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(Arc::new(server).run(listener, tasks.clone(), stop.clone()));
+        Rig { certificates, endpoint, counters, stop, tasks, client_tasks: TaskTracker::new() }
+    }
+
+    pub async fn identity(&self, site: &str) -> Identity {
+        Identity::load(Files::in_folder(&self.certificates.path().join(site))).await.unwrap()
+    }
+
+    pub fn target(&self) -> Target {
+        Target {
+            endpoint: self.endpoint.clone(),
+            server_name: "127.0.0.1".into(),
+            identities: vec![certs::spiffe_id(TRUST, "ams")],
+            site: "fra".into(),
+            peer_site: "ams".into(),
+        }
+    }
+
+    pub async fn try_connect(&self, target: &Target, identity: &Identity) -> Result<Connection, Error> {
+        within(PeerClient::connect(target, identity, &self.client_tasks)).await
+    }
+
+    pub async fn connect(&self) -> Connection {
+        self.try_connect(&self.target(), &self.identity("fra").await).await.unwrap()
+    }
+
+    /// A connection through a relay that can be cut.
+    pub async fn connect_through_relay(&self) -> (Connection, JoinHandle<()>) {
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { endpoint: relay.local_addr().unwrap().to_string(), ..self.target() };
+        let to = self.endpoint.clone();
+        let task = tokio::spawn(async move {
+            let (mut near, _) = relay.accept().await.unwrap();
+            let mut far = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        (self.try_connect(&target, &self.identity("fra").await).await.unwrap(), task)
+    }
+}
+
+/// Reads the body and says `Applied` only when it is the pattern, as long as the record promises.
+pub async fn drain(incoming: Incoming) -> Ack {
+    let Some(mut body) = incoming.body else { return Ack::NeedsBody };
+    let size = incoming.version.birth.expect("the tests send born versions").size_bytes;
+    let mut read = 0;
+    while let Some(chunk) = body.next().await {
+        match chunk {
+            Ok(chunk) if chunk.iter().zip(read..).all(|(byte, at)| *byte == pattern_at(at)) => read += chunk.len(),
+            Ok(_) => return Ack::Refused(format!("other bytes behind {read}")),
+            Err(err) => return Ack::Retry { after_ms: 1, reason: err.to_string() },
+        }
+    }
+    if read as u64 == size { Ack::Applied } else { Ack::Refused(format!("{read} bytes of {size}")) }
+}
+
+pub fn accept_all() -> impl Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static {
+    |incoming| Box::pin(drain(incoming))
+}
+
+/// A byte that differs from place to place, so that a swapped frame shows.
+fn pattern_at(at: usize) -> u8 {
+    (at / 251 + at) as u8
+}
+
+fn pattern(size: usize) -> Bytes {
+    (0..size).map(pattern_at).collect::<Vec<u8>>().into()
+}
+
+/// A version of `size` patterned bytes, its body in pieces of 100,000.
+pub fn object(key: &str, size: usize) -> Outgoing {
+    let bytes = pattern(size);
+    let mut outgoing = outgoing(key, bytes.clone());
+    let pieces: Vec<_> = bytes.chunks(100_000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    outgoing.body = Some(futures::stream::iter(pieces).boxed());
+    outgoing
+}
+
+/// A version whose body stops arriving after `after` of its bytes, and never ends.
+pub fn stalled(key: &str, size: usize, after: usize) -> Outgoing {
+    let mut outgoing = object(key, size);
+    // One piece more than `after`, since frames leave when they are full.
+    let first = futures::stream::iter([Ok(pattern(after + 512 * 1024))]);
+    outgoing.body = Some(first.chain(futures::stream::pending()).boxed());
+    outgoing
+}
+
+/// A version of these bytes, in one piece.
+pub fn outgoing(key: &str, bytes: Bytes) -> Outgoing {
+    let id = VersionId::from_bytes([1; 16]);
+    let mut version = Version::blank(key, id);
+    version.birth = Some(Birth {
+        order: Order { hlc: Hlc::from_millis(1), origin: Origin::new("fra"), version_id: id },
+        base: None,
+        kind: Kind::Object,
+        size_bytes: bytes.len() as u64,
+        etag: String::new(),
+        crc64nvme: 0,
+        checksums: BTreeMap::new(),
+        parts: Vec::new(),
+        headers: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+        unknown: Fields::default(),
+    });
+    Outgoing {
+        link: "rule/bucket".into(),
+        epoch: 1,
+        bucket: "logs".into(),
+        version,
+        body: Some(futures::stream::iter([Ok(bytes)]).boxed()),
+        traceparent: None,
+        relayed: false,
+    }
+}
