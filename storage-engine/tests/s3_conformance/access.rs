@@ -8,9 +8,9 @@ use storage_engine::version::Origin;
 #[tokio::test]
 async fn wrong_secrets_and_unknown_keys_get_the_same_answer() {
     let store = Store::with_bucket().await;
-    let mut wrong = Call::new("GET", "/b/k");
+    let mut wrong = Call::new("GET", "/box/k");
     wrong.secret_key = "another secret".into();
-    let mut unknown = Call::new("GET", "/b/k");
+    let mut unknown = Call::new("GET", "/box/k");
     unknown.access_key = "nobody".into();
     let wrong = store.call(wrong).await.error(403, "SignatureDoesNotMatch");
     let unknown = store.call(unknown).await.error(403, "SignatureDoesNotMatch");
@@ -20,7 +20,7 @@ async fn wrong_secrets_and_unknown_keys_get_the_same_answer() {
 #[tokio::test]
 async fn anonymous_old_double_skewed_and_foreign_requests_are_refused() {
     let store = Store::with_bucket().await;
-    let get = || Call::new("GET", "/b/k");
+    let get = || Call::new("GET", "/box/k");
     store.send(&get().unsigned(store.addr)).await.error(403, "AccessDenied");
     store.send(&get().header("authorization", "AWS writer:c2ln").unsigned(store.addr)).await.error(400, "InvalidRequest");
     let v2 = get().query("AWSAccessKeyId", "writer").query("Signature", "x").query("Expires", "9999999999");
@@ -43,52 +43,52 @@ async fn anonymous_old_double_skewed_and_foreign_requests_are_refused() {
 #[tokio::test]
 async fn a_presigned_request_holds_for_its_time_and_its_words() {
     let store = Store::with_bucket().await;
-    let put = Call::new("PUT", "/b/k").body(b"presigned").presign(store.addr, 60);
+    let put = Call::new("PUT", "/box/k").body(b"presigned").presign(store.addr, 60);
     store.send(&put).await.expect(200);
-    let get = Call::new("GET", "/b/k").query("response-content-type", "text/x").presign(store.addr, 60);
+    let get = Call::new("GET", "/box/k").query("response-content-type", "text/x").presign(store.addr, 60);
     let answer = store.send(&get).await.expect(200);
     assert_eq!((answer.body.as_slice(), answer.header("content-type")), (&b"presigned"[..], "text/x"));
-    let other = String::from_utf8(get).unwrap().replace("GET /b/k", "GET /b/l");
+    let other = String::from_utf8(get).unwrap().replace("GET /box/k", "GET /box/l");
     store.send(other.as_bytes()).await.error(403, "SignatureDoesNotMatch");
-    let mut old = Call::new("GET", "/b/k");
+    let mut old = Call::new("GET", "/box/k");
     old.at -= 61;
     store.send(&old.presign(store.addr, 60)).await.error(403, "AccessDenied");
-    store.send(&Call::new("GET", "/b/k").presign(store.addr, 604_801)).await.error(400, "AuthorizationQueryParametersError");
+    store.send(&Call::new("GET", "/box/k").presign(store.addr, 604_801)).await.error(400, "AuthorizationQueryParametersError");
 }
 
 #[tokio::test]
 async fn errors_name_what_is_wrong() {
     let store = Store::with_bucket().await;
     store.get("/absent/k").await.error(404, "NoSuchBucket");
-    let absent = store.get("/b/absent").await.error(404, "NoSuchKey");
+    let absent = store.get("/box/absent").await.error(404, "NoSuchKey");
     assert!(absent.headers.contains_key("x-amz-request-id"));
-    store.call(Call::new("PUT", "/b")).await.error(409, "BucketAlreadyOwnedByYou");
+    store.call(Call::new("PUT", "/box")).await.error(409, "BucketAlreadyOwnedByYou");
     store.call(Call::new("PUT", "/B_")).await.error(400, "InvalidBucketName");
-    store.put("/b/k", b"x").await;
-    store.call(Call::new("DELETE", "/b")).await.error(409, "BucketNotEmpty");
-    store.call(Call::new("GET", "/b").query("policy", "")).await.error(501, "NotImplemented");
-    store.call(Call::new("HEAD", "/b/absent")).await.expect(404);
+    store.put("/box/k", b"x").await;
+    store.call(Call::new("DELETE", "/box")).await.error(409, "BucketNotEmpty");
+    store.call(Call::new("GET", "/box").query("policy", "")).await.error(501, "NotImplemented");
+    store.call(Call::new("HEAD", "/box/absent")).await.expect(404);
 }
 
 #[tokio::test]
 async fn buckets_are_made_found_listed_and_removed() {
     let store = Store::with_bucket().await;
     store.call(Call::new("PUT", "/other")).await.expect(200);
-    assert_eq!(store.get("/").await.expect(200).all("Name"), ["b", "other"].map(str::to_owned));
-    let head = store.call(Call::new("HEAD", "/b")).await.expect(200);
+    assert_eq!(store.get("/").await.expect(200).all("Name"), ["box", "other"].map(str::to_owned));
+    let head = store.call(Call::new("HEAD", "/box")).await.expect(200);
     assert_eq!(head.header("x-amz-bucket-region"), "us-east-1");
-    assert!(store.call(Call::new("GET", "/b").query("location", "")).await.expect(200).text().contains("LocationConstraint"));
+    assert!(store.call(Call::new("GET", "/box").query("location", "")).await.expect(200).text().contains("LocationConstraint"));
     store.call(Call::new("DELETE", "/other")).await.expect(204);
     store.call(Call::new("HEAD", "/other")).await.expect(404);
-    assert_eq!(store.get("/").await.all("Name"), ["b"]);
+    assert_eq!(store.get("/").await.all("Name"), ["box"]);
 }
 
 #[tokio::test]
 async fn what_was_acked_is_there_after_a_restart_and_drives_have_one_process() {
     let store = Store::with_bucket().await;
-    store.put("/b/k", b"kept").await;
+    store.put("/box/k", b"kept").await;
     let second = StoreNode::open(&settings(&store.dir), Arc::new(SystemClock), Origin::new("here")).await;
     assert!(second.is_err_and(|e| e.to_string().contains("in use")));
     let store = store.restart().await;
-    assert_eq!(store.get("/b/k").await.expect(200).body, b"kept");
+    assert_eq!(store.get("/box/k").await.expect(200).body, b"kept");
 }

@@ -51,10 +51,10 @@ impl Store {
         }
         Store::open(dir).await
     }
-    /// A store with one bucket `b`.
+    /// A store with one bucket `box`.
     pub async fn with_bucket() -> Store {
         let store = Store::start().await;
-        store.call(Call::new("PUT", "/b")).await.expect(200);
+        store.call(Call::new("PUT", "/box")).await.expect(200);
         store
     }
     async fn open(dir: TempDir) -> Store {
@@ -76,12 +76,21 @@ impl Store {
     pub async fn call(&self, call: Call) -> Answer {
         self.send(&call.sign(self.addr)).await
     }
-    /// Sends bytes as they are and half-closes: a request cut anywhere ends there.
+    /// Sends the bytes of a whole request as they are.
     pub async fn send(&self, request: &[u8]) -> Answer {
+        self.exchange(request, false).await
+    }
+    /// Sends the beginning of a request and hangs up; status 0: there was no answer.
+    pub async fn send_cut(&self, request: &[u8]) -> Answer {
+        self.exchange(request, true).await
+    }
+    async fn exchange(&self, request: &[u8], hang_up: bool) -> Answer {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         // The server may answer and close before it read everything.
         let _ = stream.write_all(request).await;
-        let _ = stream.shutdown().await;
+        if hang_up {
+            let _ = stream.shutdown().await;
+        }
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes).await;
         Answer::parse(&bytes, request.starts_with(b"HEAD "))
@@ -94,7 +103,7 @@ impl Store {
     }
     pub async fn versioning(&self, status: &str) {
         let xml = format!("<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>");
-        self.call(Call::new("PUT", "/b").query("versioning", "").body(xml.as_bytes())).await.expect(200);
+        self.call(Call::new("PUT", "/box").query("versioning", "").body(xml.as_bytes())).await.expect(200);
     }
 }
 
