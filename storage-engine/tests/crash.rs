@@ -286,6 +286,29 @@ async fn a_flip_amid_synced_records_is_a_fault_and_not_a_torn_tail() {
 }
 
 #[tokio::test]
+async fn a_ghost_of_a_torn_batch_never_continues_the_log() {
+    let disk = MemoryDisk::recording();
+    MemoryDrive::format(&disk, 0);
+    let drive = MemoryDrive::open(disk).unwrap();
+    // The first one's sync is slow, so the others share the next batch.
+    drive.disk().set_delay(std::time::Duration::from_millis(20));
+    let asked = (10_001..10_006).map(|n| ask(&drive, "k", put("k", n, 700)));
+    futures::future::join_all(asked).await;
+    let steps = drive.disk().steps();
+    let is_batch = |step: &Step| matches!(step, Step::Write { bytes, .. } if bytes.len() > 3_000);
+    let torn = steps.iter().rposition(is_batch).expect("several shared a batch");
+    for seed in 0..64 {
+        let cut = Loss::Torn { sector_bytes: 512, seed };
+        let again = MemoryDrive::open(MemoryDisk::after(&steps[..=torn], cut)).unwrap();
+        let before = again.read_key(BUCKET, "k").await.unwrap().records.len();
+        // As long as the one whose place it takes.
+        assert_eq!(ask(&again, "k", put("k", 30_000, 700)).await.unwrap(), Verdict::Ok);
+        let last = again.crash().read_key(BUCKET, "k").await.unwrap().records;
+        assert_eq!(last.len(), before + 1, "seed {seed}");
+    }
+}
+
+#[tokio::test]
 async fn a_failed_sync_ends_the_drive_and_a_full_disk_does_not() {
     let drive = MemoryDrive::new(0);
     ask(&drive, "k", put("k", 1, 100)).await.unwrap();
