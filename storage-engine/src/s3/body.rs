@@ -47,6 +47,7 @@ pub fn incoming(blob: Option<StreamingBlob>, size_bytes: u64, announced: Option<
         state.ended |= item.is_err();
         Some((item, state))
     })
+    .fuse() // readers may look behind the end
     .boxed()
 }
 
