@@ -11,7 +11,7 @@ use storage_engine::drive::memory::MemoryDrive;
 use storage_engine::feed::{Batch, Cursor};
 use storage_engine::object::{Body, Conditions, Error, Objects, Put, Versioning};
 use storage_engine::quorum::participant::{Op, Request, Verdict};
-use storage_engine::record::Record;
+use storage_engine::record::{Blob, Record};
 use storage_engine::version::{Hlc, Origin, Stamp, Version, VersionId};
 
 /// Longest wait for something that must happen.
@@ -159,7 +159,10 @@ async fn leave(store: &Store, key: &str, drives: usize) -> Change {
     let mut version = Version::blank(key, id);
     version.birth = next(&store.objects, None, 1).await.unwrap().events[0].version.birth.clone();
     version.birth.as_mut().unwrap().order = storage_engine::version::Order { hlc, origin, version_id: id };
-    let record = Record::new(bucket, version, hlc);
+    let mut record = Record::new(bucket, version, hlc);
+    // With bytes: fewer than k holders cannot be completed by anybody, so the attempt comes to nothing.
+    let id_of_blob = storage_engine::entropy::id();
+    record.blobs = vec![Blob { id: id_of_blob, size_bytes: 10, k: 4, m: 4, first: 0, stripe_bytes: 1 << 20 }];
     for drive in &store.drives[..drives] {
         let op = Op::Accept { record: Box::new(record.clone()), shards: Vec::new() };
         let reply = drive.call(Request { epoch: 1, bucket, key: key.into(), op }).await.unwrap();
