@@ -14,7 +14,7 @@ use crate::object::{Body, Error, Expect, Inner};
 use crate::record::Blob;
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use futures::stream::StreamExt;
+use futures::stream::{Fuse, StreamExt};
 use md5::{Digest, Md5};
 use std::collections::BTreeMap;
 use std::sync::Arc;
