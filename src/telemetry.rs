@@ -3,8 +3,9 @@ pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
-/// Everything of ours; of the index, which tells each compaction, only what went wrong.
-const QUIET: &str = "info,fjall=warn,lsm_tree=warn";
+/// Everything of ours; of the index, which tells each compaction, only what went wrong; of the S3 codec
+/// nothing, for it logs each refused request as an error and we count those.
+const QUIET: &str = "info,fjall=warn,lsm_tree=warn,s3s=off";
 
 /// Starts logging to standard error: text on a terminal, JSON elsewhere. `ISTHMUS_LOG` filters.
 pub fn init() {

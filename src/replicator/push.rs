@@ -79,10 +79,12 @@ impl Route {
         };
         match line.push(outgoing).await {
             Ok(ack) => said(ack),
-            Err(e) => {
+            Err(e) if e.is_peer_gone() => {
                 tracing::debug!(error = %e, "The peer went away during a push.");
                 Pushed::Failed(Failure::PeerGone)
             }
+            // The own store could not give all bytes, or the version fits no frame.
+            Err(e) => Pushed::Failed(Failure::Retryable(e.to_string())),
         }
     }
 }
