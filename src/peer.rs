@@ -50,11 +50,18 @@ pub enum Ack {
     /// Outside the grant, or never acceptable; a person must look.
     Refused(String),
     /// Not now; worth another try after so many milliseconds.
-    Retry { after_ms: u64, reason: String },
+    Retry {
+        after_ms: u64,
+        reason: String,
+    },
     /// Stamped more than 60 s ahead of the receiver's clock.
-    ClockAhead { after_ms: u64 },
+    ClockAhead {
+        after_ms: u64,
+    },
     /// The epoch is below the highest seen; the sender is no longer the owner.
-    Fenced { highest: u64 },
+    Fenced {
+        highest: u64,
+    },
 }
 
 /// What stands behind the peer listener: checks grants and applies.

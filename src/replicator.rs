@@ -217,7 +217,8 @@ impl Replicator {
             };
             let (trouble, told) = watch::channel(None);
             let stop = CancellationToken::new();
-            let handle = LineHandle { doc: peer.clone(), standing: standing.clone(), trouble: told, stop: stop.clone() };
+            let handle =
+                LineHandle { doc: peer.clone(), standing: standing.clone(), trouble: told, stop: stop.clone() };
             if let Some(old) = self.state().lines.insert(name.clone(), handle) {
                 old.stop.cancel();
             }

@@ -64,7 +64,10 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     let identity = identity(&first.rules, &site, &refs).await.context("read own certificate").map_err(Configuration)?;
 
     let origin = Origin::new(&site.site_id);
-    let mut node = StoreNode::open(&settings.store, clock.clone(), origin).await.context("open the store").map_err(Configuration)?;
+    let mut node = StoreNode::open(&settings.store, clock.clone(), origin)
+        .await
+        .context("open the store")
+        .map_err(Configuration)?;
     let journal = SqliteJournal::open(&settings.journal).await.context("open the journal").map_err(Configuration)?;
 
     node.bind().await.with_context(|| format!("bind S3 to {}", settings.store.s3_listen)).map_err(Configuration)?;
@@ -81,7 +84,9 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         let addresses = serde_json::json!({
             "s3": node.s3_addr(), "peer": peers.local_addr().ok(), "admin": public.local_addr().ok(), "socket": socket,
         });
-        std::fs::write(file, addresses.to_string()).with_context(|| format!("write {}", file.display())).map_err(Internal)?;
+        std::fs::write(file, addresses.to_string())
+            .with_context(|| format!("write {}", file.display()))
+            .map_err(Internal)?;
     }
 
     let shared = Shared {
@@ -92,8 +97,7 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         holder: format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple()),
     };
     let (tell, rules) = watch::channel(first);
-    let replicator =
-        Arc::new(Replicator::new(site.name.clone(), site.site_id.clone(), shared, refs, rules.clone()));
+    let replicator = Arc::new(Replicator::new(site.name.clone(), site.site_id.clone(), shared, refs, rules.clone()));
     let server = Arc::new(Server {
         site: site.site_id.clone(),
         identity: identity.clone(),
@@ -174,7 +178,9 @@ fn socket_path(journal: &Path) -> PathBuf {
 
 fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display()))?,
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))?
+        }
         _ => {}
     }
     UnixListener::bind(path).with_context(|| format!("bind {}", path.display()))

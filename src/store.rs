@@ -29,11 +29,22 @@ pub trait Store: Send + Sync + 'static {
     /// The bytes of a version from `offset` on.
     async fn read_version(&self, bucket: &str, key: &str, id: VersionId) -> Result<Body, Error>;
     /// Joins a version born elsewhere; keeps id, order and origin.
-    async fn apply_version(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error>;
+    async fn apply_version(
+        &self,
+        bucket: &str,
+        version: Version,
+        body: Option<Body>,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error>;
     /// Every version of one key that S3 shows, newest first.
     async fn versions_of(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error>;
     /// Versions that S3 shows after this one, keys ascending, newest first within a key, at most `limit`.
-    async fn list_versions(&self, bucket: &str, after: Option<(String, VersionId)>, limit: usize) -> Result<Vec<Version>, Error>;
+    async fn list_versions(
+        &self,
+        bucket: &str,
+        after: Option<(String, VersionId)>,
+        limit: usize,
+    ) -> Result<Vec<Version>, Error>;
     /// Registers a consumer; returns its committed cursor. `keeps_versioning`: suspending versioning is then refused.
     async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error>;
     /// Commits what a consumer has read (`cursor`) and what is durable at its end (`floor`).

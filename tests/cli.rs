@@ -28,7 +28,8 @@ fn the_demo_converges_through_a_kill() {
     for i in 0..120 {
         let folder = dir.path().join(format!("d{}", i % 7));
         fs::create_dir_all(&folder).expect("make a folder");
-        fs::write(folder.join(format!("file {i}.txt")), vec![b'a' + (i % 26) as u8; 1 + i * 311]).expect("write a file");
+        fs::write(folder.join(format!("file {i}.txt")), vec![b'a' + (i % 26) as u8; 1 + i * 311])
+            .expect("write a file");
     }
     let output = isthmus(dir.path(), &["demo", "-o", "json"]);
     let stdout = String::from_utf8_lossy(&output.stdout);

@@ -17,7 +17,10 @@ fn sim_sites_converge_after_any_faults() {
     assert!(busy * 100 >= SEEDS * 80, "only {busy} of {SEEDS} seeds made 100 remote applies: the faults hide the work");
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let (conflicts, crashes, rows) = (sum(|r| r.conflicts), sum(|r| r.crashes), sum(|r| r.rows));
-    assert!(conflicts > SEEDS && crashes > SEEDS && rows > SEEDS, "a tame world: {conflicts} conflicts, {crashes} crashes, {rows} rows");
+    assert!(
+        conflicts > SEEDS && crashes > SEEDS && rows > SEEDS,
+        "a tame world: {conflicts} conflicts, {crashes} crashes, {rows} rows"
+    );
 }
 
 #[test]

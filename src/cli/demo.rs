@@ -6,8 +6,8 @@ pub mod load;
 pub mod sites;
 pub mod verdict;
 
-use super::output::Format;
 use super::exit;
+use super::output::Format;
 use anyhow::Context;
 use load::Load;
 use sites::{Site, Sites};
@@ -50,7 +50,11 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         Ok(verdict) => {
             let is_clean = verdict.verdict == "converged";
             verdict.print(args.output);
-            if args.keep { sites.keep(is_clean).await? } else { sites.stop(is_clean).await? }
+            if args.keep {
+                sites.keep(is_clean).await?
+            } else {
+                sites.stop(is_clean).await?
+            }
             Ok(if is_clean { exit::OK } else { exit::DEGRADED })
         }
         Err(e) => {
@@ -112,7 +116,9 @@ fn watch_lag(sites: &Sites) -> Watch {
                     let shown = link.lag_seconds.map_or("?".into(), super::output::seconds);
                     line.push(format!("{}→{} {shown}", site.name, link.peer));
                     let involved = away.lock().expect("no panic while held").clone();
-                    if let (None, Some(seconds)) = (involved.filter(|a| a == &site.name || a == &link.peer), link.lag_seconds) {
+                    if let (None, Some(seconds)) =
+                        (involved.filter(|a| a == &site.name || a == &link.peer), link.lag_seconds)
+                    {
                         lag.samples.push(seconds);
                     }
                 }

@@ -36,7 +36,11 @@ pub fn seconds(value: f64) -> String {
         return format!("{value:.1}s");
     }
     let whole = value as u64;
-    if whole < 3600 { format!("{}m{:02}s", whole / 60, whole % 60) } else { format!("{}h{:02}m", whole / 3600, whole % 3600 / 60) }
+    if whole < 3600 {
+        format!("{}m{:02}s", whole / 60, whole % 60)
+    } else {
+        format!("{}h{:02}m", whole / 3600, whole % 3600 / 60)
+    }
 }
 
 /// Bytes for people, in binary units.

@@ -93,7 +93,9 @@ impl Link {
             Event::PeerDown => {
                 if self.has_planted(Planted::RowForDownPeer) {
                     let flying: Vec<PushId> = self.flights.keys().copied().collect();
-                    flying.into_iter().for_each(|id| self.on_failed(now, id, Failure::Retryable("peer is down".into())));
+                    flying
+                        .into_iter()
+                        .for_each(|id| self.on_failed(now, id, Failure::Retryable("peer is down".into())));
                 }
                 self.is_peer_up = false;
                 self.rewind(&mut out);
@@ -155,7 +157,8 @@ impl Link {
         }
         let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
         let all = self.has_planted(Planted::ReplicaResentAsOwn);
-        let wanted: Vec<Change> = changes.into_iter().filter(|c| all || scope::includes(&self.settings, &c.version)).collect();
+        let wanted: Vec<Change> =
+            changes.into_iter().filter(|c| all || scope::includes(&self.settings, &c.version)).collect();
         let batch = self.progress.take_in(cursor, wanted.len(), newest);
         for change in wanted {
             let item = Item { change, batch, ticket: self.next_ticket };
@@ -206,7 +209,9 @@ impl Link {
         }
         self.queue.land(&flight.key, None);
         let failure = match failure {
-            Failure::ClockAhead { .. } if self.has_planted(Planted::ClockAheadParked) => Failure::Refused("clock_ahead".into()),
+            Failure::ClockAhead { .. } if self.has_planted(Planted::ClockAheadParked) => {
+                Failure::Refused("clock_ahead".into())
+            }
             other => other,
         };
         let row = match flight.load {

@@ -47,7 +47,14 @@ impl Progress {
             holds.insert(LOADED, Hold { rows, before: floor });
         }
         let taken = cursor.clone();
-        Progress { batches: BTreeMap::new(), next: LOADED + 1, taken, folded: cursor, newest_folded: committed_through, holds }
+        Progress {
+            batches: BTreeMap::new(),
+            next: LOADED + 1,
+            taken,
+            folded: cursor,
+            newest_folded: committed_through,
+            holds,
+        }
     }
 
     /// Everything before it is at the peer or in a row.

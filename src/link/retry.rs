@@ -101,7 +101,9 @@ impl Rows {
             let (error, pause) = match failure {
                 Failure::Retryable(reason) => (reason.clone(), pause),
                 Failure::Refused(reason) => (reason.clone(), pause),
-                Failure::ClockAhead { after_ms } => (CLOCK_AHEAD.to_string(), (*after_ms).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS)),
+                Failure::ClockAhead { after_ms } => {
+                    (CLOCK_AHEAD.to_string(), (*after_ms).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS))
+                }
                 Failure::PeerGone => ("peer gone".to_string(), pause),
             };
             e.refusals = if matches!(failure, Failure::Refused(_)) { e.refusals + 1 } else { 0 };
@@ -147,7 +149,8 @@ impl Rows {
 
     /// A person wants parked rows to go now: one, or all.
     pub(super) fn release(&mut self, now: Millis, which: Option<RowId>) {
-        let all = || self.rows.iter().filter(|(_, e)| e.row.state == RowState::Parked).map(|(id, _)| id.clone()).collect();
+        let all =
+            || self.rows.iter().filter(|(_, e)| e.row.state == RowState::Parked).map(|(id, _)| id.clone()).collect();
         for id in which.map_or_else(all, |one| vec![one]) {
             let known = self.alter(&id, |e| {
                 e.row.state = RowState::Pending;

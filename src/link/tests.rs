@@ -288,7 +288,12 @@ impl Bench {
             }
             (60..75, Some(at)) => {
                 let id = self.flying.remove(at).0;
-                let failure = [Failure::Retryable("503".into()), Failure::Refused("no".into()), Failure::ClockAhead { after_ms: 50 }, Failure::PeerGone];
+                let failure = [
+                    Failure::Retryable("503".into()),
+                    Failure::Refused("no".into()),
+                    Failure::ClockAhead { after_ms: 50 },
+                    Failure::PeerGone,
+                ];
                 self.step(Event::PushFailed { id, failure: failure[which % 4].clone() });
             }
             (75..85, _) if !self.records.is_empty() => {
@@ -326,7 +331,9 @@ impl Bench {
             assert!(is_there || p > place(&self.kept.floor), "floor passed {p}");
         }
         let shown = self.link.shown(self.now);
-        let waiting = (1..=place(&self.link.cursor().cloned())).filter(|p| !self.peer.contains(&change(*p, "here").version.id)).count();
+        let waiting = (1..=place(&self.link.cursor().cloned()))
+            .filter(|p| !self.peer.contains(&change(*p, "here").version.id))
+            .count();
         assert!(waiting == 0 || shown.oldest_pending.is_some(), "{waiting} wait, none is shown");
     }
 }

@@ -50,11 +50,8 @@ pub async fn own(
     mut commands: mpsc::Receiver<Command>,
     shown: watch::Sender<LinkReport>,
 ) {
-    let labels = LinkLabels {
-        rule: view.rule.name.clone(),
-        bucket: view.rule.bucket.clone(),
-        peer: view.peer.name.clone(),
-    };
+    let labels =
+        LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name.clone() };
     shared.metrics.start_link(&labels);
     let mut at_least = 0;
     loop {

@@ -29,7 +29,9 @@ pub enum Pushed {
     Done(Outcome),
     Failed(Failure),
     /// The receiver has seen a higher epoch: this process no longer owns the link.
-    Fenced { highest: u64 },
+    Fenced {
+        highest: u64,
+    },
 }
 
 impl Route {
@@ -49,8 +51,8 @@ impl Route {
     /// Sends a version with its bytes; a purged or unborn one and a marker have none.
     pub async fn push(&self, line: &Connection, version: &Version, traceparent: Option<String>) -> Pushed {
         let Some(mut version) = self.to_send(version) else { return Pushed::Done(Outcome::Superseded) };
-        let has_bytes = version.is_live()
-            && version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object && b.size_bytes > 0);
+        let has_bytes =
+            version.is_live() && version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object && b.size_bytes > 0);
         let mut body = None;
         if has_bytes {
             match self.store.read_version(&self.bucket, &version.key, version.id).await {

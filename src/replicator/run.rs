@@ -53,7 +53,9 @@ pub struct Run<'a> {
 pub enum Ended {
     Drained,
     /// Another owner of the link was seen, under this epoch.
-    Fenced { highest: u64 },
+    Fenced {
+        highest: u64,
+    },
 }
 
 type Flight = BoxFuture<'static, (u64, Pushed)>;

@@ -31,7 +31,13 @@ impl Store for BundledStore {
         let size = opened.version.birth.as_ref().map_or(0, |b| b.size_bytes);
         Ok(opened.read(0..size))
     }
-    async fn apply_version(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+    async fn apply_version(
+        &self,
+        bucket: &str,
+        version: Version,
+        body: Option<Body>,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error> {
         self.0.apply(bucket, version, body, traceparent).await
     }
     async fn versions_of(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
@@ -39,7 +45,12 @@ impl Store for BundledStore {
         let page = self.0.list(bucket, list).await?;
         Ok(page.entries.into_iter().map(|e| e.version).take_while(|v| v.key == key).collect())
     }
-    async fn list_versions(&self, bucket: &str, after: Option<(String, VersionId)>, limit: usize) -> Result<Vec<Version>, Error> {
+    async fn list_versions(
+        &self,
+        bucket: &str,
+        after: Option<(String, VersionId)>,
+        limit: usize,
+    ) -> Result<Vec<Version>, Error> {
         let after = after.map(|(key, id)| Marker { key, version: Some(id) });
         let page = self.0.list(bucket, List { after, limit, versions: true, ..List::default() }).await?;
         Ok(page.entries.into_iter().map(|e| e.version).collect())

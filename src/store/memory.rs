@@ -140,7 +140,9 @@ impl MemoryStore {
     /// What waits behind a cursor under a prefix.
     pub fn backlog(&self, after: Option<&Cursor>, prefix: &str) -> Backlog {
         let mut backlog = Backlog::default();
-        for (key, id) in self.feed.range(place(after) + 1..).map(|(_, at)| at).filter(|(key, _)| key.starts_with(prefix)) {
+        for (key, id) in
+            self.feed.range(place(after) + 1..).map(|(_, at)| at).filter(|(key, _)| key.starts_with(prefix))
+        {
             let held = &self.keys[key][id];
             backlog.versions += 1;
             backlog.bytes += held.version.birth.as_ref().map_or(0, |b| b.size_bytes);

@@ -83,11 +83,19 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("link_oldest_pending_timestamp_seconds", "Everything committed before this is at the peer", self.oldest_pending.clone());
+        r.register(
+            "link_oldest_pending_timestamp_seconds",
+            "Everything committed before this is at the peer",
+            self.oldest_pending.clone(),
+        );
         r.register("link_backlog_versions", "Versions not yet durable at the peer", self.backlog_versions.clone());
         r.register("link_backlog_bytes", "Bytes not yet durable at the peer", self.backlog_bytes.clone());
         r.register("link_parked_versions", "Versions a person must look at", self.parked.clone());
-        r.register("link_clock_ahead_versions", "Versions stamped too far ahead; they resume by themselves", self.clock_ahead.clone());
+        r.register(
+            "link_clock_ahead_versions",
+            "Versions stamped too far ahead; they resume by themselves",
+            self.clock_ahead.clone(),
+        );
         r.register("link_commit_to_ack_seconds", "Commit here to durable ack there", self.commit_to_ack.clone());
         r.register("link_versions", "Versions acked by the peer", self.versions.clone());
         r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());

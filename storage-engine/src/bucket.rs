@@ -179,7 +179,11 @@ impl Inner {
         swapped
     }
 
-    async fn change_bucket(&self, name: &str, change: impl Fn(&mut Bucket) -> Result<(), Error> + Send) -> Result<(), Error> {
+    async fn change_bucket(
+        &self,
+        name: &str,
+        change: impl Fn(&mut Bucket) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
         for _ in 0..RACES_MAX {
             let mut held = self.held_bucket(name).await?;
             change(&mut held.bucket)?;

@@ -79,7 +79,9 @@ impl Settings {
         }
         for user in &self.users {
             let key = &user.access_key;
-            if !(3..=128).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b',' && b != b'=') {
+            if !(3..=128).contains(&key.len())
+                || !key.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b',' && b != b'=')
+            {
                 problems.push(format!("the access key {key:?} is not 3 to 128 visible characters without / , ="));
             }
             if DEFAULT_ACCESS_KEYS.contains(&key.as_str()) {

@@ -91,7 +91,13 @@ pub trait Drive: Send + Sync + 'static {
     /// Everything held of one key.
     async fn read_key(&self, bucket: BucketId, key: &str) -> Result<KeyView, Error>;
     /// Keys of a bucket in order from `after`, each with all that is held of it, at most `limit` keys.
-    async fn scan(&self, bucket: BucketId, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyView)>, Error>;
+    async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, KeyView)>, Error>;
     /// Changes of a bucket with `lsn > after`, in log order, at most `limit`.
     async fn tail(&self, bucket: BucketId, after: Lsn, limit: usize) -> Result<Vec<Logged>, Error>;
     /// The lsn of the last record applied, told again whenever it moves.

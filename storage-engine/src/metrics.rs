@@ -33,7 +33,8 @@ pub struct Snapshot {
 impl Metrics {
     /// Counts a request that was answered.
     pub fn request(&self, operation: &str, status: u16, took: Duration) {
-        let bucket = SECONDS_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(SECONDS_BOUNDS.len());
+        let bucket =
+            SECONDS_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(SECONDS_BOUNDS.len());
         self.seconds[bucket].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut requests = self.requests.lock().expect("nothing panics while it counts");

@@ -7,9 +7,9 @@ pub(crate) mod ballot;
 pub(crate) mod blob;
 pub(crate) mod delete;
 pub(crate) mod document;
-pub(crate) mod get;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod get;
 pub(crate) mod join;
 pub(crate) mod list;
 pub(crate) mod multipart;
@@ -17,6 +17,8 @@ pub(crate) mod put;
 pub(crate) mod resolve;
 pub(crate) mod scan;
 pub(crate) mod tag;
+#[cfg(test)]
+mod walk;
 
 use crate::bucket::Cache;
 use crate::clock::{Clock, HlcClock};

@@ -85,7 +85,10 @@ impl Record {
         f.put_bytes(2, &self.version.to_bytes());
         f.put(3, &self.ballot.bits());
         f.put_some(4, &self.tested.map(Hlc::bits));
-        f.put(5, &self.blobs.iter().map(|b| minicbor::bytes::ByteVec::from(b.to_fields().to_bytes())).collect::<Vec<_>>());
+        f.put(
+            5,
+            &self.blobs.iter().map(|b| minicbor::bytes::ByteVec::from(b.to_fields().to_bytes())).collect::<Vec<_>>(),
+        );
         f.put(6, &self.acked);
         f.put(7, &self.missing);
         f.put(8, &self.pending_since);

@@ -174,7 +174,10 @@ impl Birth {
         f.put(5, &self.etag);
         f.put(6, &self.crc64nvme);
         f.put(7, &self.checksums);
-        f.put(8, &self.parts.iter().map(|p| minicbor::bytes::ByteVec::from(p.to_fields().to_bytes())).collect::<Vec<_>>());
+        f.put(
+            8,
+            &self.parts.iter().map(|p| minicbor::bytes::ByteVec::from(p.to_fields().to_bytes())).collect::<Vec<_>>(),
+        );
         f.put(9, &self.headers);
         f.put(10, &self.metadata);
         f

@@ -95,9 +95,7 @@ impl Fields {
     pub fn take<T: for<'b> Decode<'b, ()>>(&mut self, key: u32) -> Result<Option<T>, Error> {
         match self.0.remove(&key) {
             None => Ok(None),
-            Some(raw) => minicbor::decode(&raw)
-                .map(Some)
-                .map_err(|e| Error::Malformed(format!("field {key}: {e}"))),
+            Some(raw) => minicbor::decode(&raw).map(Some).map_err(|e| Error::Malformed(format!("field {key}: {e}"))),
         }
     }
 

@@ -154,14 +154,20 @@ async fn every_prefix_of_the_writes_recovers_to_what_was_acked() {
         let steps = drive.disk().steps();
         for cut in acked[0].0..=steps.len() {
             let answered = acked.iter().rposition(|(len, _)| *len <= cut).unwrap();
-            let torn = [512, 4096].into_iter().flat_map(|sector_bytes| (0..4).map(move |seed| Loss::Torn { sector_bytes, seed }));
+            let torn = [512, 4096]
+                .into_iter()
+                .flat_map(|sector_bytes| (0..4).map(move |seed| Loss::Torn { sector_bytes, seed }));
             for loss in [Loss::All, Loss::None].into_iter().chain(torn) {
                 let opened = MemoryDrive::open(MemoryDisk::after(&steps[..cut], loss));
                 let again = opened.unwrap_or_else(|e| panic!("seed {seed} cut {cut} {loss:?}: {e:?}"));
                 let found = all(&again).await;
                 // The next change was on its way: all of it is there or nothing.
                 let next = acked[answered..].iter().map(|(_, state)| state).find(|state| **state != acked[answered].1);
-                assert!(found == acked[answered].1 || Some(&found) == next, "seed {seed} cut {cut} of {} {loss:?}", steps.len());
+                assert!(
+                    found == acked[answered].1 || Some(&found) == next,
+                    "seed {seed} cut {cut} of {} {loss:?}",
+                    steps.len()
+                );
             }
         }
     }

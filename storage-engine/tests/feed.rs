@@ -58,11 +58,18 @@ async fn put(objects: &Objects, key: &str) -> Change {
 }
 
 async fn next(objects: &Objects, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
-    tokio::time::timeout(DEADLINE, objects.changes("bucket", cursor, limit)).await.expect("a change within the deadline")
+    tokio::time::timeout(DEADLINE, objects.changes("bucket", cursor, limit))
+        .await
+        .expect("a change within the deadline")
 }
 
 /// Reads on until all of `wanted` was seen; returns how often each change was.
-async fn read_until(objects: &Objects, cursor: &mut Option<Cursor>, wanted: &BTreeSet<Change>, limit: usize) -> BTreeMap<Change, u32> {
+async fn read_until(
+    objects: &Objects,
+    cursor: &mut Option<Cursor>,
+    wanted: &BTreeSet<Change>,
+    limit: usize,
+) -> BTreeMap<Change, u32> {
     let mut seen = BTreeMap::new();
     while wanted.iter().any(|w| !seen.contains_key(w)) {
         let batch = next(objects, cursor.as_ref(), limit).await.unwrap();

@@ -26,7 +26,12 @@ enum Op {
     Delete(&'static str),
     DeleteVersion(&'static str, Index),
     Open(&'static str),
-    List { prefix: &'static str, delimiter: Option<&'static str>, limit: usize, versions: bool },
+    List {
+        prefix: &'static str,
+        delimiter: Option<&'static str>,
+        limit: usize,
+        versions: bool,
+    },
     SetVersioning(Versioning),
     /// Ends the bucket if it is empty, makes it if it is not there.
     DeleteBucket,
@@ -82,7 +87,12 @@ impl ModelBucket {
         self.keys.retain(|_, versions| !versions.is_empty());
     }
     /// What a list shows: (key, id, is latest, is marker) and common prefixes, each in order.
-    fn list(&self, prefix: &str, delimiter: Option<&str>, all: bool) -> (Vec<(String, VersionId, bool, bool)>, Vec<String>) {
+    fn list(
+        &self,
+        prefix: &str,
+        delimiter: Option<&str>,
+        all: bool,
+    ) -> (Vec<(String, VersionId, bool, bool)>, Vec<String>) {
         let (mut entries, mut prefixes) = (Vec::new(), Vec::new());
         for (key, versions) in self.keys.iter().filter(|(key, _)| key.starts_with(prefix)) {
             let shown: Vec<_> = if all {
@@ -154,7 +164,9 @@ impl World {
                 self.objects.set_versioning(bucket, *versioning).await.expect("set");
                 self.model.get_mut(bucket).expect("it is there").versioning = *versioning;
             }
-            Op::List { prefix, delimiter, limit, versions } => self.list(bucket, prefix, *delimiter, *limit, *versions).await,
+            Op::List { prefix, delimiter, limit, versions } => {
+                self.list(bucket, prefix, *delimiter, *limit, *versions).await
+            }
             Op::Put(key) => self.put(bucket, key).await,
             Op::Delete(key) => self.delete(bucket, key).await,
             Op::DeleteVersion(key, nth) => self.delete_version(bucket, key, nth).await,
@@ -199,7 +211,10 @@ impl World {
             None => assert!(matches!(opened.err(), Some(Error::NoSuchKey))),
             Some(latest) if latest.is_marker => {
                 let err = opened.err();
-                assert!(matches!(&err, Some(Error::DeleteMarker { version_id, is_latest: true }) if *version_id == latest.id), "{err:?}");
+                assert!(
+                    matches!(&err, Some(Error::DeleteMarker { version_id, is_latest: true }) if *version_id == latest.id),
+                    "{err:?}"
+                );
             }
             Some(latest) => {
                 let opened = opened.expect("an object");
@@ -216,7 +231,8 @@ impl World {
         let (mut entries, mut prefixes, mut after) = (Vec::new(), Vec::new(), None);
         loop {
             let list = List { prefix: prefix.into(), delimiter: delimiter.map(Into::into), after, limit, versions };
-            let Page { entries: found, common_prefixes, next } = self.objects.list(bucket, list).await.expect("a read quorum");
+            let Page { entries: found, common_prefixes, next } =
+                self.objects.list(bucket, list).await.expect("a read quorum");
             let count = found.len() + common_prefixes.len();
             assert!(if next.is_some() { count == limit } else { count <= limit }, "{count} of {limit}, next {next:?}");
             entries.extend(found.into_iter().map(|l| {

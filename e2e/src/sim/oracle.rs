@@ -31,7 +31,9 @@ impl Oracle {
                 return Err(format!("site {number} holds {key} {id} as {held:?}, acked was {expected:?}"));
             }
         }
-        if let Some((_, extra)) = site.store.versions().find(|(_, v)| !self.expected.contains_key(&(v.key.clone(), v.id))) {
+        if let Some((_, extra)) =
+            site.store.versions().find(|(_, v)| !self.expected.contains_key(&(v.key.clone(), v.id)))
+        {
             return Err(format!("site {number} holds {extra:?}, which nobody wrote"));
         }
         for key in site.store.keys() {
@@ -48,7 +50,8 @@ impl Oracle {
     }
 
     fn list(&self, key: &str) -> Vec<VersionId> {
-        let mut live: Vec<_> = self.of(key).filter(|v| v.purge.is_none()).filter_map(|v| v.birth.as_ref()).map(|b| &b.order).collect();
+        let mut live: Vec<_> =
+            self.of(key).filter(|v| v.purge.is_none()).filter_map(|v| v.birth.as_ref()).map(|b| &b.order).collect();
         live.sort();
         live.iter().rev().map(|o| o.version_id).collect()
     }
@@ -106,13 +109,20 @@ impl World {
         let (cursor, floor) = (base_place(&kept.checkpoint.cursor), base_place(&kept.checkpoint.floor));
         for (lsn, v) in self.missing(site, peer) {
             if lsn <= cursor && !kept.rows.contains_key(&(v.key.clone(), v.id)) {
-                return Err(format!("{site}→{peer}: checkpoint {cursor} passed {} {} at {lsn}: not at the peer, not in a row", v.key, v.id));
+                return Err(format!(
+                    "{site}→{peer}: checkpoint {cursor} passed {} {} at {lsn}: not at the peer, not in a row",
+                    v.key, v.id
+                ));
             }
             if lsn <= floor {
-                return Err(format!("{site}→{peer}: floor {floor} passed {} {} at {lsn}: not at the peer", v.key, v.id));
+                return Err(format!(
+                    "{site}→{peer}: floor {floor} passed {} {} at {lsn}: not at the peer",
+                    v.key, v.id
+                ));
             }
         }
-        let is_ahead = |r: &isthmus::link::Row| r.state == RowState::Parked && r.last_error == isthmus::link::CLOCK_AHEAD;
+        let is_ahead =
+            |r: &isthmus::link::Row| r.state == RowState::Parked && r.last_error == isthmus::link::CLOCK_AHEAD;
         match kept.rows.values().find(|r| is_ahead(r)) {
             Some(row) => Err(format!("{site}→{peer}: {row:?} is parked though it only waits for its time")),
             None => Ok(()),
@@ -128,7 +138,11 @@ impl World {
         let behind = here.store.backlog(running.link.cursor(), "");
         let is_shown = shown.pending_versions + behind.versions > 0
             && (shown.oldest_pending.is_some() || behind.oldest_pending_since.is_some());
-        if is_shown { Ok(()) } else { Err(format!("{site}→{peer}: {lsn} is not at the peer, but nothing is shown as pending")) }
+        if is_shown {
+            Ok(())
+        } else {
+            Err(format!("{site}→{peer}: {lsn} is not at the peer, but nothing is shown as pending"))
+        }
     }
 }
 

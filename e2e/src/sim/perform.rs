@@ -113,7 +113,9 @@ impl World {
     pub fn deliver(&mut self, what: Coming) -> Result<(), String> {
         match what {
             Coming::Arrive { site, peer, life, push, version } => self.arrive(site, peer, life, push, version),
-            Coming::ApplyLate { site, life, version } if self.is_life(site, life) => self.apply(site, &version).map(drop),
+            Coming::ApplyLate { site, life, version } if self.is_life(site, life) => {
+                self.apply(site, &version).map(drop)
+            }
             Coming::Read { site, peer, life, generation } if self.is_life(site, life) => {
                 self.yield_changes(site, peer, life, generation)
             }
@@ -128,12 +130,18 @@ impl World {
             }
             Coming::Answer { site, peer, life, push, answer } if self.is_life(site, life) => {
                 self.note(site, peer, "answer", push);
-                self.step(site, peer, match answer {
-                    Answer::Taken(outcome) => Event::Pushed { id: push, outcome },
-                    Answer::Failed(failure) => Event::PushFailed { id: push, failure },
-                })
+                self.step(
+                    site,
+                    peer,
+                    match answer {
+                        Answer::Taken(outcome) => Event::Pushed { id: push, outcome },
+                        Answer::Failed(failure) => Event::PushFailed { id: push, failure },
+                    },
+                )
             }
-            Coming::Journal { site, peer, life, seq, record } if self.is_life(site, life) => self.journal(site, peer, seq, record),
+            Coming::Journal { site, peer, life, seq, record } if self.is_life(site, life) => {
+                self.journal(site, peer, seq, record)
+            }
             Coming::Wake { site, peer, life } if self.is_life(site, life) => self.step(site, peer, Event::Tick),
             _ => Ok(()),
         }
@@ -156,7 +164,11 @@ impl World {
             return if running.is_reading { self.step(site, peer, Event::CaughtUp) } else { Ok(()) };
         }
         self.work += 1;
-        let change = |e: storage_engine::feed::Event| Change { version: Arc::new(e.version), pending_since: e.pending_since, traceparent: None };
+        let change = |e: storage_engine::feed::Event| Change {
+            version: Arc::new(e.version),
+            pending_since: e.pending_since,
+            traceparent: None,
+        };
         let changes = events.into_iter().map(change).collect();
         self.running(site, peer).read_to = Some(cursor.clone());
         self.soon(20, Coming::Batch { site, peer, life, generation, changes, cursor });
@@ -226,7 +238,9 @@ impl World {
                 self.soon(500, Coming::ApplyLate { site, life, version });
                 return Ok(Answer::Taken(Outcome::Applied));
             }
-            Some(Bug::PurgeBeforeBirthDropped) if version.purge.is_some() && store.get(&version.key, version.id).is_none() => {
+            Some(Bug::PurgeBeforeBirthDropped)
+                if version.purge.is_some() && store.get(&version.key, version.id).is_none() =>
+            {
                 return Ok(Answer::Taken(Outcome::AlreadyPresent));
             }
             Some(Bug::OrderByArrival) => {

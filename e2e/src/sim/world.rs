@@ -62,21 +62,77 @@ pub enum Answer {
 /// Something that will happen.
 #[derive(Clone, Debug)]
 pub enum Coming {
-    Write { site: usize },
-    Read { site: usize, peer: usize, life: u64, generation: u64 },
-    Batch { site: usize, peer: usize, life: u64, generation: u64, changes: Vec<Change>, cursor: Cursor },
-    Arrive { site: usize, peer: usize, life: u64, push: u64, version: Version },
+    Write {
+        site: usize,
+    },
+    Read {
+        site: usize,
+        peer: usize,
+        life: u64,
+        generation: u64,
+    },
+    Batch {
+        site: usize,
+        peer: usize,
+        life: u64,
+        generation: u64,
+        changes: Vec<Change>,
+        cursor: Cursor,
+    },
+    Arrive {
+        site: usize,
+        peer: usize,
+        life: u64,
+        push: u64,
+        version: Version,
+    },
     /// Only with a planted bug: the receiver's store is behind its acks.
-    ApplyLate { site: usize, life: u64, version: Version },
-    Answer { site: usize, peer: usize, life: u64, push: u64, answer: Answer },
-    Journal { site: usize, peer: usize, life: u64, seq: u64, record: Record },
-    Wake { site: usize, peer: usize, life: u64 },
-    Probe { site: usize, peer: usize },
-    Person { site: usize, peer: usize },
-    Part { from: usize, to: usize },
-    Mend { from: usize, to: usize },
-    Crash { site: usize },
-    Restart { site: usize },
+    ApplyLate {
+        site: usize,
+        life: u64,
+        version: Version,
+    },
+    Answer {
+        site: usize,
+        peer: usize,
+        life: u64,
+        push: u64,
+        answer: Answer,
+    },
+    Journal {
+        site: usize,
+        peer: usize,
+        life: u64,
+        seq: u64,
+        record: Record,
+    },
+    Wake {
+        site: usize,
+        peer: usize,
+        life: u64,
+    },
+    Probe {
+        site: usize,
+        peer: usize,
+    },
+    Person {
+        site: usize,
+        peer: usize,
+    },
+    Part {
+        from: usize,
+        to: usize,
+    },
+    Mend {
+        from: usize,
+        to: usize,
+    },
+    Crash {
+        site: usize,
+    },
+    Restart {
+        site: usize,
+    },
 }
 
 /// Everything.
@@ -111,7 +167,16 @@ impl World {
             let far = if n == 0 && options.far_ahead { 90_000 } else { 0 };
             let skew = dice.range(0, options.skew_ms) + far;
             let store = MemoryStore::new(origin.clone());
-            Site { origin, store, journal: BTreeMap::new(), conflicts: BTreeSet::new(), skew, life: 0, is_up: false, links: BTreeMap::new() }
+            Site {
+                origin,
+                store,
+                journal: BTreeMap::new(),
+                conflicts: BTreeSet::new(),
+                skew,
+                life: 0,
+                is_up: false,
+                links: BTreeMap::new(),
+            }
         });
         let sites = sites.collect();
         World {
@@ -211,7 +276,8 @@ impl World {
             }
         }
         for _ in 0..self.options.crashes {
-            let (site, when, long) = (self.dice.range(0, n) as usize, self.dice.range(0, end), self.dice.range(10, 15_000));
+            let (site, when, long) =
+                (self.dice.range(0, n) as usize, self.dice.range(0, end), self.dice.range(10, 15_000));
             self.at(START + when, Coming::Crash { site });
             self.at(START + when + long, Coming::Restart { site });
         }
@@ -238,9 +304,13 @@ impl World {
         self.sites.iter().all(|site| {
             site.links.values().all(|running| {
                 let shown = running.link.shown(self.now);
-                shown.state == "live" && shown.pending_versions == 0 && site.store.backlog(running.link.cursor(), "").versions == 0
+                shown.state == "live"
+                    && shown.pending_versions == 0
+                    && site.store.backlog(running.link.cursor(), "").versions == 0
             })
-        }) && !self.coming.values().any(|c| matches!(c, Coming::Journal { .. } | Coming::Arrive { .. } | Coming::Answer { .. } | Coming::Write { .. }))
+        }) && !self.coming.values().any(|c| {
+            matches!(c, Coming::Journal { .. } | Coming::Arrive { .. } | Coming::Answer { .. } | Coming::Write { .. })
+        })
     }
 
     fn pass_until(&mut self, end: u64) -> Result<(), String> {
@@ -284,7 +354,8 @@ impl World {
         let kind = self.dice.range(0, 100);
         let known: Vec<VersionId> = self.sites[site].store.list(&key).iter().map(|v| v.id).collect();
         let any = self.dice.bits() as usize;
-        let fresh = VersionId::from_bytes((u128::from(self.dice.bits()) << 64 | u128::from(self.dice.bits())).to_be_bytes());
+        let fresh =
+            VersionId::from_bytes((u128::from(self.dice.bits()) << 64 | u128::from(self.dice.bits())).to_be_bytes());
         let size = self.dice.range(0, 20_000);
         let store = &mut self.sites[site].store;
         let change = match (kind, known.get(any % known.len().max(1))) {
@@ -352,8 +423,15 @@ impl World {
                 }
                 _ => link,
             };
-            let running =
-                Running { link, read_to, generation: 0, is_reading: false, is_read_due: false, is_up: false, is_broken: false };
+            let running = Running {
+                link,
+                read_to,
+                generation: 0,
+                is_reading: false,
+                is_read_due: false,
+                is_up: false,
+                is_broken: false,
+            };
             here.links.insert(peer, running);
         }
     }

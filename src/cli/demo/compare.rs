@@ -79,7 +79,9 @@ fn differences(a_name: &str, a: &Versions, b_name: &str, b: &Versions) -> Vec<St
         }
     }
     found.extend(
-        b.keys().filter(|id| !a.contains_key(*id)).map(|id| format!("{} {} is on {b_name} and not on {a_name}", id.0, id.1)),
+        b.keys()
+            .filter(|id| !a.contains_key(*id))
+            .map(|id| format!("{} {} is on {b_name} and not on {a_name}", id.0, id.1)),
     );
     found
 }
@@ -114,7 +116,8 @@ async fn list(client: &Client) -> anyhow::Result<Vec<(String, String, Seen)>> {
             let seen = blank(false, v.is_latest(), v.e_tag(), v.size());
             (v.key(), v.version_id(), seen)
         });
-        let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id(), blank(true, m.is_latest(), None, None)));
+        let markers =
+            page.delete_markers().iter().map(|m| (m.key(), m.version_id(), blank(true, m.is_latest(), None, None)));
         for (key, id, mut seen) in versions.chain(markers) {
             let (key, id) = (key.context("a key")?.to_owned(), id.context("a version id")?.to_owned());
             let place = places.entry((key.clone(), seen.is_marker)).or_default();

@@ -217,8 +217,15 @@ async fn multipart(client: &Client, key: &str) -> anyhow::Result<()> {
         .map(|number| async move {
             let body = ByteStream::from(pattern(PART_BYTES, number as u64));
             let number = i32::try_from(number)?;
-            let sent =
-                client.upload_part().bucket(BUCKET).key(key).upload_id(id).part_number(number).body(body).send().await?;
+            let sent = client
+                .upload_part()
+                .bucket(BUCKET)
+                .key(key)
+                .upload_id(id)
+                .part_number(number)
+                .body(body)
+                .send()
+                .await?;
             anyhow::Ok(
                 CompletedPart::builder()
                     .part_number(number)

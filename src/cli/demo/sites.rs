@@ -66,8 +66,7 @@ impl Sites {
             let client = client(&endpoint, &secret);
             sites.push(Site { name: (*name).into(), dir: dir.path().join(name), endpoint, secret_key: secret, client });
         }
-        let mut started =
-            Sites { dir, children: sites.iter().map(|_| None).collect(), sites, away: Arc::default() };
+        let mut started = Sites { dir, children: sites.iter().map(|_| None).collect(), sites, away: Arc::default() };
         for i in 0..started.sites.len() {
             started.spawn(i)?;
         }
@@ -241,7 +240,13 @@ fn client(endpoint: &str, secret: &str) -> Client {
 fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let held: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().context("find free ports")?;
-    Ok(held.iter().map(TcpListener::local_addr).collect::<Result<Vec<SocketAddr>, _>>()?.iter().map(SocketAddr::port).collect())
+    Ok(held
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<SocketAddr>, _>>()?
+        .iter()
+        .map(SocketAddr::port)
+        .collect())
 }
 
 /// Writes what a person would write: site.yaml, the secret key, and a folder of documents.

@@ -41,8 +41,22 @@ mod tests {
             assert!(check(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "ab", &"a".repeat(64), "Abc", "a_b", "-ab", "ab-", ".ab", "ab.", "a..b", "1.2.3.4", "a/b", "a\0b", "äbc",
-            "xn--abc", "abc--x-s3",
+            "",
+            "ab",
+            &"a".repeat(64),
+            "Abc",
+            "a_b",
+            "-ab",
+            "ab-",
+            ".ab",
+            "ab.",
+            "a..b",
+            "1.2.3.4",
+            "a/b",
+            "a\0b",
+            "äbc",
+            "xn--abc",
+            "abc--x-s3",
         ] {
             assert!(matches!(check(bad), Err(Error::InvalidBucketName { .. })), "{bad:?}");
         }

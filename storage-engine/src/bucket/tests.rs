@@ -51,7 +51,10 @@ async fn only_a_bucket_without_live_versions_is_deleted_and_its_successor_is_emp
     let again = objects.create_bucket("abc", ON).await.unwrap();
     assert_ne!(again.id, bucket.id);
     assert!(versions(&objects, "abc").await.is_empty());
-    assert!(matches!(objects.0.confirm_bucket(&bucket).await, Err(Error::NoSuchBucket(_))), "an old write is not acked");
+    assert!(
+        matches!(objects.0.confirm_bucket(&bucket).await, Err(Error::NoSuchBucket(_))),
+        "an old write is not acked"
+    );
 }
 
 #[tokio::test]

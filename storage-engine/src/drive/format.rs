@@ -94,7 +94,18 @@ impl Superblock {
     /// A new drive of a new store.
     pub fn new(store: Uuid, drive: Uuid, incarnation: Uuid, slot: u8, drives: u8, parity: u8) -> Self {
         let (epoch, ceiling, generation) = (1, Hlc::ZERO, 0);
-        Superblock { store, drive, incarnation, slot, drives, parity, epoch, ceiling, generation, unknown: Fields::default() }
+        Superblock {
+            store,
+            drive,
+            incarnation,
+            slot,
+            drives,
+            parity,
+            epoch,
+            ceiling,
+            generation,
+            unknown: Fields::default(),
+        }
     }
 
     /// The block as written.
@@ -233,8 +244,8 @@ pub fn parity(drives: usize, asked: Option<u8>) -> Result<u8, OpenError> {
     match asked {
         None => Ok(half.min(4)),
         Some(parity) if parity <= half => Ok(parity),
-        Some(parity) => {
-            Err(OpenError::Layout(format!("parity {parity} on {drives} drives; it is at most half of the drives, {half}")))
-        }
+        Some(parity) => Err(OpenError::Layout(format!(
+            "parity {parity} on {drives} drives; it is at most half of the drives, {half}"
+        ))),
     }
 }

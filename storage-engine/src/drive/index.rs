@@ -81,7 +81,13 @@ impl Index {
     }
 
     /// Keys in order from `after`, at most `limit`, each with all that is held of it.
-    pub fn scan(&self, bucket: BucketId, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyView)>, Error> {
+    pub fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, KeyView)>, Error> {
         let start = rows::prefix_of_keys(bucket, prefix);
         let from = after.map(|after| rows::after_prefix(&rows::key_prefix(bucket, after)));
         let from = from.map_or(start.clone(), |from| from.max(start.clone()));
@@ -166,7 +172,9 @@ impl Index {
         };
         let before = Attempts::of(&held.view, id);
         let news = match &entry.effect {
-            Effect::Put { record, .. } => !held.view.records.iter().any(|r| r.id() == id && r.version == record.version),
+            Effect::Put { record, .. } => {
+                !held.view.records.iter().any(|r| r.id() == id && r.version == record.version)
+            }
             Effect::Join { .. } => true,
             Effect::Abort { .. } | Effect::Ack { .. } => false,
         };
@@ -241,7 +249,15 @@ impl Attempts {
     }
 
     /// The rows that turn what was held of the version into what is held now.
-    fn differences(&self, now: &KeyView, id: VersionId, entry: &Entry, record_bytes: &[u8], prefix: &[u8], out: &mut Rows) {
+    fn differences(
+        &self,
+        now: &KeyView,
+        id: VersionId,
+        entry: &Entry,
+        record_bytes: &[u8],
+        prefix: &[u8],
+        out: &mut Rows,
+    ) {
         for (ballot, acked) in self.records.iter().filter(|(b, _)| now.held(id, *b).is_none()) {
             out.push((rows::name(prefix, Row::Record(id, *ballot)), None));
             if *acked {

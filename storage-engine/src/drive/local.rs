@@ -62,7 +62,9 @@ pub fn open_store(dirs: &[PathBuf], asked: Option<u8>) -> Result<(Vec<Arc<dyn Dr
     let wanted = parity(dirs.len(), asked)?;
     let locks = dirs.iter().map(|dir| lock(dir)).collect::<Result<Vec<_>, _>>()?;
     let found = dirs.iter().map(|dir| inspect(dir)).collect::<Result<Vec<_>, _>>()?;
-    let side = |formatted| dirs.iter().zip(&found).filter(move |(_, f)| f.is_some() == formatted).map(|(d, _)| d.clone()).collect();
+    let side = |formatted| {
+        dirs.iter().zip(&found).filter(move |(_, f)| f.is_some() == formatted).map(|(d, _)| d.clone()).collect()
+    };
     let (formatted, empty): (Vec<PathBuf>, Vec<PathBuf>) = (side(true), side(false));
     let blocks = if formatted.is_empty() {
         format(dirs, wanted)?
@@ -82,12 +84,20 @@ pub fn open_store(dirs: &[PathBuf], asked: Option<u8>) -> Result<(Vec<Arc<dyn Dr
     Ok((drives, parity))
 }
 
-fn check(dir: &Path, slot: usize, block: &Superblock, first: &Superblock, drives: usize, asked: Option<u8>) -> Result<(), OpenError> {
+fn check(
+    dir: &Path,
+    slot: usize,
+    block: &Superblock,
+    first: &Superblock,
+    drives: usize,
+    asked: Option<u8>,
+) -> Result<(), OpenError> {
     let dir = dir.to_path_buf();
     if block.store != first.store {
         return Err(OpenError::OtherStore { dir, found: block.store, expected: first.store });
     }
-    let other = usize::from(block.drives) != drives || asked.is_some_and(|p| p != block.parity) || block.parity != first.parity;
+    let other =
+        usize::from(block.drives) != drives || asked.is_some_and(|p| p != block.parity) || block.parity != first.parity;
     if other {
         let wanted = asked.map_or(format!("{drives} drives"), |p| format!("{drives} drives with parity {p}"));
         return Err(OpenError::OtherLayout { dir, drives: block.drives.into(), parity: block.parity.into(), wanted });
@@ -228,7 +238,9 @@ impl LocalDrive {
     /// Runs `work` where blocking is allowed.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> T {
         let drive = self.clone();
-        tokio::task::spawn_blocking(move || work(&drive)).await.expect("a panic ends the process, the runtime outlives its drives")
+        tokio::task::spawn_blocking(move || work(&drive))
+            .await
+            .expect("a panic ends the process, the runtime outlives its drives")
     }
 
     fn read(&self, blob: Uuid, name: &str, range: Range<u64>) -> Result<Bytes, Error> {
@@ -280,7 +292,12 @@ impl Failed {
 
 /// Brings the index up to the log. One that does not open, does not read or is ahead of the log (its
 /// last acks were lost with the power) is thrown away and made again.
-fn replay(dir: &Path, disk: &Arc<dyn Disk>, incarnation: Uuid, table: OpenTable<'_>) -> Result<(Index, log::Log), OpenError> {
+fn replay(
+    dir: &Path,
+    disk: &Arc<dyn Disk>,
+    incarnation: Uuid,
+    table: OpenTable<'_>,
+) -> Result<(Index, log::Log), OpenError> {
     match table(false).map_err(Failed::from).and_then(|t| catch_up(disk, incarnation, Index::new(t))) {
         Ok(Some(done)) => return Ok(done),
         Err(Failed::Replay(e)) => return Err(Failed::Replay(e).named(dir)),
@@ -322,7 +339,9 @@ fn remove_orphans(disk: &dyn Disk, index: &Index) -> Result<(), Failed> {
     for folder in disk.list("data")? {
         for file in disk.list(&format!("data/{folder}"))? {
             let blob = file.strip_suffix(".shard").and_then(|id| Uuid::try_parse(id).ok());
-            if let Some(blob) = blob && !index.names_file(blob)? {
+            if let Some(blob) = blob
+                && !index.names_file(blob)?
+            {
                 disk.remove(&format!("data/{folder}/{file}"))?;
             }
         }
@@ -357,7 +376,8 @@ impl Drive for LocalDrive {
         if self.space().0 < SPACE_RESERVE {
             return Err(Error::Full { slot: self.0.slot });
         }
-        let sink = Sink { drive: self.clone(), name: shard_name(blob), waiting: BytesMut::new(), written: 0, sealed: false };
+        let sink =
+            Sink { drive: self.clone(), name: shard_name(blob), waiting: BytesMut::new(), written: 0, sealed: false };
         Ok(Box::new(sink))
     }
 
@@ -389,7 +409,13 @@ impl Drive for LocalDrive {
         Ok(self.0.index.load(bucket, key).map_err(|e| self.corrupt(&e))?.view)
     }
 
-    async fn scan(&self, bucket: BucketId, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyView)>, Error> {
+    async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, KeyView)>, Error> {
         self.online()?;
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         let scanned = self.blocking(move |drive| drive.0.index.scan(bucket, &prefix, after.as_deref(), limit)).await;

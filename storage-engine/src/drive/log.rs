@@ -115,5 +115,9 @@ fn create(disk: &dyn Disk, incarnation: Uuid, segment: u64, first: Lsn) -> Resul
 }
 
 fn full(e: io::Error) -> Error {
-    if e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded { Error::Full } else { Error::Io(e) }
+    if e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded {
+        Error::Full
+    } else {
+        Error::Io(e)
+    }
 }

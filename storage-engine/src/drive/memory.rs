@@ -274,7 +274,9 @@ impl MemoryDrive {
         let dir = Path::new("memory");
         let damaged = |why: String| OpenError::Damaged { dir: dir.into(), why };
         let disk = Arc::new(disk);
-        let block = Superblock::load(&*disk).map_err(|e| damaged(e.to_string()))?.ok_or_else(|| damaged("there is none".into()))?;
+        let block = Superblock::load(&*disk)
+            .map_err(|e| damaged(e.to_string()))?
+            .ok_or_else(|| damaged("there is none".into()))?;
         let table = |_fresh: bool| -> Result<Arc<dyn Table>, super::index::Error> { Ok(Arc::new(Tree::default())) };
         let drive = LocalDrive::start(dir, disk.clone(), block, &table, None)?;
         Ok(MemoryDrive { drive, disk, offline: AtomicBool::new(false) })
@@ -349,7 +351,13 @@ impl Drive for MemoryDrive {
     async fn read_key(&self, bucket: BucketId, key: &str) -> Result<KeyView, Error> {
         self.reachable()?.read_key(bucket, key).await
     }
-    async fn scan(&self, bucket: BucketId, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyView)>, Error> {
+    async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, KeyView)>, Error> {
         self.reachable()?.scan(bucket, prefix, after, limit).await
     }
     async fn tail(&self, bucket: BucketId, after: Lsn, limit: usize) -> Result<Vec<Logged>, Error> {

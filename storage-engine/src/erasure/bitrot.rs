@@ -95,7 +95,8 @@ impl Shard {
             let corrupt = Corrupt { blob: self.blob, shard: self.index, block };
             let body = at + CHECKSUM_BYTES;
             let len = left.min(BLOCK_BYTES);
-            let expected = framed.get(at..body).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes).ok_or(corrupt)?;
+            let expected =
+                framed.get(at..body).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes).ok_or(corrupt)?;
             let bytes = framed.get(body..body + len).ok_or(corrupt)?;
             if self.checksum(block, bytes) != expected {
                 return Err(corrupt);

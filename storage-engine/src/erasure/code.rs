@@ -90,7 +90,8 @@ impl Code {
             return Err(Error::TooFew { have, k: self.k });
         }
         let shard_bytes = shards.iter().flatten().next().map_or(0, |s| s.len());
-        if shards.len() != self.shards() || shard_bytes == 0 || shards.iter().flatten().any(|s| s.len() != shard_bytes) {
+        if shards.len() != self.shards() || shard_bytes == 0 || shards.iter().flatten().any(|s| s.len() != shard_bytes)
+        {
             return Err(Error::Shape);
         }
         if wanted.is_empty() {
@@ -138,12 +139,8 @@ mod tests {
     /// They are the format: a change here means that old data can no longer be read.
     #[test]
     fn golden_parity_stays() {
-        let golden: [(usize, usize, &[u8]); 4] = [
-            (1, 1, &GOLDEN_1_1),
-            (2, 2, &GOLDEN_2_2),
-            (4, 4, &GOLDEN_4_4),
-            (8, 4, &GOLDEN_8_4),
-        ];
+        let golden: [(usize, usize, &[u8]); 4] =
+            [(1, 1, &GOLDEN_1_1), (2, 2, &GOLDEN_2_2), (4, 4, &GOLDEN_4_4), (8, 4, &GOLDEN_8_4)];
         for (k, m, parity) in golden {
             let mut shards: Vec<u8> = (0..4 * k).map(|i| (i * i * 37 + 11) as u8).collect();
             shards.resize((k + m) * 4, 0);

@@ -45,7 +45,12 @@ impl Objects {
     /// # Errors
     /// [`Error::NoSuchBucket`], [`Error::Invalid`] for a name that is empty or too long,
     /// [`Error::Unavailable`]: it may be registered; call again.
-    pub async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error> {
+    pub async fn register(
+        &self,
+        bucket: &str,
+        consumer: &str,
+        keeps_versioning: bool,
+    ) -> Result<Option<Cursor>, Error> {
         if consumer.is_empty() || consumer.len() > NAME_BYTES_MAX {
             return Err(Error::Invalid(format!("a consumer's name has 1 to {NAME_BYTES_MAX} bytes")));
         }
@@ -105,7 +110,12 @@ impl Inner {
         Ok(self.consumers(bucket).await?.iter().any(|c| c.keeps_versioning))
     }
 
-    async fn change_consumer(&self, bucket: BucketId, name: &str, change: Change<'_>) -> Result<Option<Consumer>, Error> {
+    async fn change_consumer(
+        &self,
+        bucket: BucketId,
+        name: &str,
+        change: Change<'_>,
+    ) -> Result<Option<Consumer>, Error> {
         let key = format!("{}{name}", prefix(bucket));
         for _ in 0..RACES_MAX {
             let held = self.document(&key).await?;

@@ -121,7 +121,10 @@ mod tests {
 
     #[test]
     fn the_stored_cursor_is_read_and_written_unchanged() {
-        for golden in [&include_bytes!("../../tests/golden/cursor.bin")[..], include_bytes!("../../tests/golden/cursor-newer.bin")] {
+        for golden in [
+            &include_bytes!("../../tests/golden/cursor.bin")[..],
+            include_bytes!("../../tests/golden/cursor-newer.bin"),
+        ] {
             let position = Position::from_bytes(golden).unwrap();
             assert_eq!(position.place(1), 41);
             assert_eq!(position.to_cursor().0, golden);

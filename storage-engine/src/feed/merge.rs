@@ -176,7 +176,8 @@ mod tests {
         record
     }
     fn tail(slot: usize, shown: &[(Lsn, u64, bool)]) -> Tail {
-        let entries = shown.iter().map(|(lsn, n, acked)| Logged { lsn: *lsn, record: record(*n, *acked) }).collect::<Vec<_>>();
+        let entries =
+            shown.iter().map(|(lsn, n, acked)| Logged { lsn: *lsn, record: record(*n, *acked) }).collect::<Vec<_>>();
         Tail { slot, through: entries.last().map_or(0, |e: &Logged| e.lsn), entries }
     }
     fn keys(merged: &Merged) -> Vec<&str> {

@@ -78,7 +78,8 @@ impl Objects {
             }
             // A full page may have more behind it that no head will tell of.
             let has_more = tails.iter().any(|t| t.entries.len() >= limit);
-            everybody = if has_more && merged.undecided.is_empty() { false } else { !moved(&mut heads, patience).await };
+            everybody =
+                if has_more && merged.undecided.is_empty() { false } else { !moved(&mut heads, patience).await };
         }
     }
 

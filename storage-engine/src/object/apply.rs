@@ -28,7 +28,13 @@ impl Objects {
     ///
     /// # Source
     /// The join: `version/merge.rs`. A null version is a whole: the greater order wins.
-    pub async fn apply(&self, bucket: &str, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+    pub async fn apply(
+        &self,
+        bucket: &str,
+        version: Version,
+        body: Option<Body>,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error> {
         let inner = &self.0;
         let bucket = inner.bucket_doc(bucket).await?;
         let nearest = Hlc::from_millis(inner.clock.now_millis().saturating_add(AHEAD_MAX_MILLIS));
@@ -46,7 +52,13 @@ impl Objects {
 }
 
 impl Inner {
-    async fn apply_joined(&self, bucket: &Bucket, version: Version, body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+    async fn apply_joined(
+        &self,
+        bucket: &Bucket,
+        version: Version,
+        body: Option<Body>,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error> {
         let found = self.read_one(bucket.id, &version.key, version.id).await?;
         let mut held = found.map_or_else(|| Version::blank(&version.key, version.id), |(record, _)| record.version);
         let superseded = held.purge.is_some();
@@ -72,7 +84,13 @@ impl Inner {
     }
 
     /// The null version is one register: its greatest order wins whole, and equal orders join.
-    async fn apply_null(&self, bucket: &Bucket, version: Version, mut body: Option<Body>, traceparent: Option<String>) -> Result<Applied, Error> {
+    async fn apply_null(
+        &self,
+        bucket: &Bucket,
+        version: Version,
+        mut body: Option<Body>,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error> {
         let Some(birth) = &version.birth else { return Ok(Applied::AlreadyPresent) };
         for _ in 0..RACES_MAX {
             let found = self.read_one(bucket.id, &version.key, VersionId::NULL).await?.map(|(record, _)| record);
@@ -98,7 +116,10 @@ impl Inner {
                         Some(now) if now.order >= birth.order => Err(Error::PreconditionFailed(RACE)),
                         _ => Ok(()),
                     };
-                    match self.store_replica(bucket, &version, birth, NewId::Null, body, Some(&below), traceparent.clone()).await {
+                    match self
+                        .store_replica(bucket, &version, birth, NewId::Null, body, Some(&below), traceparent.clone())
+                        .await
+                    {
                         Ok(()) => return Ok(Applied::Applied),
                         Err(Error::PreconditionFailed(RACE)) => {}
                         Err(err) => return Err(err),
@@ -127,7 +148,8 @@ impl Inner {
         let (blob, shards) = stored.map_or((None, Vec::new()), |s| (s.blob, s.shards));
         let make = |_, _, _| version.clone();
         let blobs = blob.into_iter().collect();
-        self.write(Draft { bucket: bucket.id, key: &version.key, id, make: &make, blobs, shards, test, traceparent }).await?;
+        self.write(Draft { bucket: bucket.id, key: &version.key, id, make: &make, blobs, shards, test, traceparent })
+            .await?;
         Ok(())
     }
 

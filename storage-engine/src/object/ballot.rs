@@ -135,7 +135,13 @@ impl Inner {
     }
 
     /// Rules 6 and 23: an abort counts once W drives hold it.
-    pub(crate) async fn abort(&self, bucket: BucketId, key: &str, version: VersionId, ballot: Ballot) -> Result<(), Error> {
+    pub(crate) async fn abort(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        version: VersionId,
+        ballot: Ballot,
+    ) -> Result<(), Error> {
         let mut asked = self.ask_all(bucket, key, |_| Op::Abort { version, ballot });
         asked.refuse_held = true;
         match asked.settle().await {
@@ -192,7 +198,8 @@ impl Inner {
     /// After the ack: stragglers finish, all are told that the record counts, and a drive that refused
     /// it because of a concurrent write gets it by insert, which needs no promise (rule 8).
     fn follow(&self, asked: Asked, record: &Record, shards: &Arc<[Vec<(Uuid, Bytes)>]>) {
-        let acks = self.ask_all(record.bucket, record.key(), |_| Op::Ack { version: record.id(), ballot: record.ballot });
+        let acks =
+            self.ask_all(record.bucket, record.key(), |_| Op::Ack { version: record.id(), ballot: record.ballot });
         let (drives, epoch, shards) = (self.drives.clone(), self.epoch, shards.clone());
         let record = Record { acked: true, ..record.clone() };
         let bytes: usize = shards.iter().flatten().map(|(_, shard)| shard.len()).sum();
@@ -226,7 +233,13 @@ impl Inner {
     }
 
     /// Asks one question of the drives for which `whom` holds; the others count as silent.
-    pub(crate) fn ask_some(&self, bucket: BucketId, key: &str, whom: impl Fn(usize) -> bool, op: impl Fn(usize) -> Op) -> Asked {
+    pub(crate) fn ask_some(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        whom: impl Fn(usize) -> bool,
+        op: impl Fn(usize) -> Op,
+    ) -> Asked {
         let mut tally = Tally::new(self.quorum, self.epoch);
         let calls = FuturesUnordered::new();
         for drive in &self.drives {

@@ -18,10 +18,18 @@ impl Objects {
     ///
     /// # Source
     /// Amazon S3 User Guide, "Deleting object versions".
-    pub async fn delete(&self, bucket: &str, key: &str, version: Option<VersionId>, conditions: Conditions) -> Result<Deleted, Error> {
+    pub async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        conditions: Conditions,
+    ) -> Result<Deleted, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
         let deleted = match version {
-            None if bucket.versioning == Versioning::Unversioned => self.0.purge_null(&bucket, key, &conditions, false).await?,
+            None if bucket.versioning == Versioning::Unversioned => {
+                self.0.purge_null(&bucket, key, &conditions, false).await?
+            }
             None => self.0.mark(&bucket, key, &conditions).await?,
             Some(VersionId::NULL) => self.0.purge_null(&bucket, key, &conditions, true).await?,
             Some(id) => self.0.purge(&bucket, key, id, &conditions).await?,
@@ -33,7 +41,8 @@ impl Objects {
 
 impl Inner {
     async fn mark(&self, bucket: &Bucket, key: &str, conditions: &Conditions) -> Result<Deleted, Error> {
-        let make = |hlc: Hlc, version_id, base| marker(key, Order { hlc, origin: self.origin.clone(), version_id }, base);
+        let make =
+            |hlc: Hlc, version_id, base| marker(key, Order { hlc, origin: self.origin.clone(), version_id }, base);
         let test = |records: &[Record]| conditions_hold(records, conditions);
         let conditional = *conditions != Conditions::default();
         let draft = self.bare(bucket, key, new_id(bucket.versioning), &make, conditional.then_some(&test as Test<'_>));
@@ -41,7 +50,13 @@ impl Inner {
         Ok(Deleted { version_id: Some(record.id()), delete_marker: true })
     }
 
-    async fn purge(&self, bucket: &Bucket, key: &str, id: VersionId, conditions: &Conditions) -> Result<Deleted, Error> {
+    async fn purge(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        id: VersionId,
+        conditions: &Conditions,
+    ) -> Result<Deleted, Error> {
         let found = self.read_one(bucket.id, key, id).await?.map(|(record, _)| record);
         check(found.as_ref(), conditions)?;
         let is_marker = found.as_ref().is_some_and(|r| r.version.is_delete_marker());
@@ -54,7 +69,13 @@ impl Inner {
     }
 
     /// Hides the null version and every null below it. `named`: the request named it.
-    async fn purge_null(&self, bucket: &Bucket, key: &str, conditions: &Conditions, named: bool) -> Result<Deleted, Error> {
+    async fn purge_null(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        conditions: &Conditions,
+        named: bool,
+    ) -> Result<Deleted, Error> {
         let null = self.read_one(bucket.id, key, VersionId::NULL).await?.map(|(record, _)| record);
         let null = null.filter(|r| r.version.is_live());
         check(null.as_ref(), conditions)?;
@@ -71,9 +92,8 @@ impl Inner {
             version.purge = Some(Stamp { hlc, origin: self.origin.clone() });
             version
         };
-        let test = |records: &[Record]| {
-            check(records.iter().find(|r| r.id().is_null() && r.version.is_live()), conditions)
-        };
+        let test =
+            |records: &[Record]| check(records.iter().find(|r| r.id().is_null() && r.version.is_live()), conditions);
         let conditional = *conditions != Conditions::default();
         self.write(self.bare(bucket, key, NewId::Null, &make, conditional.then_some(&test as Test<'_>))).await?;
         Ok(deleted)

@@ -92,7 +92,12 @@ impl Inner {
 
     /// Writes a document over whatever is there: the last writer wins. `shards` are the small shards of
     /// its blobs, by slot.
-    pub(crate) async fn put_document(&self, key: &str, content: &Content, shards: Vec<Vec<(Uuid, Bytes)>>) -> Result<Order, Error> {
+    pub(crate) async fn put_document(
+        &self,
+        key: &str,
+        content: &Content,
+        shards: Vec<Vec<(Uuid, Bytes)>>,
+    ) -> Result<Order, Error> {
         self.write_document(key, Some(content), shards, None).await
     }
 
@@ -100,7 +105,12 @@ impl Inner {
     ///
     /// # Errors
     /// [`is_race`] tells that somebody else was first: read again.
-    pub(crate) async fn swap_document(&self, key: &str, seen: Option<&Order>, content: Option<&Content>) -> Result<Order, Error> {
+    pub(crate) async fn swap_document(
+        &self,
+        key: &str,
+        seen: Option<&Order>,
+        content: Option<&Content>,
+    ) -> Result<Order, Error> {
         let unchanged = |records: &[Record]| {
             let found = Document::of(records).map(|d| d.order);
             if found.as_ref() == seen { Ok(()) } else { Err(Error::PreconditionFailed(RACE)) }
@@ -122,8 +132,16 @@ impl Inner {
             version
         };
         let blobs = content.map(|c| c.blobs.clone()).unwrap_or_default();
-        let draft =
-            Draft { bucket: BucketId::SYSTEM, key, id: NewId::Null, make: &make, blobs, shards, test, traceparent: None };
+        let draft = Draft {
+            bucket: BucketId::SYSTEM,
+            key,
+            id: NewId::Null,
+            make: &make,
+            blobs,
+            shards,
+            test,
+            traceparent: None,
+        };
         let record = self.write(draft).await?;
         Ok(record.version.birth.expect("a document was written with its birth").order)
     }

@@ -129,7 +129,13 @@ impl Drive for Mortal {
         self.spend()?;
         self.drive.read_key(bucket, key).await
     }
-    async fn scan(&self, bucket: BucketId, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyView)>, drive::Error> {
+    async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, KeyView)>, drive::Error> {
         self.spend()?;
         self.drive.scan(bucket, prefix, after, limit).await
     }

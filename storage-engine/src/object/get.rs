@@ -54,7 +54,10 @@ impl Objects {
 impl Opened {
     /// The bytes of the range, every block verified; `range` lies within the object.
     pub fn read(&self, range: Range<u64>) -> Body {
-        debug_assert!(self.version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object || range.is_empty()), "a marker has no bytes");
+        debug_assert!(
+            self.version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object || range.is_empty()),
+            "a marker has no bytes"
+        );
         self.objects.0.read_blobs(&self.record, range)
     }
 }

@@ -16,7 +16,8 @@ impl Inner {
         let pending_since = self.clock.now_millis();
         let mut version = version;
         version.birth = None;
-        let mut asked = self.ask_all(bucket, &version.key, |_| Op::Join { version: Box::new(version.clone()), pending_since });
+        let mut asked =
+            self.ask_all(bucket, &version.key, |_| Op::Join { version: Box::new(version.clone()), pending_since });
         match asked.settle().await {
             Progress::Held => {
                 self.background(0, asked.drain());

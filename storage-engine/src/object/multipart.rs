@@ -41,7 +41,13 @@ impl Objects {
     ///
     /// `checksum_algorithm` (lower case) is computed for every part: `crc64nvme` gives a checksum of the
     /// whole object, any other one composed of the parts' checksums.
-    pub async fn create_upload(&self, bucket: &str, key: &str, put: Put, checksum_algorithm: Option<String>) -> Result<Upload, Error> {
+    pub async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        put: Put,
+        checksum_algorithm: Option<String>,
+    ) -> Result<Upload, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
         if let Some(algorithm) = &checksum_algorithm {
             assemble::check_algorithm(algorithm)?;

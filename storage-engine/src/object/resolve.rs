@@ -45,7 +45,12 @@ impl Inner {
     ///
     /// # Errors
     /// As [`Inner::read_key`], but other versions that cannot be decided do not matter.
-    pub(crate) async fn read_one(&self, bucket: BucketId, key: &str, id: VersionId) -> Result<Option<(Record, bool)>, Error> {
+    pub(crate) async fn read_one(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        id: VersionId,
+    ) -> Result<Option<(Record, bool)>, Error> {
         let records = self.read_for(Want::Version(id), bucket, key).await?;
         let latest = newest(&records).is_some_and(|r| r.id() == id);
         Ok(records.into_iter().find(|r| r.id() == id).map(|r| (r, latest)))
@@ -57,7 +62,12 @@ impl Inner {
     }
 
     /// As [`Inner::read_key`], over what R drives said already (one view per drive).
-    pub(crate) async fn settle(&self, bucket: BucketId, key: &str, views: Vec<(usize, KeyView)>) -> Result<Vec<Record>, Error> {
+    pub(crate) async fn settle(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        views: Vec<(usize, KeyView)>,
+    ) -> Result<Vec<Record>, Error> {
         self.settle_for(Want::All, bucket, key, views).await
     }
 
@@ -108,13 +118,18 @@ impl Inner {
         let answers = futures::future::join_all(self.drives.iter().map(|d| look(d.clone(), bucket, key))).await;
         let views: Vec<KeyView> = answers.into_iter().filter_map(|(_, view)| view.ok()).collect();
         let read = self.quorum.read();
-        if views.len() < read { Err(Error::Unavailable(format!("{} of {read} drives", views.len()))) } else { Ok(views) }
+        if views.len() < read {
+            Err(Error::Unavailable(format!("{} of {read} drives", views.len())))
+        } else {
+            Ok(views)
+        }
     }
 
     /// What `wanted` drives hold of the key: a replacement is asked for each that fails.
     async fn views(&self, bucket: BucketId, key: &str, wanted: usize) -> Result<Vec<(usize, KeyView)>, Error> {
         let mut spare = self.drives_from(key);
-        let mut asked: FuturesUnordered<_> = spare.by_ref().take(wanted).map(|d| look(d.clone(), bucket, key)).collect();
+        let mut asked: FuturesUnordered<_> =
+            spare.by_ref().take(wanted).map(|d| look(d.clone(), bucket, key)).collect();
         let (mut views, mut why) = (Vec::with_capacity(wanted), String::new());
         while let Some((slot, answer)) = asked.next().await {
             match answer {
@@ -133,7 +148,8 @@ impl Inner {
 
     /// All drives, beginning at one that depends on the key: reads of many keys spread over all.
     pub(crate) fn drives_from(&self, key: &str) -> impl Iterator<Item = &Arc<dyn Drive>> {
-        let start = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_bytes()) as usize % self.drives.len().max(1);
+        let start =
+            crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_bytes()) as usize % self.drives.len().max(1);
         self.drives[start..].iter().chain(&self.drives[..start])
     }
 
@@ -149,7 +165,9 @@ impl Inner {
             if let Some(fate) = resolver.fate() {
                 return self.conclude(record, fate).await;
             }
-            if self.clock.now_millis().saturating_sub(record.ballot.millis()) > PATIENCE_MILLIS || pause > PATIENCE_MILLIS {
+            if self.clock.now_millis().saturating_sub(record.ballot.millis()) > PATIENCE_MILLIS
+                || pause > PATIENCE_MILLIS
+            {
                 return self.force(resolver, record, heard).await;
             }
             self.clock.sleep(pause).await;
@@ -182,10 +200,15 @@ impl Inner {
             forward.missing |= u32::try_from(everyone & !resolver.holders()).unwrap_or(u32::MAX);
         }
         let holders = resolver.holders();
-        let mut asked = self.ask_some(record.bucket, record.key(), |slot| holders & (1 << slot) == 0, |_| match ask {
-            Ask::Forward => Op::Forward { record: Box::new(forward.clone()), shards: Vec::new() },
-            Ask::Fence => Op::Fence { version: record.id(), ballot: record.ballot },
-        });
+        let mut asked = self.ask_some(
+            record.bucket,
+            record.key(),
+            |slot| holders & (1 << slot) == 0,
+            |_| match ask {
+                Ask::Forward => Op::Forward { record: Box::new(forward.clone()), shards: Vec::new() },
+                Ask::Fence => Op::Fence { version: record.id(), ballot: record.ballot },
+            },
+        );
         while let Some((slot, reply)) = asked.next().await {
             if let Some(fate) = reply.and_then(|r| resolver.reply(slot, &r)) {
                 self.background(1, asked.drain());

@@ -30,7 +30,13 @@ impl Inner {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when fewer than a read quorum of drives answer.
-    pub(crate) async fn scan(&self, bucket: BucketId, prefix: &str, after: Option<&str>, limit: usize) -> Result<Scan, Error> {
+    pub(crate) async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Scan, Error> {
         let pages = self.pages(bucket, prefix, after, limit).await?;
         let (views, through) = merge(pages, limit);
         let settling = views.into_iter().map(|(key, views)| self.settle_key(bucket, key, views));
@@ -38,7 +44,12 @@ impl Inner {
         Ok(Scan { keys, through })
     }
 
-    async fn settle_key(&self, bucket: BucketId, key: String, views: Vec<(usize, KeyView)>) -> Result<(String, Vec<Record>), Error> {
+    async fn settle_key(
+        &self,
+        bucket: BucketId,
+        key: String,
+        views: Vec<(usize, KeyView)>,
+    ) -> Result<(String, Vec<Record>), Error> {
         let records = self.settle(bucket, &key, views).await?;
         Ok((key, records))
     }
@@ -111,7 +122,10 @@ mod tests {
         let (keys, through) = merge(vec![(0, page(&["a", "b"])), (3, page(&["a", "d"]))], 2);
         assert_eq!(keys.iter().map(|(k, _)| k.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(through.as_deref(), Some("b"));
-        assert!(keys.iter().all(|(_, views)| views.iter().map(|(s, _)| *s).eq([0, 3])), "each key has each drive's view");
+        assert!(
+            keys.iter().all(|(_, views)| views.iter().map(|(s, _)| *s).eq([0, 3])),
+            "each key has each drive's view"
+        );
     }
 
     #[test]

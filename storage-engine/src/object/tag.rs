@@ -28,7 +28,8 @@ impl Objects {
             let id = opened.record.id();
             let stamp = |hlc| Stamp { hlc, origin: self.0.origin.clone() };
             let done = if id.is_null() {
-                let retag = |hlc, version: &mut Version| version.tags = Some(Tags { stamp: stamp(hlc), set: tags.clone() });
+                let retag =
+                    |hlc, version: &mut Version| version.tags = Some(Tags { stamp: stamp(hlc), set: tags.clone() });
                 self.0.rewrite_null(&bucket, &opened.record, &retag).await?
             } else {
                 let above = opened.version.max_hlc();

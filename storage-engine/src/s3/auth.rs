@@ -134,7 +134,8 @@ fn admit_header(value: &str, headers: &HeaderMap, region: &str) -> S3Result<()> 
 }
 
 fn admit_query(query: &BTreeMap<String, String>, headers: &HeaderMap, region: &str) -> S3Result<()> {
-    let field = |name: &str| query.get(name).map(String::as_str).ok_or_else(|| query_error(&format!("{name} is missing.")));
+    let field =
+        |name: &str| query.get(name).map(String::as_str).ok_or_else(|| query_error(&format!("{name} is missing.")));
     if field("X-Amz-Algorithm")? != "AWS4-HMAC-SHA256" {
         return Err(old_signature());
     }
@@ -177,7 +178,9 @@ fn headers_signed(signed: &str, headers: &HeaderMap) -> S3Result<()> {
     }
     let must = |name: &str| name == "host" || name.starts_with("x-amz-");
     match headers.keys().map(|n| n.as_str()).find(|name| must(name) && !signed.contains(name)) {
-        Some(name) => Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}.")),
+        Some(name) => {
+            Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}."))
+        }
         None if signed.contains(&"host") => Ok(()),
         None => Err(s3_error!(AccessDenied, "The host header must be signed.")),
     }
@@ -273,7 +276,11 @@ mod tests {
     #[test]
     fn expiry_region_and_service_have_bounds() {
         for expires in ["0", "604801", "-1", "x"] {
-            assert_eq!(code(&presigned(expires), &[]).as_deref(), Some("AuthorizationQueryParametersError"), "{expires}");
+            assert_eq!(
+                code(&presigned(expires), &[]).as_deref(),
+                Some("AuthorizationQueryParametersError"),
+                "{expires}"
+            );
         }
         for wrong in ["AK/20260101/us-east-1/s3/aws4_request", "AK/20260101/eu-west-1/sts/aws4_request", "AK/x"] {
             let refused = code("/b/k", &[("authorization", &header(wrong, "host"))]);
@@ -287,12 +294,21 @@ mod tests {
         assert_eq!(code("/b/k", &unsigned).as_deref(), Some("AccessDenied"));
         let absent = [("authorization", &*header(SCOPE, "host;x-amz-tagging"))];
         assert_eq!(code("/b/k", &absent).as_deref(), Some("AccessDenied"));
-        assert_eq!(code("/b/k", &[("authorization", &header(SCOPE, "x-amz-date")), ("x-amz-date", "d")]).as_deref(), Some("AccessDenied"));
+        assert_eq!(
+            code("/b/k", &[("authorization", &header(SCOPE, "x-amz-date")), ("x-amz-date", "d")]).as_deref(),
+            Some("AccessDenied")
+        );
     }
 
     #[test]
     fn words_between_stores_are_not_for_clients() {
-        for name in ["x-minio-source-mtime", "x-minio-replication-ssec", "x-rustfs-a", "x-isthmus-origin", "x-amz-replication-status"] {
+        for name in [
+            "x-minio-source-mtime",
+            "x-minio-replication-ssec",
+            "x-rustfs-a",
+            "x-isthmus-origin",
+            "x-amz-replication-status",
+        ] {
             let signed = format!("host;{name}");
             let refused = code("/b/k", &[("authorization", &header(SCOPE, &signed)), (name, "v")]);
             assert_eq!(refused.as_deref(), Some("InvalidRequest"), "{name}");

@@ -60,10 +60,8 @@ impl Incoming {
         let Some(bytes) = self.chunk().await? else {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the body ended early"));
         };
-        self.left = self
-            .left
-            .checked_sub(bytes.len() as u64)
-            .ok_or_else(|| invalid("the body is longer than announced"))?;
+        self.left =
+            self.left.checked_sub(bytes.len() as u64).ok_or_else(|| invalid("the body is longer than announced"))?;
         if self.left == 0 {
             self.finish().await?;
         }

@@ -12,7 +12,10 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 /// The region S3 shows as no location at all.
 const REGION_WITHOUT_NAME: &str = "us-east-1";
 
-pub async fn create(door: &FrontDoor, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+pub async fn create(
+    door: &FrontDoor,
+    request: S3Request<CreateBucketInput>,
+) -> S3Result<S3Response<CreateBucketOutput>> {
     let input = request.input;
     if input.object_lock_enabled_for_bucket == Some(true) {
         return Err(s3_error!(NotImplemented, "Object lock is not supported."));
@@ -29,7 +32,10 @@ pub async fn create(door: &FrontDoor, request: S3Request<CreateBucketInput>) -> 
     Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
 }
 
-pub async fn delete(door: &FrontDoor, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
+pub async fn delete(
+    door: &FrontDoor,
+    request: S3Request<DeleteBucketInput>,
+) -> S3Result<S3Response<DeleteBucketOutput>> {
     door.objects.delete_bucket(&request.input.bucket).await.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(DeleteBucketOutput::default()))
 }

@@ -81,7 +81,9 @@ pub fn expect(headers: &HeaderMap, trailing: Option<TrailingHeaders>) -> S3Resul
     if expect.checksums.len() > 1 {
         return Err(s3_error!(InvalidRequest, "Expecting a single x-amz-checksum- header."));
     }
-    if expect.checksums.is_empty() && let Some(asked) = text(headers, "x-amz-sdk-checksum-algorithm")? {
+    if expect.checksums.is_empty()
+        && let Some(asked) = text(headers, "x-amz-sdk-checksum-algorithm")?
+    {
         expect.checksums.insert(algorithm(&ChecksumAlgorithm::from(asked.to_owned()))?, None);
     }
     Ok((expect, announced))
@@ -90,7 +92,9 @@ pub fn expect(headers: &HeaderMap, trailing: Option<TrailingHeaders>) -> S3Resul
 /// Verifies a document that was read whole against what its headers state; `BadDigest` when it differs.
 pub fn verify(headers: &HeaderMap, document: &[u8]) -> S3Result<()> {
     use s3s::crypto::Checksum as _;
-    if let Some(md5) = content_md5(headers)? && s3s::crypto::Md5::checksum(document).as_ref() != md5 {
+    if let Some(md5) = content_md5(headers)?
+        && s3s::crypto::Md5::checksum(document).as_ref() != md5
+    {
         return Err(s3_error!(BadDigest, "Content-MD5 does not match what was received."));
     }
     for (name, value) in stated(headers)? {
@@ -158,8 +162,10 @@ fn no_trailer() -> S3Error {
 }
 
 fn trailer_values(handle: &TrailingHeaders) -> BTreeMap<String, String> {
-    let value = |h: &HeaderMap, name: &str| Some(h.get(format!("x-amz-checksum-{name}"))?.to_str().ok()?.trim().to_owned());
-    let all = handle.read(|h| ALGORITHMS.iter().filter_map(|(name, _)| Some(((*name).to_owned(), value(h, name)?))).collect());
+    let value =
+        |h: &HeaderMap, name: &str| Some(h.get(format!("x-amz-checksum-{name}"))?.to_str().ok()?.trim().to_owned());
+    let all = handle
+        .read(|h| ALGORITHMS.iter().filter_map(|(name, _)| Some(((*name).to_owned(), value(h, name)?))).collect());
     all.unwrap_or_default()
 }
 

@@ -42,7 +42,9 @@ pub fn from_object(error: Error, by_id: bool) -> S3Error {
         Error::NoSuchBucket(_) => s3_error!(NoSuchBucket, "The specified bucket does not exist."),
         Error::NoSuchKey => s3_error!(NoSuchKey, "The specified key does not exist."),
         Error::NoSuchVersion => s3_error!(NoSuchVersion, "The specified version does not exist."),
-        Error::NoSuchUpload => s3_error!(NoSuchUpload, "The specified upload does not exist; it may have been aborted or completed."),
+        Error::NoSuchUpload => {
+            s3_error!(NoSuchUpload, "The specified upload does not exist; it may have been aborted or completed.")
+        }
         Error::BucketExists => s3_error!(BucketAlreadyOwnedByYou, "The bucket exists and is yours."),
         Error::InvalidBucketName { rule, .. } => s3_error!(InvalidBucketName, "The bucket name is not valid: {rule}."),
         Error::BucketNotEmpty => s3_error!(BucketNotEmpty, "The bucket holds objects, versions or delete markers."),
@@ -54,7 +56,9 @@ pub fn from_object(error: Error, by_id: bool) -> S3Error {
         Error::BadDigest(what) => s3_error!(BadDigest, "{what} does not match what was received."),
         Error::Body(source) => from_body(source),
         Error::Unavailable(_) => s3_error!(ServiceUnavailable, "Too few drives answered. Please try again."),
-        Error::Full => custom(STORAGE_FULL, StatusCode::SERVICE_UNAVAILABLE, "The drives are full; nothing was written."),
+        Error::Full => {
+            custom(STORAGE_FULL, StatusCode::SERVICE_UNAVAILABLE, "The drives are full; nothing was written.")
+        }
         Error::Conflict(why) => S3Error::with_message(S3ErrorCode::OperationAborted, why),
         Error::Corrupt(_) => s3_error!(error, InternalError, "Too many shards of the object are lost or corrupt."),
         Error::Expired => s3_error!(error, InternalError),
@@ -77,10 +81,14 @@ fn delete_marker(version_id: String, by_id: bool) -> S3Error {
 /// The S3 error for a body that broke on its way in; the kinds are those `body.rs` gives.
 pub fn from_body(source: io::Error) -> S3Error {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => s3_error!(source, SignatureDoesNotMatch, "A signature within the body does not match."),
-        io::ErrorKind::InvalidData => {
-            custom("XAmzContentSHA256Mismatch", StatusCode::BAD_REQUEST, "The body does not match x-amz-content-sha256.")
+        io::ErrorKind::PermissionDenied => {
+            s3_error!(source, SignatureDoesNotMatch, "A signature within the body does not match.")
         }
+        io::ErrorKind::InvalidData => custom(
+            "XAmzContentSHA256Mismatch",
+            StatusCode::BAD_REQUEST,
+            "The body does not match x-amz-content-sha256.",
+        ),
         io::ErrorKind::TimedOut => s3_error!(source, RequestTimeout, "The body stood still for too long."),
         io::ErrorKind::InvalidInput => S3Error::with_message(S3ErrorCode::InvalidRequest, source.to_string()),
         _ => s3_error!(source, IncompleteBody, "The body ended before the length that was announced."),

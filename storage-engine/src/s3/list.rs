@@ -6,9 +6,9 @@ use crate::version::Birth;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use s3s::dto::{
-    ChecksumAlgorithm, CommonPrefix, DeleteMarkerEntry, ETag, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput,
-    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass, ObjectVersion,
-    ObjectVersionStorageClass,
+    ChecksumAlgorithm, CommonPrefix, DeleteMarkerEntry, ETag, EncodingType, ListObjectVersionsInput,
+    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
+    ObjectStorageClass, ObjectVersion, ObjectVersionStorageClass,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
@@ -66,7 +66,10 @@ fn wanted(prefix: Option<&String>, delimiter: Option<&String>, after: Option<Str
     }
 }
 
-pub async fn objects(door: &FrontDoor, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+pub async fn objects(
+    door: &FrontDoor,
+    request: S3Request<ListObjectsInput>,
+) -> S3Result<S3Response<ListObjectsOutput>> {
     let input = request.input;
     let names = Names::new(input.encoding_type.as_ref())?;
     let limit = limit(input.max_keys, "max-keys")?;
@@ -89,7 +92,10 @@ pub async fn objects(door: &FrontDoor, request: S3Request<ListObjectsInput>) -> 
     }))
 }
 
-pub async fn objects_v2(door: &FrontDoor, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+pub async fn objects_v2(
+    door: &FrontDoor,
+    request: S3Request<ListObjectsV2Input>,
+) -> S3Result<S3Response<ListObjectsV2Output>> {
     let input = request.input;
     let names = Names::new(input.encoding_type.as_ref())?;
     let limit = limit(input.max_keys, "max-keys")?;
@@ -129,7 +135,9 @@ pub async fn versions(
     list.versions = true;
     if let Some(id) = crate::s3::version_id(input.version_id_marker.as_deref())? {
         let marker = list.after.as_mut();
-        let marker = marker.ok_or_else(|| s3_error!(InvalidArgument, "A version-id marker cannot be specified without a key marker."))?;
+        let marker = marker.ok_or_else(|| {
+            s3_error!(InvalidArgument, "A version-id marker cannot be specified without a key marker.")
+        })?;
         marker.version = Some(id);
     }
     let page = page(door, &input.bucket, list).await?;

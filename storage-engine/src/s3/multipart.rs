@@ -8,10 +8,11 @@ use crate::s3::write::{bytes_of, conditions, content_headers, metadata, source, 
 use crate::s3::{FrontDoor, owner, tag, timestamp};
 use hyper::HeaderMap;
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType, CompleteMultipartUploadInput,
-    CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag,
-    Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part,
-    Range, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, Initiator, ListMultipartUploadsInput,
+    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part, Range, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,8 @@ pub async fn create(
         traceparent: traceparent(&headers),
         ..Put::default()
     };
-    let upload = door.objects.create_upload(&input.bucket, &input.key, put, algorithm).await.map_err(|e| door.fail(e))?;
+    let upload =
+        door.objects.create_upload(&input.bucket, &input.key, put, algorithm).await.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -49,14 +51,18 @@ fn upload_checksum_type(algorithm: Option<&str>, asked: Option<&ChecksumType>) -
     let Some(algorithm) = algorithm else { return Ok(None) };
     let natural = if algorithm == "crc64nvme" { ChecksumType::FULL_OBJECT } else { ChecksumType::COMPOSITE };
     match asked.map(ChecksumType::as_str) {
-        Some(other) if other != natural => {
-            Err(s3_error!(NotImplemented, "Checksums of type {other} are not kept for {algorithm} in multipart uploads."))
-        }
+        Some(other) if other != natural => Err(s3_error!(
+            NotImplemented,
+            "Checksums of type {other} are not kept for {algorithm} in multipart uploads."
+        )),
         _ => Ok(Some(ChecksumType::from_static(natural))),
     }
 }
 
-pub async fn upload_part(door: &FrontDoor, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+pub async fn upload_part(
+    door: &FrontDoor,
+    request: S3Request<UploadPartInput>,
+) -> S3Result<S3Response<UploadPartOutput>> {
     let S3Request { input, headers, trailing_headers, .. } = request;
     let number = part_number(input.part_number)?;
     let (expect, announced) = checksum::expect(&headers, trailing_headers)?;
@@ -113,7 +119,9 @@ pub async fn upload_part_copy(
 fn copy_range(text: &str, size: u64) -> S3Result<std::ops::Range<u64>> {
     match Range::parse(text) {
         Ok(Range::Int { first, last: Some(last) }) if last < size => Ok(first..last + 1),
-        Ok(Range::Int { last: Some(_), .. }) => Err(s3_error!(InvalidArgument, "The range is not within the source of {size} bytes.")),
+        Ok(Range::Int { last: Some(_), .. }) => {
+            Err(s3_error!(InvalidArgument, "The range is not within the source of {size} bytes."))
+        }
         _ => Err(s3_error!(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last.")),
     }
 }
@@ -136,7 +144,8 @@ pub async fn complete(
     }
     let parts = named.into_iter().map(part_ref).collect::<S3Result<Vec<_>>>()?;
     if let Some(stated) = input.mpu_object_size {
-        let (_, held) = door.objects.parts(&input.bucket, &input.key, &input.upload_id).await.map_err(|e| door.fail(e))?;
+        let (_, held) =
+            door.objects.parts(&input.bucket, &input.key, &input.upload_id).await.map_err(|e| door.fail(e))?;
         size_matches(stated, &parts, &held)?;
     }
     let done = door.objects.complete_upload(&input.bucket, &input.key, &input.upload_id, parts, conditions).await;
@@ -160,7 +169,9 @@ fn states_no_checksum_of_the_whole(headers: &HeaderMap) -> S3Result<()> {
     let sums = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
     match sums.into_iter().find(|name| headers.contains_key(format!("x-amz-checksum-{name}"))) {
         None => Ok(()),
-        Some(name) => Err(s3_error!(NotImplemented, "x-amz-checksum-{name} of the whole object is not verified on completion.")),
+        Some(name) => {
+            Err(s3_error!(NotImplemented, "x-amz-checksum-{name} of the whole object is not verified on completion."))
+        }
     }
 }
 
@@ -242,11 +253,16 @@ pub async fn uploads(
     let prefix = input.prefix.clone().unwrap_or_default();
     let delimiter = input.delimiter.clone().filter(|d| !d.is_empty());
     let all = door.objects.uploads(&input.bucket, &prefix).await.map_err(|e| door.fail(e))?;
-    let after = (input.key_marker.clone().unwrap_or_default(), input.upload_id_marker.clone().filter(|_| input.key_marker.is_some()));
+    let after = (
+        input.key_marker.clone().unwrap_or_default(),
+        input.upload_id_marker.clone().filter(|_| input.key_marker.is_some()),
+    );
     // Rows in order: an upload by (key, id), or the common prefix that stands for many.
     let mut rows: BTreeMap<(String, String), Option<crate::object::Upload>> = BTreeMap::new();
     for upload in all.into_iter().filter(|u| u.key.starts_with(&prefix)) {
-        let cut = delimiter.as_ref().and_then(|d| Some(prefix.len() + upload.key[prefix.len()..].find(d.as_str())? + d.len()));
+        let cut = delimiter
+            .as_ref()
+            .and_then(|d| Some(prefix.len() + upload.key[prefix.len()..].find(d.as_str())? + d.len()));
         let (row, held) = match cut {
             Some(end) => ((upload.key[..end].to_owned(), String::new()), None),
             None => ((upload.key.clone(), upload.id.clone()), Some(upload)),

@@ -75,9 +75,12 @@ struct Span {
 impl Wanted {
     fn of(self, birth: &Birth) -> S3Result<Span> {
         let size = birth.size_bytes;
-        let content_range = |r: &ops::Range<u64>| (!r.is_empty()).then(|| format!("bytes {}-{}/{size}", r.start, r.end - 1));
+        let content_range =
+            |r: &ops::Range<u64>| (!r.is_empty()).then(|| format!("bytes {}-{}/{size}", r.start, r.end - 1));
         match (self.range, self.part) {
-            (Some(_), Some(_)) => Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter.")),
+            (Some(_), Some(_)) => {
+                Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter."))
+            }
             (None, None) => Ok(Span { bytes: 0..size, content_range: None, parts: None }),
             (Some(range), None) => {
                 let bytes = range.check(size).ok().filter(|r| !r.is_empty()).ok_or_else(|| unsatisfiable(size))?;
@@ -199,7 +202,8 @@ pub async fn attributes(
     };
     output.e_tag = wants(ObjectAttributes::ETAG).then(|| ETag::Strong(birth.etag.clone()));
     output.object_size = i64::try_from(birth.size_bytes).ok().filter(|_| wants(ObjectAttributes::OBJECT_SIZE));
-    output.storage_class = wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD));
+    output.storage_class =
+        wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD));
     if wants(ObjectAttributes::CHECKSUM) && !birth.checksums.is_empty() {
         let mut sums = Checksum { checksum_type: checksum::kind(&birth.checksums), ..Default::default() };
         show_checksums!(sums, birth.checksums);
@@ -212,12 +216,17 @@ pub async fn attributes(
 }
 
 fn part_page(birth: &Birth, marker: Option<i32>, most: Option<i32>) -> S3Result<GetObjectAttributesParts> {
-    let most = usize::try_from(most.unwrap_or(1000)).map_err(|_| s3_error!(InvalidArgument, "max-parts is negative."))?;
+    let most =
+        usize::try_from(most.unwrap_or(1000)).map_err(|_| s3_error!(InvalidArgument, "max-parts is negative."))?;
     let after = marker.unwrap_or(0);
     let rest: Vec<_> = birth.parts.iter().filter(|p| i32::from(p.number) > after).collect();
     let shown = &rest[..rest.len().min(most.min(1000))];
     let part = |p: &&crate::version::Part| {
-        let mut part = ObjectPart { part_number: Some(p.number.into()), size: i64::try_from(p.size_bytes).ok(), ..Default::default() };
+        let mut part = ObjectPart {
+            part_number: Some(p.number.into()),
+            size: i64::try_from(p.size_bytes).ok(),
+            ..Default::default()
+        };
         show_checksums!(part, p.checksums);
         part
     };
@@ -263,9 +272,12 @@ fn hold(conditions: &Conditions, opened: &Opened, birth: &Birth) -> S3Result<()>
     let millis = birth.order.hlc.millis();
     match conditions.unmet(&birth.etag, millis) {
         None => Ok(()),
-        Some(Unmet::PreconditionFailed) => Err(s3_error!(PreconditionFailed, "A condition of the request does not hold.")),
+        Some(Unmet::PreconditionFailed) => {
+            Err(s3_error!(PreconditionFailed, "A condition of the request does not hold."))
+        }
         Some(Unmet::NotModified) => {
-            let mut headers = vec![(header("etag"), format!("\"{}\"", birth.etag)), (header("last-modified"), http_date(millis)?)];
+            let mut headers =
+                vec![(header("etag"), format!("\"{}\"", birth.etag)), (header("last-modified"), http_date(millis)?)];
             if opened.versioned {
                 headers.push((header("x-amz-version-id"), opened.version.id.to_string()));
             }

@@ -4,8 +4,8 @@ use crate::s3::{FrontDoor, text, version_id};
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
     DeleteBucketTaggingInput, DeleteBucketTaggingOutput, DeleteObjectTaggingInput, DeleteObjectTaggingOutput,
-    GetBucketTaggingInput, GetBucketTaggingOutput, GetObjectTaggingInput, GetObjectTaggingOutput, PutBucketTaggingInput,
-    PutBucketTaggingOutput, PutObjectTaggingInput, PutObjectTaggingOutput, Tag, TagSet, Tagging,
+    GetBucketTaggingInput, GetBucketTaggingOutput, GetObjectTaggingInput, GetObjectTaggingOutput,
+    PutBucketTaggingInput, PutBucketTaggingOutput, PutObjectTaggingInput, PutObjectTaggingOutput, Tag, TagSet, Tagging,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use std::collections::BTreeMap;
@@ -42,14 +42,21 @@ fn within_limits(set: BTreeMap<String, String>, most: usize) -> S3Result<BTreeMa
     let fits = |(k, v): (&String, &String)| {
         !k.is_empty() && k.chars().count() <= TAG_CHARS_MAX.0 && v.chars().count() <= TAG_CHARS_MAX.1
     };
-    if set.iter().all(fits) { Ok(set) } else { Err(s3_error!(InvalidTag, "A tag's key or value is empty or too long.")) }
+    if set.iter().all(fits) {
+        Ok(set)
+    } else {
+        Err(s3_error!(InvalidTag, "A tag's key or value is empty or too long."))
+    }
 }
 
 fn to_document(set: BTreeMap<String, String>) -> TagSet {
     set.into_iter().map(|(key, value)| Tag { key: Some(key), value: Some(value) }).collect()
 }
 
-pub async fn bucket(door: &FrontDoor, request: S3Request<GetBucketTaggingInput>) -> S3Result<S3Response<GetBucketTaggingOutput>> {
+pub async fn bucket(
+    door: &FrontDoor,
+    request: S3Request<GetBucketTaggingInput>,
+) -> S3Result<S3Response<GetBucketTaggingOutput>> {
     let bucket = door.objects.bucket(&request.input.bucket).await.map_err(|e| door.fail(e))?;
     if bucket.tags.is_empty() {
         return Err(s3_error!(NoSuchTagSet, "The bucket has no tags."));
@@ -57,7 +64,10 @@ pub async fn bucket(door: &FrontDoor, request: S3Request<GetBucketTaggingInput>)
     Ok(S3Response::new(GetBucketTaggingOutput { tag_set: to_document(bucket.tags) }))
 }
 
-pub async fn set_bucket(door: &FrontDoor, request: S3Request<PutBucketTaggingInput>) -> S3Result<S3Response<PutBucketTaggingOutput>> {
+pub async fn set_bucket(
+    door: &FrontDoor,
+    request: S3Request<PutBucketTaggingInput>,
+) -> S3Result<S3Response<PutBucketTaggingOutput>> {
     let tags = from_document(request.input.tagging, BUCKET_TAGS_MAX)?;
     door.objects.set_bucket_tags(&request.input.bucket, tags).await.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(PutBucketTaggingOutput::default()))
@@ -71,7 +81,10 @@ pub async fn clear_bucket(
     Ok(S3Response::new(DeleteBucketTaggingOutput::default()))
 }
 
-pub async fn object(door: &FrontDoor, request: S3Request<GetObjectTaggingInput>) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+pub async fn object(
+    door: &FrontDoor,
+    request: S3Request<GetObjectTaggingInput>,
+) -> S3Result<S3Response<GetObjectTaggingOutput>> {
     let input = request.input;
     let id = version_id(input.version_id.as_deref())?;
     let opened = door.objects.open(&input.bucket, &input.key, id).await;
@@ -81,7 +94,10 @@ pub async fn object(door: &FrontDoor, request: S3Request<GetObjectTaggingInput>)
     Ok(S3Response::new(GetObjectTaggingOutput { tag_set: to_document(tags), version_id }))
 }
 
-pub async fn set_object(door: &FrontDoor, request: S3Request<PutObjectTaggingInput>) -> S3Result<S3Response<PutObjectTaggingOutput>> {
+pub async fn set_object(
+    door: &FrontDoor,
+    request: S3Request<PutObjectTaggingInput>,
+) -> S3Result<S3Response<PutObjectTaggingOutput>> {
     let input = request.input;
     let tags = from_document(input.tagging, OBJECT_TAGS_MAX)?;
     let version_id = set(door, &input.bucket, &input.key, input.version_id.as_deref(), tags).await?;

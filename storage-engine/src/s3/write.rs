@@ -8,8 +8,8 @@ use futures::{StreamExt, stream};
 use hyper::HeaderMap;
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput, DeleteObjectOutput,
-    DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, Metadata, ObjectIdentifier, PutObjectInput,
-    PutObjectOutput, Timestamp, TimestampFormat,
+    DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, Metadata, ObjectIdentifier,
+    PutObjectInput, PutObjectOutput, Timestamp, TimestampFormat,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use std::collections::BTreeMap;
@@ -32,7 +32,10 @@ macro_rules! content_headers {
             ("content-type", $input.content_type.clone()),
             ("expires", $crate::s3::write::stored_date($input.expires.as_ref())),
         ];
-        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<std::collections::BTreeMap<_, _>>()
+        fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect::<std::collections::BTreeMap<_, _>>()
     }};
 }
 pub(crate) use content_headers;
@@ -78,7 +81,10 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
     let replace_tags = directive(input.tagging_directive.as_ref().map(|d| d.as_str()))?;
     let onto_itself = (bucket, key, id) == (input.bucket.as_str(), input.key.as_str(), None);
     if onto_itself && !replace && !replace_tags {
-        return Err(s3_error!(InvalidRequest, "This copy request is illegal: it copies an object onto itself unchanged."));
+        return Err(s3_error!(
+            InvalidRequest,
+            "This copy request is illegal: it copies an object onto itself unchanged."
+        ));
     }
     if from.size_bytes > checksum::UPLOAD_BYTES_MAX {
         return Err(s3_error!(InvalidRequest, "The source is larger than 5 GiB; copy it in parts."));
@@ -115,7 +121,10 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
     }))
 }
 
-pub async fn delete(door: &FrontDoor, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+pub async fn delete(
+    door: &FrontDoor,
+    request: S3Request<DeleteObjectInput>,
+) -> S3Result<S3Response<DeleteObjectOutput>> {
     let input = request.input;
     if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
         return Err(s3_error!(NotImplemented, "Deletes are conditional on the ETag only."));
@@ -144,7 +153,10 @@ async fn delete_one(
     }
 }
 
-pub async fn delete_many(door: &FrontDoor, request: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+pub async fn delete_many(
+    door: &FrontDoor,
+    request: S3Request<DeleteObjectsInput>,
+) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let DeleteObjectsInput { bucket, delete, .. } = request.input;
     if delete.objects.is_empty() || delete.objects.len() > DELETE_KEYS_MAX {
         return Err(s3_error!(MalformedXML, "Name between 1 and 1000 objects."));
@@ -209,12 +221,17 @@ pub fn metadata(given: Option<Metadata>) -> S3Result<BTreeMap<String, String>> {
 }
 
 /// Conditions of a write: an ETag or `*` to match, or that there is nothing.
-pub fn conditions(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<object::Conditions> {
+pub fn conditions(
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+) -> S3Result<object::Conditions> {
     let if_match = if_match.map(|c| c.as_etag().map_or_else(|| "*".to_owned(), |e| e.value().to_owned()));
     let if_none_match = match if_none_match {
         None => false,
         Some(ETagCondition::Any) => true,
-        Some(ETagCondition::ETag(_)) => return Err(s3_error!(NotImplemented, "If-None-Match on a write takes only *.")),
+        Some(ETagCondition::ETag(_)) => {
+            return Err(s3_error!(NotImplemented, "If-None-Match on a write takes only *."));
+        }
     };
     Ok(object::Conditions { if_match, if_none_match })
 }

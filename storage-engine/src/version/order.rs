@@ -157,8 +157,7 @@ impl Order {
 /// A version id out of field `key`.
 pub(crate) fn version_id(f: &mut Fields, key: u32) -> Result<VersionId, wire::Error> {
     let bytes = f.take_bytes(key)?.ok_or(wire::Error::Missing(key))?;
-    let bytes: [u8; 16] =
-        bytes.try_into().map_err(|_| wire::Error::Malformed("a version id has 16 bytes".into()))?;
+    let bytes: [u8; 16] = bytes.try_into().map_err(|_| wire::Error::Malformed("a version id has 16 bytes".into()))?;
     Ok(VersionId::from_bytes(bytes))
 }
 

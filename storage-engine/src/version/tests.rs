@@ -23,8 +23,8 @@ fn unknowns() -> impl Strategy<Value = Fields> {
     })
 }
 fn births() -> impl Strategy<Value = Birth> {
-    (orders(), prop::option::of(orders()), any::<bool>(), 0u64..2, unknowns()).prop_map(|(order, base, marker, size, unknown)| {
-        Birth {
+    (orders(), prop::option::of(orders()), any::<bool>(), 0u64..2, unknowns()).prop_map(
+        |(order, base, marker, size, unknown)| Birth {
             order,
             base,
             kind: if marker { Kind::DeleteMarker } else { Kind::Object },
@@ -36,8 +36,8 @@ fn births() -> impl Strategy<Value = Birth> {
             headers: BTreeMap::new(),
             metadata: BTreeMap::new(),
             unknown,
-        }
-    })
+        },
+    )
 }
 fn tags() -> impl Strategy<Value = Tags> {
     (stamps(), prop::collection::btree_map("[xy]", "[01]", 0..2)).prop_map(|(stamp, set)| Tags { stamp, set })
@@ -117,14 +117,18 @@ proptest! {
 /// Files of the first format, and the same with fields of a later one, written by a separate encoder.
 #[test]
 fn stored_bytes_are_read_and_written_unchanged() {
-    for golden in [&include_bytes!("../../tests/golden/version.bin")[..], include_bytes!("../../tests/golden/version-newer.bin")] {
+    for golden in
+        [&include_bytes!("../../tests/golden/version.bin")[..], include_bytes!("../../tests/golden/version-newer.bin")]
+    {
         let version = Version::from_bytes(golden).unwrap();
         assert_eq!((version.key.as_str(), version.tags.as_ref().unwrap().set.len()), ("photos/ä.jpg", 2));
         assert_eq!(version.birth.as_ref().unwrap().parts[1].number, 2);
         assert_eq!(version.purge.as_ref().unwrap().origin.as_str(), "site-c");
         assert_eq!(version.to_bytes(), golden);
     }
-    for golden in [&include_bytes!("../../tests/golden/record.bin")[..], include_bytes!("../../tests/golden/record-newer.bin")] {
+    for golden in
+        [&include_bytes!("../../tests/golden/record.bin")[..], include_bytes!("../../tests/golden/record-newer.bin")]
+    {
         let record = Record::from_bytes(golden).unwrap();
         assert_eq!((record.blobs[0].first, record.tested, record.acked), (3, Some(Hlc::ZERO), true));
         assert_eq!(record.to_bytes(), golden);

@@ -22,7 +22,10 @@ async fn anonymous_old_double_skewed_and_foreign_requests_are_refused() {
     let store = Store::with_bucket().await;
     let get = || Call::new("GET", "/box/k");
     store.send(&get().unsigned(store.addr)).await.error(403, "AccessDenied");
-    store.send(&get().header("authorization", "AWS writer:c2ln").unsigned(store.addr)).await.error(400, "InvalidRequest");
+    store
+        .send(&get().header("authorization", "AWS writer:c2ln").unsigned(store.addr))
+        .await
+        .error(400, "InvalidRequest");
     let v2 = get().query("AWSAccessKeyId", "writer").query("Signature", "x").query("Expires", "9999999999");
     store.send(&v2.unsigned(store.addr)).await.error(400, "InvalidRequest");
     let both = get().header("authorization", "AWS4-HMAC-SHA256 x").presign(store.addr, 60);
@@ -33,7 +36,9 @@ async fn anonymous_old_double_skewed_and_foreign_requests_are_refused() {
     let mut elsewhere = get();
     elsewhere.region = "eu-west-1".into();
     store.call(elsewhere).await.error(400, "AuthorizationHeaderMalformed");
-    for name in ["x-minio-source-mtime", "x-isthmus-origin", "x-amz-replication-status", "x-rustfs-x", "x-minio-internal-y"] {
+    for name in
+        ["x-minio-source-mtime", "x-isthmus-origin", "x-amz-replication-status", "x-rustfs-x", "x-minio-internal-y"]
+    {
         store.call(get().header(name, "v")).await.error(400, "InvalidRequest");
     }
     store.call(get().header("x-amz-security-token", "t")).await.error(400, "InvalidToken");
@@ -53,7 +58,10 @@ async fn a_presigned_request_holds_for_its_time_and_its_words() {
     let mut old = Call::new("GET", "/box/k");
     old.at -= 61;
     store.send(&old.presign(store.addr, 60)).await.error(403, "AccessDenied");
-    store.send(&Call::new("GET", "/box/k").presign(store.addr, 604_801)).await.error(400, "AuthorizationQueryParametersError");
+    store
+        .send(&Call::new("GET", "/box/k").presign(store.addr, 604_801))
+        .await
+        .error(400, "AuthorizationQueryParametersError");
 }
 
 #[tokio::test]
@@ -77,7 +85,14 @@ async fn buckets_are_made_found_listed_and_removed() {
     assert_eq!(store.get("/").await.expect(200).all("Name"), ["box", "other"].map(str::to_owned));
     let head = store.call(Call::new("HEAD", "/box")).await.expect(200);
     assert_eq!(head.header("x-amz-bucket-region"), "us-east-1");
-    assert!(store.call(Call::new("GET", "/box").query("location", "")).await.expect(200).text().contains("LocationConstraint"));
+    assert!(
+        store
+            .call(Call::new("GET", "/box").query("location", ""))
+            .await
+            .expect(200)
+            .text()
+            .contains("LocationConstraint")
+    );
     store.call(Call::new("DELETE", "/other")).await.expect(204);
     store.call(Call::new("HEAD", "/other")).await.expect(404);
     assert_eq!(store.get("/").await.all("Name"), ["box"]);

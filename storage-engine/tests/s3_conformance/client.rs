@@ -154,7 +154,8 @@ impl Answer {
     /// The text of every element of this name.
     pub fn all(&self, element: &str) -> Vec<String> {
         let (open, close) = (format!("<{element}>"), format!("</{element}>"));
-        let unescape = |t: &str| t.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        let unescape =
+            |t: &str| t.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
         self.text().split(&open).skip(1).filter_map(|rest| rest.split_once(&close)).map(|(t, _)| unescape(t)).collect()
     }
     #[track_caller]
@@ -237,15 +238,18 @@ impl Call {
         format!("{}/{}/s3/aws4_request", &amz_date(self.at)[..8], self.region)
     }
     fn canonical_query(&self) -> String {
-        let mut pairs: Vec<_> = self.query.iter().map(|(n, v)| format!("{}={}", encode(n, false), encode(v, false))).collect();
+        let mut pairs: Vec<_> =
+            self.query.iter().map(|(n, v)| format!("{}={}", encode(n, false), encode(v, false))).collect();
         pairs.sort();
         pairs.join("&")
     }
     fn signature(&self, payload: &str) -> (String, String) {
         let signed = self.headers.keys().cloned().collect::<Vec<_>>().join(";");
         let headers: String = self.headers.iter().map(|(n, v)| format!("{n}:{}\n", v.trim())).collect();
-        let canonical = format!("{}\n{}\n{}\n{headers}\n{signed}\n{payload}", self.method, self.path, self.canonical_query());
-        let text = format!("AWS4-HMAC-SHA256\n{}\n{}\n{}", amz_date(self.at), self.scope(), sha256(canonical.as_bytes()));
+        let canonical =
+            format!("{}\n{}\n{}\n{headers}\n{signed}\n{payload}", self.method, self.path, self.canonical_query());
+        let text =
+            format!("AWS4-HMAC-SHA256\n{}\n{}\n{}", amz_date(self.at), self.scope(), sha256(canonical.as_bytes()));
         (hex(&hmac(&self.key(), text.as_bytes())), signed)
     }
 
@@ -255,9 +259,15 @@ impl Call {
         self.headers.insert("x-amz-date".into(), amz_date(self.at));
         let (payload, trailers) = match &self.payload {
             Payload::Signed => (sha256(&self.body), None),
-            Payload::Chunks { trailers, .. } if trailers.is_empty() => ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD".into(), Some(vec![])),
-            Payload::Chunks { trailers, .. } => ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER".into(), Some(trailers.clone())),
-            Payload::UnsignedChunks { trailers, .. } => ("STREAMING-UNSIGNED-PAYLOAD-TRAILER".into(), Some(trailers.clone())),
+            Payload::Chunks { trailers, .. } if trailers.is_empty() => {
+                ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD".into(), Some(vec![]))
+            }
+            Payload::Chunks { trailers, .. } => {
+                ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER".into(), Some(trailers.clone()))
+            }
+            Payload::UnsignedChunks { trailers, .. } => {
+                ("STREAMING-UNSIGNED-PAYLOAD-TRAILER".into(), Some(trailers.clone()))
+            }
         };
         self.headers.entry("x-amz-content-sha256".into()).or_insert(payload);
         if let Some(trailers) = &trailers {
@@ -324,7 +334,10 @@ impl Call {
             let extension = previous.take().map(|p| {
                 let text = format!(
                     "AWS4-HMAC-SHA256-PAYLOAD\n{}\n{}\n{p}\n{}\n{}",
-                    amz_date(self.at), self.scope(), sha256(b""), sha256(chunk)
+                    amz_date(self.at),
+                    self.scope(),
+                    sha256(b""),
+                    sha256(chunk)
                 );
                 let signature = hex(&hmac(&self.key(), text.as_bytes()));
                 previous = Some(signature.clone());
@@ -340,8 +353,12 @@ impl Call {
         all.extend(lines.bytes());
         if let Some(p) = previous.filter(|_| !trailers.is_empty()) {
             let canonical: String = trailers.iter().map(|(n, v)| format!("{n}:{v}\n")).collect();
-            let text =
-                format!("AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{p}\n{}", amz_date(self.at), self.scope(), sha256(canonical.as_bytes()));
+            let text = format!(
+                "AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{p}\n{}",
+                amz_date(self.at),
+                self.scope(),
+                sha256(canonical.as_bytes())
+            );
             all.extend(format!("x-amz-trailer-signature:{}\r\n", hex(&hmac(&self.key(), text.as_bytes()))).bytes());
         }
         all.extend(b"\r\n");

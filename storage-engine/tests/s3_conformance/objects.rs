@@ -60,7 +60,9 @@ async fn a_body_that_is_not_what_it_claims_leaves_nothing() {
     store.call(put().header("x-amz-content-sha256", &other)).await.error(400, "XAmzContentSHA256Mismatch");
     gone().await;
     store.call(put().payload(unsigned(&crc32(b"other")))).await.error(400, "BadDigest");
-    let promised = put().payload(Payload::UnsignedChunks { bytes: 3, trailers: vec![] }).header("x-amz-trailer", "x-amz-checksum-crc32");
+    let promised = put()
+        .payload(Payload::UnsignedChunks { bytes: 3, trailers: vec![] })
+        .header("x-amz-trailer", "x-amz-checksum-crc32");
     store.call(promised).await.error(400, "InvalidRequest");
     let signed = Payload::Chunks { bytes: 3, trailers: trailer(&crc32(b"hello")) };
     let request = put().payload(signed).sign(store.addr);
@@ -98,7 +100,18 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 async fn keys_are_just_keys() {
     let store = Store::with_bucket().await;
     let long = "k".repeat(1024);
-    let keys = ["../../etc/passwd", "a/../b", ".", "//x", "dir/", "a b+c&d=e?f#g%41", "\u{1}\u{7f}\n", "näé/€/🦀", "<&\">'", &long];
+    let keys = [
+        "../../etc/passwd",
+        "a/../b",
+        ".",
+        "//x",
+        "dir/",
+        "a b+c&d=e?f#g%41",
+        "\u{1}\u{7f}\n",
+        "näé/€/🦀",
+        "<&\">'",
+        &long,
+    ];
     for key in keys {
         store.put(&format!("/box/{key}"), key.as_bytes()).await;
     }
@@ -106,7 +119,8 @@ async fn keys_are_just_keys() {
         let get = store.get(&format!("/box/{key}")).await.expect(200);
         assert_eq!(get.body, key.as_bytes(), "{key:?}");
     }
-    let list = store.call(Call::new("GET", "/box").query("list-type", "2").query("encoding-type", "url")).await.expect(200);
+    let list =
+        store.call(Call::new("GET", "/box").query("list-type", "2").query("encoding-type", "url")).await.expect(200);
     let mut listed: Vec<String> = list.all("Key").iter().map(|k| decode(k)).collect();
     let mut all = keys.map(str::to_owned).to_vec();
     all.sort();
@@ -135,7 +149,12 @@ async fn ranges_give_what_they_name() {
     let body: Vec<u8> = (0..2_500_000u32).map(|i| (i % 253) as u8).collect();
     store.put("/box/k", &body).await;
     let range = |r: &str| store.call(Call::new("GET", "/box/k").header("range", r));
-    let cases = [("bytes=0-4", 0..5), ("bytes=10-", 10..2_500_000), ("bytes=-7", 2_499_993..2_500_000), ("bytes=2499999-9999999", 2_499_999..2_500_000)];
+    let cases = [
+        ("bytes=0-4", 0..5),
+        ("bytes=10-", 10..2_500_000),
+        ("bytes=-7", 2_499_993..2_500_000),
+        ("bytes=2499999-9999999", 2_499_999..2_500_000),
+    ];
     for (header, bytes) in cases {
         let answer = range(header).await.expect(206);
         assert_eq!(answer.header("content-range"), format!("bytes {}-{}/2500000", bytes.start, bytes.end - 1));
@@ -188,9 +207,21 @@ async fn headers_metadata_and_tags_stay_with_the_object() {
     store.call(put).await.expect(200);
     for method in ["GET", "HEAD"] {
         let answer = store.call(Call::new(method, "/box/k")).await.expect(200);
-        let seen = ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires", "x-amz-meta-colour", "x-amz-tagging-count"]
-            .map(|name| answer.header(name).to_owned());
-        assert_eq!(seen, ["text/plain", "max-age=9", "attachment", "gzip", "de", "Wed, 21 Oct 2026 07:28:00 GMT", "blue", "2"]);
+        let seen = [
+            "content-type",
+            "cache-control",
+            "content-disposition",
+            "content-encoding",
+            "content-language",
+            "expires",
+            "x-amz-meta-colour",
+            "x-amz-tagging-count",
+        ]
+        .map(|name| answer.header(name).to_owned());
+        assert_eq!(
+            seen,
+            ["text/plain", "max-age=9", "attachment", "gzip", "de", "Wed, 21 Oct 2026 07:28:00 GMT", "blue", "2"]
+        );
     }
     let tags = || store.call(Call::new("GET", "/box/k").query("tagging", ""));
     assert_eq!(tags().await.expect(200).all("Value"), ["1", "x y"]);
@@ -217,7 +248,10 @@ async fn a_copy_takes_along_or_replaces_what_was_asked() {
     let answer = store.call(copy("/box/c")).await.expect(200);
     assert_eq!(answer.one("ETag"), etag(b"copied"));
     let get = store.get("/box/c").await.expect(200);
-    assert_eq!((get.header("x-amz-meta-m"), get.header("x-amz-tagging-count"), get.body.as_slice()), ("1", "1", &b"copied"[..]));
+    assert_eq!(
+        (get.header("x-amz-meta-m"), get.header("x-amz-tagging-count"), get.body.as_slice()),
+        ("1", "1", &b"copied"[..])
+    );
     store.call(copy("/box/a b")).await.error(400, "InvalidRequest");
     let replace = copy("/box/a b").header("x-amz-metadata-directive", "REPLACE").header("x-amz-meta-m", "2");
     store.call(replace).await.expect(200);
@@ -235,7 +269,9 @@ async fn lists_page_through_prefixes_and_keys() {
     let v2 = || Call::new("GET", "/box").query("list-type", "2").query("delimiter", "/");
     let all = store.call(v2()).await.expect(200);
     assert_eq!((all.all("Key"), all.one("KeyCount")), (vec!["a".into(), "e".into(), "g".into()], "5".into()));
-    let prefixes = |a: &crate::client::Answer| a.all("CommonPrefixes").iter().map(|p| p.replace("<Prefix>", "").replace("</Prefix>", "")).collect::<Vec<_>>();
+    let prefixes = |a: &crate::client::Answer| {
+        a.all("CommonPrefixes").iter().map(|p| p.replace("<Prefix>", "").replace("</Prefix>", "")).collect::<Vec<_>>()
+    };
     assert_eq!(prefixes(&all), ["d/", "f/"]);
     let (mut seen, mut token) = (Vec::new(), None::<String>);
     loop {
@@ -283,8 +319,13 @@ async fn many_keys_are_deleted_at_once() {
 #[tokio::test]
 async fn attributes_show_the_etag_bare() {
     let store = Store::with_bucket().await;
-    store.call(Call::new("PUT", "/box/k").body(b"hello").header("x-amz-checksum-crc32", &crc32(b"hello"))).await.expect(200);
-    let ask = Call::new("GET", "/box/k").query("attributes", "").header("x-amz-object-attributes", "ETag,ObjectSize,Checksum");
+    store
+        .call(Call::new("PUT", "/box/k").body(b"hello").header("x-amz-checksum-crc32", &crc32(b"hello")))
+        .await
+        .expect(200);
+    let ask = Call::new("GET", "/box/k")
+        .query("attributes", "")
+        .header("x-amz-object-attributes", "ETag,ObjectSize,Checksum");
     let answer = store.call(ask).await.expect(200);
     assert_eq!(answer.one("ETag"), etag(b"hello").trim_matches('"'));
     assert_eq!((answer.one("ObjectSize"), answer.one("ChecksumCRC32")), ("5".into(), crc32(b"hello")));

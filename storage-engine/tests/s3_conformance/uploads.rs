@@ -4,7 +4,8 @@ use crate::client::{Answer, Call, Store, etag};
 const PART: usize = 5 << 20;
 
 async fn begin(store: &Store, key: &str) -> String {
-    let create = Call::new("POST", key).query("uploads", "").header("x-amz-meta-m", "1").header("content-type", "text/x");
+    let create =
+        Call::new("POST", key).query("uploads", "").header("x-amz-meta-m", "1").header("content-type", "text/x");
     store.call(create).await.expect(200).one("UploadId")
 }
 async fn part(store: &Store, key: &str, id: &str, number: usize, body: &[u8]) -> Answer {
@@ -12,7 +13,8 @@ async fn part(store: &Store, key: &str, id: &str, number: usize, body: &[u8]) ->
     store.call(call.body(body)).await
 }
 async fn complete(store: &Store, key: &str, id: &str, parts: &[(usize, String)]) -> Answer {
-    let parts: String = parts.iter().map(|(n, e)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{e}</ETag></Part>")).collect();
+    let parts: String =
+        parts.iter().map(|(n, e)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{e}</ETag></Part>")).collect();
     let xml = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
     store.call(Call::new("POST", key).query("uploadId", id).body(xml.as_bytes())).await
 }
@@ -27,7 +29,10 @@ async fn parts_become_one_object() {
     let two = part(&store, "/box/k", &id, 2, b"tail").await.expect(200).header("etag").to_owned();
     store.get("/box/k").await.error(404, "NoSuchKey");
     let listed = store.call(Call::new("GET", "/box/k").query("uploadId", &id)).await.expect(200);
-    assert_eq!((listed.all("PartNumber"), listed.all("Size")), (vec!["1".into(), "2".into()], vec![PART.to_string(), "4".into()]));
+    assert_eq!(
+        (listed.all("PartNumber"), listed.all("Size")),
+        (vec!["1".into(), "2".into()], vec![PART.to_string(), "4".into()])
+    );
     let open = store.call(Call::new("GET", "/box").query("uploads", "")).await.expect(200);
     assert_eq!(open.all("UploadId"), [id.clone()]);
 

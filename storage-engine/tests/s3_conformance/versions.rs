@@ -71,7 +71,10 @@ async fn version_lists_page_within_a_key() {
         if page.one("IsTruncated") == "false" {
             break;
         }
-        call = Call::new("GET", "/box").query("versions", "").query("max-keys", "1").query("key-marker", &page.one("NextKeyMarker"));
+        call = Call::new("GET", "/box")
+            .query("versions", "")
+            .query("max-keys", "1")
+            .query("key-marker", &page.one("NextKeyMarker"));
         call = page.all("NextVersionIdMarker").iter().fold(call, |c, id| c.query("version-id-marker", id));
         assert!(seen.len() < 9, "the list does not end");
     }

@@ -108,7 +108,8 @@ impl Committer {
             let unsynced = self.log.synced() + 1 < self.log.next();
             // Halved with each batch of acks alone, so that the waits of one flag never add up to more.
             patience = if unsynced { patience / 2 } else { ACK_FLUSH };
-            let first = if unsynced { queue.recv_timeout(patience) } else { queue.recv().map_err(RecvTimeoutError::from) };
+            let first =
+                if unsynced { queue.recv_timeout(patience) } else { queue.recv().map_err(RecvTimeoutError::from) };
             let closing = match first {
                 Ok(Message::Call(job)) => self.drain(job, queue),
                 Ok(Message::Close(done)) => Some(Some(done)),
@@ -148,7 +149,9 @@ impl Committer {
 
     fn commit(&mut self, jobs: Vec<Job>) {
         if let Some(why) = self.state.offline.get() {
-            return jobs.into_iter().for_each(|job| answer(job, Err(Error::Offline { slot: self.slot, why: why.clone() })));
+            return jobs
+                .into_iter()
+                .for_each(|job| answer(job, Err(Error::Offline { slot: self.slot, why: why.clone() })));
         }
         let epoch = jobs.iter().map(|j| j.request.epoch).max().unwrap_or(0);
         if epoch > self.superblock.epoch {
@@ -173,7 +176,10 @@ impl Committer {
                 }
                 let slot = self.slot;
                 for (job, _) in batch.answers {
-                    answer(job, Err(if matches!(error, Error::Full { .. }) { Error::Full { slot } } else { self.offline() }));
+                    answer(
+                        job,
+                        Err(if matches!(error, Error::Full { .. }) { Error::Full { slot } } else { self.offline() }),
+                    );
                 }
             }
         }
@@ -200,7 +206,11 @@ impl Committer {
     fn judge_one(&mut self, request: &Request, batch: &mut Batch) -> Result<Verdict, crate::drive::index::Error> {
         let key = (request.bucket, request.key.clone());
         let held = self.cache.held(&self.index, &key)?;
-        let gate = Gate { epoch: self.superblock.epoch, promise: self.promises.of(&key), ceiling_at_start: self.promises.floor };
+        let gate = Gate {
+            epoch: self.superblock.epoch,
+            promise: self.promises.of(&key),
+            ceiling_at_start: self.promises.floor,
+        };
         let decision = decide(&held.view, &gate, request);
         if let Some(promise) = decision.promise {
             batch.raised = batch.raised.max(promise);
@@ -224,7 +234,8 @@ impl Committer {
 
     /// Makes the batch durable and shows it.
     fn write(&mut self, batch: &mut Batch) -> Result<(), Error> {
-        let offline = |what: &str, e: &dyn std::fmt::Display| Error::Offline { slot: self.slot, why: format!("{what}: {e}") };
+        let offline =
+            |what: &str, e: &dyn std::fmt::Display| Error::Offline { slot: self.slot, why: format!("{what}: {e}") };
         self.promises.highest = self.promises.highest.max(batch.raised);
         if batch.raised > self.superblock.ceiling {
             self.superblock.ceiling = Hlc::from_millis(batch.raised.millis() + HEADROOM_MILLIS);

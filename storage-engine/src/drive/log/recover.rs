@@ -85,22 +85,26 @@ fn fault(segment: u64, offset: u64, lsn: Lsn) -> Error {
 
 fn replayed(segment: u64, offset: u64, header: Header, record: &[u8]) -> Result<Replayed, Error> {
     let payload = record[HEADER..].to_vec();
-    let (entry, placed) = segment::decode(header.kind, &payload)
-        .map_err(|source| Error::Unknown { segment: name(segment), offset, source })?;
+    let (entry, placed) = segment::decode(header.kind, &payload).map_err(|source| Error::Unknown {
+        segment: name(segment),
+        offset,
+        source,
+    })?;
     Ok(Replayed { lsn: header.lsn, entry, segment, offset: offset + HEADER as u64, placed, payload })
 }
 
 /// Numbers and first lsns. A newest segment whose header was torn held nothing yet and is removed.
 fn segments(disk: &dyn Disk, incarnation: Uuid) -> Result<Vec<(u64, Lsn)>, Error> {
-    let mut numbers: Vec<u64> =
-        disk.list("log")?.iter().filter_map(|n| n.strip_suffix(".seg")?.parse().ok()).collect();
+    let mut numbers: Vec<u64> = disk.list("log")?.iter().filter_map(|n| n.strip_suffix(".seg")?.parse().ok()).collect();
     numbers.sort_unstable();
     let mut found = Vec::new();
     for number in &numbers {
         let header = disk.read_at(&name(*number), 0, SEGMENT_HEADER as usize)?;
         match segment::read_segment_header(&header, incarnation) {
             Some(first) => found.push((*number, first)),
-            None if Some(number) == numbers.last() && Window::open(disk, *number, incarnation)?.is_tail(0, 0, true)? => {
+            None if Some(number) == numbers.last()
+                && Window::open(disk, *number, incarnation)?.is_tail(0, 0, true)? =>
+            {
                 disk.remove(&name(*number))?;
                 disk.sync_folder("log")?;
             }
@@ -171,7 +175,8 @@ impl<'a> Window<'a> {
     fn is_tail(&mut self, mut offset: u64, lsn: Lsn, newest: bool) -> io::Result<bool> {
         while offset < self.len {
             let chunk = self.at(offset, WINDOW)?;
-            let Some(step) = (if newest { chunk.windows(4).position(|w| w == MAGIC) } else { chunk.iter().position(|b| *b != 0) })
+            let Some(step) =
+                (if newest { chunk.windows(4).position(|w| w == MAGIC) } else { chunk.iter().position(|b| *b != 0) })
             else {
                 // Overlap by three, so that a magic across two windows is met.
                 offset += (chunk.len() as u64).saturating_sub(3).max(1);

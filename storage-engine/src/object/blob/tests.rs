@@ -82,7 +82,13 @@ impl Drive for Shelf {
     async fn read_key(&self, _: BucketId, _: &str) -> Result<KeyView, drive::Error> {
         Err(offline(self.slot))
     }
-    async fn scan(&self, _: BucketId, _: &str, _: Option<&str>, _: usize) -> Result<Vec<(String, KeyView)>, drive::Error> {
+    async fn scan(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<(String, KeyView)>, drive::Error> {
         Err(offline(self.slot))
     }
     async fn tail(&self, _: BucketId, _: Lsn, _: usize) -> Result<Vec<Logged>, drive::Error> {

@@ -256,9 +256,10 @@ impl<'a> Spread<'a> {
                 }
             }
             Output::Files(sinks) => {
-                let sealing = sinks.into_iter().enumerate().map(async |(i, sink)| {
-                    Some(patiently(slot(&self.blob, i, n), sink?.seal()).await)
-                });
+                let sealing = sinks
+                    .into_iter()
+                    .enumerate()
+                    .map(async |(i, sink)| Some(patiently(slot(&self.blob, i, n), sink?.seal()).await));
                 let sealed = join_all(sealing).await;
                 let count = sealed.into_iter().filter(|s| matches!(s, Some(Ok(())))).count();
                 self.quorum(count)?;

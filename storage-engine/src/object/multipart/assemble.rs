@@ -32,7 +32,11 @@ pub(super) struct Whole {
 ///
 /// # Errors
 /// [`Error::InvalidPart`], [`Error::InvalidPartOrder`], [`Error::EntityTooSmall`], [`Error::Invalid`].
-pub(super) fn assemble(named: &[PartRef], stored: &BTreeMap<u16, Document>, algorithm: Option<&str>) -> Result<Content, Error> {
+pub(super) fn assemble(
+    named: &[PartRef],
+    stored: &BTreeMap<u16, Document>,
+    algorithm: Option<&str>,
+) -> Result<Content, Error> {
     if named.is_empty() {
         return Err(Error::Invalid("an upload needs at least one part".into()));
     }
@@ -50,7 +54,12 @@ pub(super) fn assemble(named: &[PartRef], stored: &BTreeMap<u16, Document>, algo
         md5s.update(unhex(&content.etag).ok_or_else(|| Error::Corrupt(format!("the ETag of part {}", part.number)))?);
         whole.crc64nvme = match at {
             0 => content.crc64nvme,
-            _ => crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, whole.crc64nvme, content.crc64nvme, content.size_bytes),
+            _ => crc_fast::checksum_combine(
+                CrcAlgorithm::Crc64Nvme,
+                whole.crc64nvme,
+                content.crc64nvme,
+                content.size_bytes,
+            ),
         };
         whole.size_bytes += content.size_bytes;
         whole.blobs.extend(content.blobs.iter().cloned());
@@ -74,7 +83,8 @@ pub(super) fn assemble(named: &[PartRef], stored: &BTreeMap<u16, Document>, algo
 
 /// Whether a stored part is the one the client means: its ETag, and what checksums it gives.
 fn is_named(part: &PartRef, stored: &Content) -> bool {
-    part.etag == stored.etag && part.checksums.iter().all(|(algorithm, sum)| stored.checksums.get(algorithm) == Some(sum))
+    part.etag == stored.etag
+        && part.checksums.iter().all(|(algorithm, sum)| stored.checksums.get(algorithm) == Some(sum))
 }
 
 fn checksum_of(algorithm: &str, whole: &Content) -> Result<String, Error> {

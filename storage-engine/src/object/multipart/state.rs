@@ -117,7 +117,8 @@ impl UploadDoc {
         let broken = |what: &str| Error::Corrupt(format!("document {} ({what})", key.escape_debug()));
         let fields = &content.fields;
         let field = |name: &'static str| fields.get(name).ok_or_else(|| broken(name));
-        let order = |name: &'static str| fields.get(name).map(|text| order_of(text).ok_or_else(|| broken(name))).transpose();
+        let order =
+            |name: &'static str| fields.get(name).map(|text| order_of(text).ok_or_else(|| broken(name))).transpose();
         let under = |prefix: &str| -> BTreeMap<String, String> {
             fields.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
         };

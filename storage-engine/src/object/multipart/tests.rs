@@ -60,7 +60,9 @@ async fn complete_again_answers_the_same_and_an_abort_comes_too_late() {
         let one = part(&objects, "k", &id, 1, b"x").await;
         let first = complete(&objects, &id, &one).await.unwrap();
         // What came on top stays on top.
-        let newer = write(&objects, &bucket, "k", if first.id.is_null() { NewId::Null } else { NewId::Fresh }, Kind::Object).await;
+        let newer =
+            write(&objects, &bucket, "k", if first.id.is_null() { NewId::Null } else { NewId::Fresh }, Kind::Object)
+                .await;
         assert_eq!(complete(&objects, &id, &one).await.unwrap(), first);
         assert!(matches!(objects.abort_upload("bucket", "k", &id).await, Err(Error::NoSuchUpload)));
         assert_eq!(objects.0.read_key(bucket.id, "k").await.unwrap()[0].version, newer.version);
