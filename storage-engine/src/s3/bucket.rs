@@ -29,7 +29,7 @@ pub async fn create(
     }
     door.objects.create_bucket(&input.bucket, Versioning::Unversioned).await.map_err(|e| door.fail(e))?;
     let location = Some(format!("/{}", input.bucket));
-    Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
+    Ok(S3Response::new(CreateBucketOutput { location }))
 }
 
 pub async fn delete(
