@@ -182,9 +182,7 @@ pub async fn head(door: &FrontDoor, request: S3Request<HeadObjectInput>) -> S3Re
     output.content_language = input.response_content_language.or(output.content_language);
     output.content_type = input.response_content_type.or(output.content_type);
     output.expires = input.response_expires.or(output.expires);
-    let mut response = S3Response::with_headers(output, tag::count_header(tag_count(&opened)));
-    response.status = span.content_range.map(|_| StatusCode::PARTIAL_CONTENT);
-    Ok(response)
+    Ok(S3Response::with_headers(output, tag::count_header(tag_count(&opened))))
 }
 
 pub async fn attributes(
@@ -194,7 +192,9 @@ pub async fn attributes(
     let input = request.input;
     let opened = open(door, &input.bucket, &input.key, input.version_id.as_deref()).await?;
     let birth = birth(&opened)?;
-    let wants = |name: &str| input.object_attributes.iter().any(|a| a.as_str() == name);
+    // Clients send one header with commas or several headers; the codec splits only the latter.
+    let asked = || input.object_attributes.iter().flat_map(|a| a.as_str().split(','));
+    let wants = |name: &str| asked().any(|a| a.trim() == name);
     let mut output = GetObjectAttributesOutput {
         last_modified: Some(timestamp(birth.order.hlc.millis())),
         version_id: opened.versioned.then(|| opened.version.id.to_string()),
