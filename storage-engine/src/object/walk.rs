@@ -287,7 +287,7 @@ fn walk(seed: u64, n: usize, k: usize, bug: Bug) -> Result<(), String> {
         let mut first = None;
         if dice.roll(2) == 0 {
             let task = start(Plan::Put);
-            run(&world, &mut dice, &mut vec![task], false).await;
+            run(&world, &mut dice, &mut [task], false).await;
             first = log.lock().unwrap().iter().find_map(|(_, _, l)| match l {
                 Learnt::Wrote { order, .. } => Some(order.version_id),
                 _ => None,
@@ -307,7 +307,7 @@ fn walk(seed: u64, n: usize, k: usize, bug: Bug) -> Result<(), String> {
         run(&world, &mut dice, &mut tasks, true).await;
         for _ in 0..2 {
             let seen = log.lock().unwrap().len();
-            run(&world, &mut dice, &mut vec![start(Plan::Read)], false).await;
+            run(&world, &mut dice, &mut [start(Plan::Read)], false).await;
             if log.lock().unwrap().len() == seen {
                 return Err("a read fails though every drive answers".to_owned());
             }
