@@ -213,8 +213,17 @@ pub struct Upload {
     pub id: String,
     pub key: String,
     pub initiated_millis: u64,
-    /// Algorithm of additional checksums, lower case.
-    pub checksum_algorithm: Option<String>,
+    /// What every part is checked with besides MD5, and what the object is to show of it.
+    pub checksum: Option<UploadChecksum>,
+}
+
+/// The additional checksum of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadChecksum {
+    /// In lower case, as in [`Expect::checksums`].
+    pub algorithm: String,
+    /// Of the object's bytes; otherwise of its parts' checksums.
+    pub is_of_whole: bool,
 }
 
 /// A part of an upload in progress.

@@ -24,7 +24,8 @@ use super::ballot::{Draft, NewId};
 use super::document::{Content, Document, RACES_MAX, is_race};
 use super::put::conditions_hold;
 use super::{
-    Body, Bucket, Conditions, Error, Expect, Inner, Objects, PartRef, Put, Upload, UploadedPart, Versioning, Written,
+    Body, Bucket, Conditions, Error, Expect, Inner, Objects, PartRef, Put, Upload, UploadChecksum, UploadedPart,
+    Versioning, Written,
 };
 use crate::entropy;
 use crate::record::{BucketId, Record};
@@ -39,22 +40,24 @@ const PARTS: std::ops::RangeInclusive<u16> = 1..=10_000;
 impl Objects {
     /// Begins an upload. Of `put`, headers, metadata, tags and traceparent become the object's.
     ///
-    /// `checksum_algorithm` (lower case) is computed for every part: `crc64nvme` gives a checksum of the
-    /// whole object, any other one composed of the parts' checksums.
+    /// The algorithm of `checksum` is computed for every part.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: that checksum is not one, or cannot be had of the whole.
     pub async fn create_upload(
         &self,
         bucket: &str,
         key: &str,
         put: Put,
-        checksum_algorithm: Option<String>,
+        checksum: Option<UploadChecksum>,
     ) -> Result<Upload, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
-        if let Some(algorithm) = &checksum_algorithm {
-            assemble::check_algorithm(algorithm)?;
+        if let Some(checksum) = &checksum {
+            assemble::check(checksum)?;
         }
         let initiated_millis = self.0.clock.now_millis();
         let id = entropy::id_at(initiated_millis).as_simple().to_string();
-        let upload = Upload { id, key: key.to_owned(), initiated_millis, checksum_algorithm };
+        let upload = Upload { id, key: key.to_owned(), initiated_millis, checksum };
         let document = UploadDoc::open(upload, put);
         let key = upload_key(bucket.id, key, &document.upload.id);
         self.0.put_document(&key, &document.to_content(), self.0.no_shards()).await?;
@@ -83,8 +86,8 @@ impl Objects {
         if open.state != State::Open {
             return Err(Error::NoSuchUpload);
         }
-        if let Some(algorithm) = open.upload.checksum_algorithm {
-            expect.checksums.entry(algorithm).or_insert(None);
+        if let Some(checksum) = open.upload.checksum {
+            expect.checksums.entry(checksum.algorithm).or_insert(None);
         }
         let stored = self.0.store_body(body, expect).await?;
         let part = Content {
@@ -106,10 +109,10 @@ impl Objects {
     }
 
     /// Makes the object out of parts, in one record that names their blobs. The same call again answers
-    /// the same.
+    /// the same. `stated` is what the client says of the whole: algorithm to base64.
     ///
     /// # Errors
-    /// [`Error::InvalidPart`], [`Error::InvalidPartOrder`], [`Error::EntityTooSmall`],
+    /// [`Error::InvalidPart`], [`Error::InvalidPartOrder`], [`Error::EntityTooSmall`], [`Error::BadDigest`],
     /// [`Error::PreconditionFailed`] by what was there before: the upload stays open.
     /// [`Error::Conflict`]: another write came in between a condition and this one: start a new upload.
     /// [`Error::Unavailable`]: unknown; ask again.
@@ -119,16 +122,19 @@ impl Objects {
         key: &str,
         upload: &str,
         parts: Vec<PartRef>,
+        stated: BTreeMap<String, String>,
         conditions: Conditions,
     ) -> Result<Written, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
         for _ in 0..RACES_MAX {
             let (order, found) = self.0.upload(bucket.id, key, upload).await?;
             let (order, document) = match &found.state {
-                State::Open => match self.0.begin_completing(&bucket, &order, &found, &parts, &conditions).await {
-                    Err(err) if is_race(&err) => continue,
-                    begun => begun?,
-                },
+                State::Open => {
+                    match self.0.begin_completing(&bucket, &order, &found, &parts, &stated, &conditions).await {
+                        Err(err) if is_race(&err) => continue,
+                        begun => begun?,
+                    }
+                }
                 _ => (order, found),
             };
             let version = self.0.carry(&bucket, &order, &document).await?;
@@ -230,11 +236,12 @@ impl Inner {
         seen: &Order,
         open: &UploadDoc,
         parts: &[PartRef],
+        stated: &BTreeMap<String, String>,
         conditions: &Conditions,
     ) -> Result<(Order, UploadDoc), Error> {
         let upload = &open.upload;
         let stored = self.part_documents(&upload.id).await?;
-        let content = assemble::assemble(parts, &stored, upload.checksum_algorithm.as_deref())?;
+        let content = assemble::assemble(parts, &stored, upload.checksum.as_ref(), stated)?;
         let records = self.read_key(bucket.id, &upload.key).await?;
         conditions_hold(&records, conditions)?;
         // Above all that is there, whatever the clocks of those who wrote it said.

@@ -2,11 +2,13 @@
 //! from a version to what a response shows. Pure.
 use crate::object::Expect;
 use crate::s3::body::Announced;
+use crate::version::Birth;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::HeaderMap;
 use s3s::dto::{ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Algorithms by their name in lower case, with the length of their value in bytes.
@@ -18,11 +20,12 @@ pub const UPLOAD_BYTES_MAX: u64 = 5 << 30;
 /// Fills the five checksum fields of a response from a map of lower-case algorithm to base64.
 macro_rules! show_checksums {
     ($out:expr, $sums:expr) => {{
-        $out.checksum_crc32 = $sums.get("crc32").cloned();
-        $out.checksum_crc32c = $sums.get("crc32c").cloned();
-        $out.checksum_crc64nvme = $sums.get("crc64nvme").cloned();
-        $out.checksum_sha1 = $sums.get("sha1").cloned();
-        $out.checksum_sha256 = $sums.get("sha256").cloned();
+        let sums = &$sums;
+        $out.checksum_crc32 = sums.get("crc32").cloned();
+        $out.checksum_crc32c = sums.get("crc32c").cloned();
+        $out.checksum_crc64nvme = sums.get("crc64nvme").cloned();
+        $out.checksum_sha1 = sums.get("sha1").cloned();
+        $out.checksum_sha256 = sums.get("sha256").cloned();
     }};
 }
 pub(crate) use show_checksums;
@@ -54,9 +57,8 @@ pub fn algorithm(asked: &ChecksumAlgorithm) -> S3Result<String> {
 
 /// Whether the checksums of a version are of the whole object or of its parts' checksums.
 pub fn kind(sums: &BTreeMap<String, String>) -> Option<ChecksumType> {
-    let composite = sums.values().next()?.contains('-');
-    let name = if composite { ChecksumType::COMPOSITE } else { ChecksumType::FULL_OBJECT };
-    Some(ChecksumType::from_static(name))
+    let composite = sums.values().next().is_some_and(|sum| sum.contains('-'));
+    Some(ChecksumType::from_static(if composite { ChecksumType::COMPOSITE } else { ChecksumType::FULL_OBJECT }))
 }
 
 /// What a body must be, and the trailers that must come with it.
@@ -87,6 +89,32 @@ pub fn expect(headers: &HeaderMap, trailing: Option<TrailingHeaders>) -> S3Resul
         expect.checksums.insert(algorithm(&ChecksumAlgorithm::from(asked.to_owned()))?, None);
     }
     Ok((expect, announced))
+}
+
+/// What a client says of the whole object when it completes an upload: algorithm to base64. A composite
+/// checksum may have the number of parts behind it.
+pub fn of_whole(headers: &HeaderMap) -> S3Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for (name, length) in ALGORITHMS {
+        let Some(value) = text(headers, &format!("x-amz-checksum-{name}"))? else { continue };
+        let sum = value.split_once('-').map_or(value, |(sum, _)| sum);
+        if BASE64_STANDARD.decode(sum).is_ok_and(|b| b.len() == length) {
+            all.insert(name.to_owned(), value.to_owned());
+        } else {
+            return Err(s3_error!(InvalidRequest, "Value for x-amz-checksum-{name} header is invalid."));
+        }
+    }
+    Ok(all)
+}
+
+/// What S3 shows of a version's checksums: those that were asked for, else the CRC-64/NVME every version has.
+pub fn shown(birth: &Birth) -> Cow<'_, BTreeMap<String, String>> {
+    if birth.checksums.is_empty() {
+        let sum = BASE64_STANDARD.encode(birth.crc64nvme.to_be_bytes());
+        Cow::Owned(BTreeMap::from([("crc64nvme".to_owned(), sum)]))
+    } else {
+        Cow::Borrowed(&birth.checksums)
+    }
 }
 
 /// Verifies a document that was read whole against what its headers state; `BadDigest` when it differs.

@@ -204,8 +204,9 @@ fn marker(entry: &Listed, names: &Names) -> Option<DeleteMarkerEntry> {
 }
 
 fn algorithms(birth: &Birth) -> Option<Vec<ChecksumAlgorithm>> {
-    let all: Vec<_> = birth.checksums.keys().map(|name| ChecksumAlgorithm::from(name.to_ascii_uppercase())).collect();
-    (!all.is_empty()).then_some(all)
+    let asked = birth.checksums.keys().map(|name| ChecksumAlgorithm::from(name.to_ascii_uppercase()));
+    let own = birth.checksums.is_empty().then(|| ChecksumAlgorithm::from_static(ChecksumAlgorithm::CRC64NVME));
+    Some(asked.chain(own).collect())
 }
 
 /// A continuation token: opaque to clients; the leading 1 is its format.

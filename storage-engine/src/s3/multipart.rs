@@ -1,12 +1,11 @@
 //! Uploads in parts: create, upload and copy parts, complete, abort, and their lists.
-use crate::object::{PartRef, Put, UploadedPart};
+use crate::object::{PartRef, Put, UploadChecksum, UploadedPart};
 use crate::s3::body::incoming;
 use crate::s3::checksum::{self, named_checksums, show_checksums};
 use crate::s3::list::{Names, limit};
 use crate::s3::read::{self, birth, open};
 use crate::s3::write::{bytes_of, conditions, content_headers, metadata, source, source_holds, traceparent};
 use crate::s3::{FrontDoor, owner, tag, timestamp};
-use hyper::HeaderMap;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
@@ -25,8 +24,8 @@ pub async fn create(
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let S3Request { input, headers, .. } = request;
-    let algorithm = input.checksum_algorithm.as_ref().map(checksum::algorithm).transpose()?;
-    let checksum_type = upload_checksum_type(algorithm.as_deref(), input.checksum_type.as_ref())?;
+    let checksum = upload_checksum(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
+    let checksum_type = checksum.as_ref().map(checksum_type);
     let put = Put {
         headers: content_headers!(input),
         metadata: metadata(input.metadata)?,
@@ -35,7 +34,7 @@ pub async fn create(
         ..Put::default()
     };
     let upload =
-        door.objects.create_upload(&input.bucket, &input.key, put, algorithm).await.map_err(|e| door.fail(e))?;
+        door.objects.create_upload(&input.bucket, &input.key, put, checksum).await.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -46,17 +45,37 @@ pub async fn create(
     }))
 }
 
-/// CRC-64/NVME is of the whole object, the others are of the parts' checksums; no other pairing is kept.
-fn upload_checksum_type(algorithm: Option<&str>, asked: Option<&ChecksumType>) -> S3Result<Option<ChecksumType>> {
-    let Some(algorithm) = algorithm else { return Ok(None) };
-    let natural = if algorithm == "crc64nvme" { ChecksumType::FULL_OBJECT } else { ChecksumType::COMPOSITE };
-    match asked.map(ChecksumType::as_str) {
-        Some(other) if other != natural => Err(s3_error!(
-            NotImplemented,
-            "Checksums of type {other} are not kept for {algorithm} in multipart uploads."
-        )),
-        _ => Ok(Some(ChecksumType::from_static(natural))),
+/// What the parts of an upload are checked with; without a word CRC-64/NVME is of the whole object and the
+/// others of the parts' checksums.
+///
+/// # Source
+/// Amazon S3 User Guide, "Checking object integrity": full object and composite checksum types.
+fn upload_checksum(
+    algorithm: Option<&ChecksumAlgorithm>,
+    asked: Option<&ChecksumType>,
+) -> S3Result<Option<UploadChecksum>> {
+    let Some(algorithm) = algorithm else {
+        return match asked {
+            None => Ok(None),
+            Some(_) => Err(s3_error!(InvalidRequest, "x-amz-checksum-type needs x-amz-checksum-algorithm beside it.")),
+        };
+    };
+    let algorithm = checksum::algorithm(algorithm)?;
+    let is_of_whole = match asked.map(ChecksumType::as_str) {
+        None => algorithm == "crc64nvme",
+        Some(ChecksumType::FULL_OBJECT) => true,
+        Some(ChecksumType::COMPOSITE) => false,
+        Some(_) => return Err(s3_error!(InvalidRequest, "x-amz-checksum-type is FULL_OBJECT or COMPOSITE.")),
+    };
+    if algorithm == "crc64nvme" && !is_of_whole || algorithm.starts_with("sha") && is_of_whole {
+        let asked = if is_of_whole { ChecksumType::FULL_OBJECT } else { ChecksumType::COMPOSITE };
+        return Err(s3_error!(InvalidRequest, "The {asked} checksum type cannot be used with {algorithm}."));
     }
+    Ok(Some(UploadChecksum { algorithm, is_of_whole }))
+}
+
+fn checksum_type(checksum: &UploadChecksum) -> ChecksumType {
+    ChecksumType::from_static(if checksum.is_of_whole { ChecksumType::FULL_OBJECT } else { ChecksumType::COMPOSITE })
 }
 
 pub async fn upload_part(
@@ -136,19 +155,23 @@ pub async fn complete(
     request: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let S3Request { input, headers, .. } = request;
-    states_no_checksum_of_the_whole(&headers)?;
+    let stated = checksum::of_whole(&headers)?;
     let conditions = conditions(input.if_match, input.if_none_match)?;
     let named = input.multipart_upload.and_then(|u| u.parts).unwrap_or_default();
     if named.is_empty() {
         return Err(s3_error!(MalformedXML, "Name at least one part."));
     }
     let parts = named.into_iter().map(part_ref).collect::<S3Result<Vec<_>>>()?;
-    if let Some(stated) = input.mpu_object_size {
-        let (_, held) =
-            door.objects.parts(&input.bucket, &input.key, &input.upload_id).await.map_err(|e| door.fail(e))?;
-        size_matches(stated, &parts, &held)?;
+    if input.mpu_object_size.is_some() || input.checksum_type.is_some() {
+        let held = door.objects.parts(&input.bucket, &input.key, &input.upload_id).await;
+        // An upload that has ended is answered below: what it was, or that it is gone.
+        if let Ok((upload, held)) = held {
+            type_matches(input.checksum_type.as_ref(), upload.checksum.as_ref())?;
+            input.mpu_object_size.map_or(Ok(()), |stated| size_matches(stated, &parts, &held))?;
+        }
     }
-    let done = door.objects.complete_upload(&input.bucket, &input.key, &input.upload_id, parts, conditions).await;
+    let done = door.objects.complete_upload(&input.bucket, &input.key, &input.upload_id, parts, stated, conditions);
+    let done = done.await;
     let written = done.map_err(|e| door.fail(e))?;
     let birth = written.version.birth.as_ref().ok_or_else(|| s3_error!(InternalError))?;
     let mut output = CompleteMultipartUploadOutput {
@@ -160,18 +183,16 @@ pub async fn complete(
         version_id: written.versioned.then(|| written.version.id.to_string()),
         ..Default::default()
     };
-    show_checksums!(output, birth.checksums);
+    show_checksums!(output, checksum::shown(birth));
     Ok(S3Response::new(output))
 }
 
-/// It could not be verified before the commit; to accept it unread would be a lie.
-fn states_no_checksum_of_the_whole(headers: &HeaderMap) -> S3Result<()> {
-    let sums = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
-    match sums.into_iter().find(|name| headers.contains_key(format!("x-amz-checksum-{name}"))) {
-        None => Ok(()),
-        Some(name) => {
-            Err(s3_error!(NotImplemented, "x-amz-checksum-{name} of the whole object is not verified on completion."))
+fn type_matches(stated: Option<&ChecksumType>, held: Option<&UploadChecksum>) -> S3Result<()> {
+    match (stated, held.map(checksum_type)) {
+        (Some(stated), Some(held)) if *stated != held => {
+            Err(s3_error!(InvalidRequest, "The upload was created with checksum type {}.", held.as_str()))
         }
+        _ => Ok(()),
     }
 }
 
@@ -220,11 +241,10 @@ pub async fn parts(door: &FrontDoor, request: S3Request<ListPartsInput>) -> S3Re
         show_checksums!(part, p.checksums);
         part
     };
-    let algorithm = upload.checksum_algorithm.as_deref();
     Ok(S3Response::new(ListPartsOutput {
         bucket: Some(input.bucket),
-        checksum_algorithm: algorithm.map(|a| ChecksumAlgorithm::from(a.to_ascii_uppercase())),
-        checksum_type: upload_checksum_type(algorithm, None)?,
+        checksum_algorithm: upload.checksum.as_ref().map(checksum_algorithm),
+        checksum_type: upload.checksum.as_ref().map(checksum_type),
         initiator: Some(initiator()),
         is_truncated: Some(shown.len() < held.len()),
         key: Some(input.key),
@@ -236,6 +256,10 @@ pub async fn parts(door: &FrontDoor, request: S3Request<ListPartsInput>) -> S3Re
         upload_id: Some(input.upload_id),
         ..Default::default()
     }))
+}
+
+fn checksum_algorithm(checksum: &UploadChecksum) -> ChecksumAlgorithm {
+    ChecksumAlgorithm::from(checksum.algorithm.to_ascii_uppercase())
 }
 
 fn initiator() -> Initiator {
@@ -281,7 +305,8 @@ pub async fn uploads(
     let last = shown.last().map(|(row, _)| row.clone()).filter(|_| is_truncated);
     let prefixes: Vec<String> = shown.iter().filter(|(_, u)| u.is_none()).map(|((p, _), _)| p.clone()).collect();
     let upload = |u: &crate::object::Upload| MultipartUpload {
-        checksum_algorithm: u.checksum_algorithm.as_ref().map(|a| ChecksumAlgorithm::from(a.to_ascii_uppercase())),
+        checksum_algorithm: u.checksum.as_ref().map(checksum_algorithm),
+        checksum_type: u.checksum.as_ref().map(checksum_type),
         initiated: Some(timestamp(u.initiated_millis)),
         initiator: Some(initiator()),
         key: Some(names.write(&u.key)),

@@ -135,7 +135,7 @@ macro_rules! describe {
         $out.version_id = $opened.versioned.then(|| $opened.version.id.to_string());
         // A checksum is of the whole object: beside a range it would only mislead.
         if $checksums && $span.content_range.is_none() {
-            show_checksums!($out, $birth.checksums);
+            show_checksums!($out, checksum::shown($birth));
             $out.checksum_type = checksum::kind(&$birth.checksums);
         }
     }};
@@ -204,9 +204,9 @@ pub async fn attributes(
     output.object_size = i64::try_from(birth.size_bytes).ok().filter(|_| wants(ObjectAttributes::OBJECT_SIZE));
     output.storage_class =
         wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD));
-    if wants(ObjectAttributes::CHECKSUM) && !birth.checksums.is_empty() {
+    if wants(ObjectAttributes::CHECKSUM) {
         let mut sums = Checksum { checksum_type: checksum::kind(&birth.checksums), ..Default::default() };
-        show_checksums!(sums, birth.checksums);
+        show_checksums!(sums, checksum::shown(birth));
         output.checksum = Some(sums);
     }
     if wants(ObjectAttributes::OBJECT_PARTS) && birth.etag.contains('-') {

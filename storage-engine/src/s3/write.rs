@@ -61,7 +61,7 @@ pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Resu
         version_id: written.versioned.then(|| written.version.id.to_string()),
         ..Default::default()
     };
-    show_checksums!(output, birth.checksums);
+    show_checksums!(output, checksum::shown(birth));
     Ok(S3Response::new(output))
 }
 
@@ -112,7 +112,7 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
         checksum_type: checksum::kind(&made.checksums),
         ..Default::default()
     };
-    show_checksums!(result, made.checksums);
+    show_checksums!(result, checksum::shown(made));
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(result),
         copy_source_version_id: opened.versioned.then(|| opened.version.id.to_string()),

@@ -1,9 +1,10 @@
 //! Parts into one object: what Complete checks and computes. Pure.
 //!
 //! Source: Amazon S3 API Reference, CompleteMultipartUpload; User Guide, "Checking object integrity"
-//! (a composite checksum is the checksum of the parts' checksums, with `-N`).
+//! (a composite checksum is the checksum of the parts' checksums, with `-N`; the CRC of the whole follows from
+//! the CRCs and lengths of the parts, so that no byte is read again).
 use crate::object::document::{Content, Document};
-use crate::object::{Conditions, Error, PartRef};
+use crate::object::{Conditions, Error, PartRef, UploadChecksum};
 use crate::version::{Order, Part};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -28,14 +29,17 @@ pub(super) struct Whole {
     pub(super) content: Content,
 }
 
-/// Puts the parts a client names together, out of those that were uploaded.
+/// Puts the parts a client names together, out of those that were uploaded, and holds them against the
+/// checksums of the whole it states.
 ///
 /// # Errors
-/// [`Error::InvalidPart`], [`Error::InvalidPartOrder`], [`Error::EntityTooSmall`], [`Error::Invalid`].
+/// [`Error::InvalidPart`], [`Error::InvalidPartOrder`], [`Error::EntityTooSmall`], [`Error::BadDigest`],
+/// [`Error::Invalid`].
 pub(super) fn assemble(
     named: &[PartRef],
     stored: &BTreeMap<u16, Document>,
-    algorithm: Option<&str>,
+    checksum: Option<&UploadChecksum>,
+    stated: &BTreeMap<String, String>,
 ) -> Result<Content, Error> {
     if named.is_empty() {
         return Err(Error::Invalid("an upload needs at least one part".into()));
@@ -74,11 +78,31 @@ pub(super) fn assemble(
         return Err(Error::Invalid("an object has at most 5 TiB".into()));
     }
     whole.etag = format!("{}-{}", super::hex(&md5s.finalize()), named.len());
-    if let Some(algorithm) = algorithm {
-        let sum = checksum_of(algorithm, &whole)?;
-        whole.checksums.insert(algorithm.to_owned(), sum);
+    if let Some(UploadChecksum { algorithm, is_of_whole }) = checksum {
+        let sum = if *is_of_whole { of_whole(algorithm, &whole)? } else { of_parts(algorithm, &whole)? };
+        whole.checksums.insert(algorithm.clone(), sum);
+    }
+    for (algorithm, said) in stated {
+        verify(algorithm, said, &whole)?;
+        if checksum.is_none() {
+            whole.checksums.insert(algorithm.clone(), said.clone());
+        }
     }
     Ok(whole)
+}
+
+/// Holds what the client says of the whole against what its parts make.
+fn verify(algorithm: &str, said: &str, whole: &Content) -> Result<(), Error> {
+    let found = match whole.checksums.get(algorithm) {
+        Some(found) => found.clone(),
+        None => of_whole(algorithm, whole)?,
+    };
+    // Clients write a composite checksum with or without the number of parts behind it.
+    if *said == found || format!("{said}-{}", whole.parts.len()) == found {
+        Ok(())
+    } else {
+        Err(Error::BadDigest(format!("x-amz-checksum-{algorithm} of the whole object")))
+    }
 }
 
 /// Whether a stored part is the one the client means: its ETag, and what checksums it gives.
@@ -87,10 +111,29 @@ fn is_named(part: &PartRef, stored: &Content) -> bool {
         && part.checksums.iter().all(|(algorithm, sum)| stored.checksums.get(algorithm) == Some(sum))
 }
 
-fn checksum_of(algorithm: &str, whole: &Content) -> Result<String, Error> {
-    if algorithm == "crc64nvme" {
-        return Ok(BASE64.encode(whole.crc64nvme.to_be_bytes()));
-    }
+/// The checksum of all bytes, out of those of the parts.
+fn of_whole(algorithm: &str, whole: &Content) -> Result<String, Error> {
+    let kind = match algorithm {
+        "crc64nvme" => return Ok(BASE64.encode(whole.crc64nvme.to_be_bytes())),
+        "crc32" => CrcAlgorithm::Crc32IsoHdlc,
+        "crc32c" => CrcAlgorithm::Crc32Iscsi,
+        _ => return Err(no_whole(algorithm)),
+    };
+    let crc = whole.parts.iter().try_fold(0, |crc, part| {
+        let sum = part.checksums.get(algorithm).and_then(|sum| BASE64.decode(sum).ok()?.try_into().ok());
+        let unknown = || Error::Invalid(format!("part {} was uploaded without {algorithm}", part.number));
+        let sum = u64::from(u32::from_be_bytes(sum.ok_or_else(unknown)?));
+        Ok::<_, Error>(crc_fast::checksum_combine(kind, crc, sum, part.size_bytes))
+    })?;
+    Ok(BASE64.encode(&crc.to_be_bytes()[4..]))
+}
+
+fn no_whole(algorithm: &str) -> Error {
+    Error::Invalid(format!("{algorithm} of parts does not make one of the whole object; use a CRC"))
+}
+
+/// The checksum of the parts' checksums.
+fn of_parts(algorithm: &str, whole: &Content) -> Result<String, Error> {
     let mut sums = Vec::new();
     for part in &whole.parts {
         let sum = part.checksums.get(algorithm).and_then(|sum| BASE64.decode(sum).ok());
@@ -110,9 +153,18 @@ fn digest(algorithm: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// Whether an upload can have this algorithm.
-pub(super) fn check_algorithm(algorithm: &str) -> Result<(), Error> {
-    if algorithm == "crc64nvme" { Ok(()) } else { digest(algorithm, b"").map(|_| ()) }
+/// Whether an upload can have this checksum.
+///
+/// # Errors
+/// [`Error::Invalid`] says what cannot be.
+pub(super) fn check(checksum: &UploadChecksum) -> Result<(), Error> {
+    let UploadChecksum { algorithm, is_of_whole } = checksum;
+    match (algorithm.as_str(), *is_of_whole) {
+        ("crc32" | "crc32c" | "crc64nvme", true) => Ok(()),
+        (algorithm, true) => digest(algorithm, b"").and_then(|_| Err(no_whole(algorithm))),
+        ("crc64nvme", false) => Err(Error::Invalid("crc64nvme is kept of the whole object only".into())),
+        (algorithm, false) => digest(algorithm, b"").map(|_| ()),
+    }
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {
@@ -133,7 +185,12 @@ mod tests {
 
     fn part(body: &[u8]) -> Document {
         let etag = crate::object::multipart::hex(&Md5::digest(body));
-        let sha256 = BASE64.encode(sha2::Sha256::digest(body));
+        let crc = |kind| BASE64.encode(&crc_fast::checksum(kind, body).to_be_bytes()[4..]);
+        let checksums = BTreeMap::from([
+            ("crc32".into(), crc(CrcAlgorithm::Crc32IsoHdlc)),
+            ("crc32c".into(), crc(CrcAlgorithm::Crc32Iscsi)),
+            ("sha256".into(), BASE64.encode(sha2::Sha256::digest(body))),
+        ]);
         Document {
             key: String::new(),
             order: Order { hlc: Hlc::ZERO, origin: Origin::new("a"), version_id: VersionId::NULL },
@@ -141,7 +198,7 @@ mod tests {
                 size_bytes: body.len() as u64,
                 etag,
                 crc64nvme: crc_fast::checksum(CrcAlgorithm::Crc64Nvme, body),
-                checksums: BTreeMap::from([("sha256".into(), sha256)]),
+                checksums,
                 ..Content::default()
             },
         }
@@ -158,13 +215,20 @@ mod tests {
         let (a, b) = (large(1), b"tail".to_vec());
         let stored = BTreeMap::from([(2, part(&a)), (7, part(&b))]);
         let refs = [named(2, &stored[&2]), named(7, &stored[&7])];
-        let whole = assemble(&refs, &stored, Some("crc64nvme")).unwrap();
-        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &[a.clone(), b.clone()].concat());
+        let with = |algorithm: &str, is_of_whole: bool| {
+            let checksum = UploadChecksum { algorithm: algorithm.into(), is_of_whole };
+            assemble(&refs, &stored, Some(&checksum), &BTreeMap::new()).unwrap()
+        };
+        let whole = with("crc64nvme", true);
+        let bytes = [a.clone(), b.clone()].concat();
+        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes);
         assert_eq!(whole.crc64nvme, crc);
         assert_eq!(whole.checksums["crc64nvme"], BASE64.encode(crc.to_be_bytes()));
+        assert_eq!(with("crc32", true).checksums["crc32"], part(&bytes).content.checksums["crc32"]);
+        assert_eq!(with("crc32c", true).checksums["crc32c"], part(&bytes).content.checksums["crc32c"]);
         let md5s = [Md5::digest(&a), Md5::digest(&b)].concat();
         assert_eq!(whole.etag, format!("{}-2", crate::object::multipart::hex(&Md5::digest(&md5s))));
-        let composite = assemble(&refs, &stored, Some("sha256")).unwrap().checksums["sha256"].clone();
+        let composite = with("sha256", false).checksums["sha256"].clone();
         let sums = [sha2::Sha256::digest(&a), sha2::Sha256::digest(&b)].concat();
         assert_eq!(composite, format!("{}-2", BASE64.encode(sha2::Sha256::digest(&sums))));
     }
@@ -173,7 +237,9 @@ mod tests {
     fn parts_are_checked_for_order_identity_and_size() {
         let stored = BTreeMap::from([(1, part(&large(1))), (2, part(b"small")), (3, part(b"tail"))]);
         let [one, two, three] = [1, 2, 3].map(|n| named(n, &stored[&n]));
-        let with = |refs: &[&PartRef]| assemble(&refs.iter().map(|r| (*r).clone()).collect::<Vec<_>>(), &stored, None);
+        let with = |refs: &[&PartRef]| {
+            assemble(&refs.iter().map(|r| (*r).clone()).collect::<Vec<_>>(), &stored, None, &BTreeMap::new())
+        };
         assert!(with(&[&one, &three]).is_ok());
         assert!(matches!(with(&[]), Err(Error::Invalid(_))));
         assert!(matches!(with(&[&two, &one]), Err(Error::InvalidPartOrder)));
@@ -183,5 +249,35 @@ mod tests {
         assert!(matches!(with(&[&PartRef { etag: two.etag.clone(), ..one.clone() }]), Err(Error::InvalidPart(1))));
         let wrong = BTreeMap::from([("sha256".to_owned(), "x".to_owned())]);
         assert!(matches!(with(&[&PartRef { checksums: wrong, ..one.clone() }]), Err(Error::InvalidPart(1))));
+    }
+
+    #[test]
+    fn the_whole_is_held_to_what_the_client_states() {
+        let stored = BTreeMap::from([(1, part(b"hello"))]);
+        let refs = [named(1, &stored[&1])];
+        let of_parts = UploadChecksum { algorithm: "sha256".into(), is_of_whole: false };
+        let with = |checksum: Option<&UploadChecksum>, algorithm: &str, said: &str| {
+            assemble(&refs, &stored, checksum, &BTreeMap::from([(algorithm.into(), said.into())]))
+        };
+        let crc = stored[&1].content.checksums["crc32"].clone();
+        assert_eq!(with(None, "crc32", &crc).unwrap().checksums["crc32"], crc, "what was verified is kept");
+        assert!(matches!(with(None, "crc32", "AAAAAA=="), Err(Error::BadDigest(_))));
+        let sha256 = BASE64.encode(sha2::Sha256::digest(sha2::Sha256::digest(b"hello")));
+        for said in [sha256.clone(), format!("{sha256}-1")] {
+            assert!(with(Some(&of_parts), "sha256", &said).is_ok(), "{said}");
+        }
+        assert!(matches!(with(Some(&of_parts), "sha256", &format!("{sha256}-2")), Err(Error::BadDigest(_))));
+        assert!(matches!(with(None, "sha256", &sha256), Err(Error::Invalid(_))), "there is none of the whole");
+    }
+
+    #[test]
+    fn checksums_that_cannot_be_are_refused_at_the_start() {
+        let ok =
+            |algorithm: &str, is_of_whole| check(&UploadChecksum { algorithm: algorithm.into(), is_of_whole }).is_ok();
+        for crc in ["crc32", "crc32c", "crc64nvme"] {
+            assert!(ok(crc, true), "{crc}");
+        }
+        assert!(ok("crc32", false) && ok("sha1", false) && ok("sha256", false));
+        assert!(!ok("crc64nvme", false) && !ok("sha1", true) && !ok("sha256", true) && !ok("md4", false));
     }
 }

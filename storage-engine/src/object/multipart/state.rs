@@ -1,7 +1,7 @@
 //! What an upload's document says, and how it becomes [`Content`] and back. Pure.
 use super::assemble::Whole;
 use crate::object::document::{Content, Document};
-use crate::object::{Conditions, Error, Put, Upload};
+use crate::object::{Conditions, Error, Put, Upload, UploadChecksum};
 use crate::version::{Birth, Kind, Order, Stamp, Tags, Version};
 use crate::wire::Fields;
 use base64::Engine as _;
@@ -40,6 +40,8 @@ const ID: &str = "upload";
 const KEY: &str = "key";
 const INITIATED: &str = "initiated_millis";
 const ALGORITHM: &str = "checksum_algorithm";
+/// Stands when the checksum is of the whole; what was written before it existed said so by its algorithm.
+const OF_WHOLE: &str = "checksum_of_whole";
 const TRACEPARENT: &str = "traceparent";
 const ORDER: &str = "order";
 const BASE: &str = "base";
@@ -98,7 +100,10 @@ impl UploadDoc {
         put(ID, Some(self.upload.id.clone()));
         put(KEY, Some(self.upload.key.clone()));
         put(INITIATED, Some(self.upload.initiated_millis.to_string()));
-        put(ALGORITHM, self.upload.checksum_algorithm.clone());
+        if let Some(checksum) = &self.upload.checksum {
+            put(ALGORITHM, Some(checksum.algorithm.clone()));
+            put(OF_WHOLE, checksum.is_of_whole.then(String::new));
+        }
         put(TRACEPARENT, self.traceparent.clone());
         if let Some(whole) = whole {
             put(ORDER, Some(order_text(&whole.order)));
@@ -146,7 +151,10 @@ impl UploadDoc {
                 id: field(ID)?.clone(),
                 key: field(KEY)?.clone(),
                 initiated_millis: field(INITIATED)?.parse().map_err(|_| broken(INITIATED))?,
-                checksum_algorithm: fields.get(ALGORITHM).cloned(),
+                checksum: fields.get(ALGORITHM).map(|algorithm| UploadChecksum {
+                    algorithm: algorithm.clone(),
+                    is_of_whole: fields.contains_key(OF_WHOLE) || algorithm == "crc64nvme",
+                }),
             },
             headers: under(HEADER),
             metadata: under(METADATA),

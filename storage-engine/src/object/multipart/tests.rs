@@ -13,7 +13,9 @@ async fn part(objects: &Objects, key: &str, upload: &str, number: u16, bytes: &[
     PartRef { number, etag: stored.etag, checksums: BTreeMap::new() }
 }
 async fn complete(objects: &Objects, upload: &str, part: &PartRef) -> Result<Version, Error> {
-    let done = objects.complete_upload("bucket", "k", upload, vec![part.clone()], Conditions::default()).await;
+    let done = objects
+        .complete_upload("bucket", "k", upload, vec![part.clone()], BTreeMap::new(), Conditions::default())
+        .await;
     done.map(|written| written.version)
 }
 async fn store(versioning: Versioning) -> (Set, Objects, Bucket) {
@@ -32,14 +34,21 @@ async fn complete_makes_one_version_of_all_parts_and_copies_nothing() {
         tags: BTreeMap::from([("a".into(), "b".into())]),
         ..Put::default()
     };
-    let id = objects.create_upload("bucket", "k", put, Some("crc64nvme".into())).await.unwrap().id;
+    let id = objects
+        .create_upload("bucket", "k", put, Some(UploadChecksum { algorithm: "crc64nvme".into(), is_of_whole: true }))
+        .await
+        .unwrap()
+        .id;
     let large = vec![7u8; assemble::PART_BYTES_MIN as usize];
     let two = part(&objects, "k", &id, 2, b"tail").await;
     let one = part(&objects, "k", &id, 1, &large).await;
     let (shown, listed) = objects.parts("bucket", "k", &id).await.unwrap();
     assert_eq!((shown.key.as_str(), listed.iter().map(|p| p.number).collect::<Vec<_>>()), ("k", vec![1, 2]));
 
-    let written = objects.complete_upload("bucket", "k", &id, vec![one, two], Conditions::default()).await.unwrap();
+    let written = objects
+        .complete_upload("bucket", "k", &id, vec![one, two], BTreeMap::new(), Conditions::default())
+        .await
+        .unwrap();
     let records = objects.0.read_key(bucket.id, "k").await.unwrap();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].version, written.version);
@@ -171,10 +180,11 @@ async fn a_condition_that_does_not_hold_leaves_the_upload_open() {
     let one = part(&objects, "k", &id, 1, b"x").await;
     write(&objects, &bucket, "k", NewId::Fresh, Kind::Object).await;
     let only_new = Conditions { if_none_match: true, if_match: None };
-    let refused = objects.complete_upload("bucket", "k", &id, vec![one.clone()], only_new.clone()).await;
+    let refused =
+        objects.complete_upload("bucket", "k", &id, vec![one.clone()], BTreeMap::new(), only_new.clone()).await;
     assert!(matches!(refused, Err(Error::PreconditionFailed(_))));
     write(&objects, &bucket, "k", NewId::Fresh, Kind::DeleteMarker).await;
-    objects.complete_upload("bucket", "k", &id, vec![one], only_new).await.unwrap();
+    objects.complete_upload("bucket", "k", &id, vec![one], BTreeMap::new(), only_new).await.unwrap();
     assert_eq!(versions(&objects, "bucket").await.len(), 3);
 }
 
