@@ -18,6 +18,8 @@ pub(crate) mod resolve;
 pub(crate) mod scan;
 pub(crate) mod tag;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod walk;
 
 use crate::bucket::Cache;

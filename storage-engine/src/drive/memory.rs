@@ -56,6 +56,8 @@ struct FileState {
     now: Vec<u8>,
     unsynced: Vec<(u64, Vec<u8>)>,
     named: bool,
+    /// Bytes of the disk it takes, reserved ones included.
+    taken: u64,
 }
 
 #[derive(Default)]
@@ -96,7 +98,8 @@ impl MemoryDisk {
         let before = self.files();
         let files = before.files.iter().filter(|(_, f)| f.named || matches!(loss, Loss::None)).map(|(name, file)| {
             let durable = file.after(loss);
-            (name.clone(), FileState { now: durable.clone(), durable, unsynced: Vec::new(), named: true })
+            let taken = durable.len() as u64;
+            (name.clone(), FileState { now: durable.clone(), durable, unsynced: Vec::new(), named: true, taken })
         });
         MemoryDisk(Mutex::new(Files { files: files.collect(), ..Files::default() }))
     }
@@ -108,7 +111,7 @@ impl MemoryDisk {
     pub fn set_delay(&self, delay: Duration) {
         self.files().delay = delay;
     }
-    /// Says that so many bytes are free; `None`: plenty.
+    /// So many bytes are free from now on, and fewer with each that is written; `None`: plenty.
     pub fn set_free(&self, free: Option<u64>) {
         self.files().free = free;
     }
@@ -130,6 +133,9 @@ impl MemoryDisk {
         if let Some(fault) = files.fault {
             return Err(fault.into());
         }
+        if let Step::Write { name, offset, bytes } = &step {
+            files.grow(name, offset + bytes.len() as u64)?;
+        }
         files.take(&step);
         if let Some(steps) = &mut files.steps {
             steps.push(step);
@@ -139,6 +145,16 @@ impl MemoryDisk {
 }
 
 impl Files {
+    /// Takes room so that the file may have this length.
+    fn grow(&mut self, name: &str, len: u64) -> io::Result<()> {
+        let file = self.files.entry(name.to_owned()).or_default();
+        let more = len.saturating_sub(file.taken);
+        if let Some(free) = &mut self.free {
+            *free = free.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        file.taken += more;
+        Ok(())
+    }
     fn take(&mut self, step: &Step) {
         match step {
             Step::Write { name, offset, bytes } => {
@@ -162,7 +178,10 @@ impl Files {
                 let inside = |name: &str| name.rsplit_once('/').map_or("", |(f, _)| f) == folder;
                 self.files.iter_mut().filter(|(name, _)| inside(name)).for_each(|(_, f)| f.named = true);
             }
-            Step::Remove { name } => drop(self.files.remove(name)),
+            Step::Remove { name } => {
+                let taken = self.files.remove(name).map_or(0, |f| f.taken);
+                self.free = self.free.map(|free| free + taken);
+            }
         }
     }
 }
@@ -222,7 +241,7 @@ impl Disk for MemoryDisk {
     }
     fn reserve(&self, name: &str, len: u64) -> io::Result<()> {
         // No zeros are kept: a test with eight drives would hold 32 MiB of them.
-        let _ = len;
+        self.files().grow(name, len)?;
         self.told(Step::Write { name: name.into(), offset: 0, bytes: Vec::new() })
     }
     fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
@@ -252,6 +271,7 @@ pub struct MemoryDrive {
     drive: LocalDrive,
     disk: Arc<MemoryDisk>,
     offline: AtomicBool,
+    mute: AtomicBool,
 }
 
 impl MemoryDrive {
@@ -280,7 +300,7 @@ impl MemoryDrive {
             .ok_or_else(|| damaged("there is none".into()))?;
         let table = |_fresh: bool| -> Result<Arc<dyn Table>, super::index::Error> { Ok(Arc::new(Tree::default())) };
         let drive = LocalDrive::start(dir, disk.clone(), block, &table, None)?;
-        Ok(MemoryDrive { drive, disk, offline: AtomicBool::new(false) })
+        Ok(MemoryDrive { drive, disk, offline: AtomicBool::new(false), mute: AtomicBool::new(false) })
     }
     /// Cuts the power: this drive is offline for good, the one returned has what was synced.
     pub fn crash(&self) -> MemoryDrive {
@@ -290,6 +310,10 @@ impl MemoryDrive {
     /// While `true` every call fails as if the drive were unreachable; nothing is lost.
     pub fn set_offline(&self, offline: bool) {
         self.offline.store(offline, Ordering::Release);
+    }
+    /// While `true` no request is judged, as if the road to the committer were cut; shards come and go.
+    pub fn set_mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::Release);
     }
     /// Flips a bit in the middle of the drive's shard of a blob; whether it holds one.
     pub fn corrupt_shard(&self, blob: Uuid) -> bool {
@@ -341,6 +365,9 @@ impl Drive for MemoryDrive {
         self.drive.ceiling()
     }
     async fn call(&self, request: Request) -> Result<Reply, Error> {
+        if self.mute.load(Ordering::Acquire) {
+            return Err(Error::Offline { slot: self.drive.slot(), why: "set mute".into() });
+        }
         self.reachable()?.call(request).await
     }
     async fn create_shard(&self, blob: Uuid) -> Result<Box<dyn ShardSink>, Error> {

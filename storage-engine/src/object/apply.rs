@@ -145,11 +145,9 @@ impl Inner {
             Some(body) if birth.kind == Kind::Object => Some(self.store_replica_body(birth, body).await?),
             _ => None,
         };
-        let (blob, shards) = stored.map_or((None, Vec::new()), |s| (s.blob, s.shards));
+        let data = stored.map(|s| s.data).unwrap_or_default();
         let make = |_, _, _| version.clone();
-        let blobs = blob.into_iter().collect();
-        self.write(Draft { bucket: bucket.id, key: &version.key, id, make: &make, blobs, shards, test, traceparent })
-            .await?;
+        self.write(Draft { bucket: bucket.id, key: &version.key, id, make: &make, data, test, traceparent }).await?;
         Ok(())
     }
 

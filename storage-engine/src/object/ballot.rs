@@ -6,16 +6,14 @@ use super::resolve::newest;
 use super::{Error, Inner};
 use crate::drive;
 use crate::entropy;
+use crate::object::blob::Data;
 use crate::quorum::participant::{Op, Reply, Request, Verdict};
 use crate::quorum::reader::{Fate, Want};
 use crate::quorum::writer::{Progress, Tally};
-use crate::record::{Blob, BucketId, Record};
+use crate::record::{BucketId, Record};
 use crate::version::{Ballot, Hlc, Order, Version, VersionId};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use std::sync::Arc;
-use uuid::Uuid;
 
 /// Attempts of one write before its client is told to come back: with a pause that doubles up to
 /// [`PAUSE_MAX_MILLIS`] this is about two seconds of contention on one key.
@@ -45,9 +43,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) key: &'a str,
     pub(crate) id: NewId,
     pub(crate) make: Make<'a>,
-    pub(crate) blobs: Vec<Blob>,
-    /// Small shards by drive slot; empty where the shards stand in files already.
-    pub(crate) shards: Vec<Vec<(Uuid, Bytes)>>,
+    pub(crate) data: Data,
     pub(crate) test: Option<Test<'a>>,
     pub(crate) traceparent: Option<String>,
 }
@@ -67,7 +63,6 @@ impl Inner {
             NewId::Null => VersionId::NULL,
             NewId::Given(id) => id,
         };
-        let shards: Arc<[Vec<(Uuid, Bytes)>]> = draft.shards.as_slice().into();
         let mut floor = Ballot::ZERO;
         for attempt in 0..ATTEMPTS_MAX {
             self.pause(attempt, floor).await;
@@ -92,10 +87,11 @@ impl Inner {
             };
             let mut record = Record::new(draft.bucket, (draft.make)(ballot, id, base), ballot);
             record.tested = tested;
-            record.blobs = draft.blobs.clone();
+            record.blobs = draft.data.blobs.clone();
+            record.missing = draft.data.missing;
             record.pending_since = self.clock.now_millis();
             record.traceparent = draft.traceparent.clone();
-            match self.accept(&record, &shards).await? {
+            match self.accept(&record, &draft.data).await? {
                 None => {
                     record.acked = true;
                     return Ok(record);
@@ -107,19 +103,22 @@ impl Inner {
     }
 
     /// Sends one attempt to all drives. `None`: decided. `Some(max)`: retired, a ballot above may try.
-    async fn accept(&self, record: &Record, shards: &Arc<[Vec<(Uuid, Bytes)>]>) -> Result<Option<Ballot>, Error> {
-        let mut asked = self.ask_all(record.bucket, record.key(), |slot| Op::Accept {
-            record: Box::new(record.clone()),
-            shards: shards.get(slot).cloned().unwrap_or_default(),
+    ///
+    /// A drive that lacks its shard is fenced instead: it cannot vouch for the bytes, but its promise may
+    /// still help to retire the attempt. It gets the record, in debt, once that is decided.
+    async fn accept(&self, record: &Record, data: &Data) -> Result<Option<Ballot>, Error> {
+        let mut asked = self.ask_all(record.bucket, record.key(), |slot| match data.may_vouch(slot) {
+            true => Op::Accept { record: Box::new(record.clone()), shards: data.shards_of(slot) },
+            false => Op::Fence { version: record.id(), ballot: record.ballot },
         });
         match asked.settle().await {
             Progress::Held => {
-                self.follow(asked, record, shards);
+                self.follow(asked, record, data);
                 Ok(None)
             }
             Progress::Denied { max } => match self.retire(record).await? {
                 Fate::Committed => Ok(None),
-                Fate::Aborted | Fate::Tombstoned => Ok(Some(max)),
+                Fate::Aborted | Fate::Tombstoned | Fate::Superseded => Ok(Some(max)),
             },
             Progress::Unknown | Progress::Open => Err(asked.error()),
         }
@@ -197,19 +196,16 @@ impl Inner {
 
     /// After the ack: stragglers finish, all are told that the record counts, and a drive that refused
     /// it because of a concurrent write gets it by insert, which needs no promise (rule 8).
-    fn follow(&self, asked: Asked, record: &Record, shards: &Arc<[Vec<(Uuid, Bytes)>]>) {
+    fn follow(&self, asked: Asked, record: &Record, data: &Data) {
         let acks =
             self.ask_all(record.bucket, record.key(), |_| Op::Ack { version: record.id(), ballot: record.ballot });
-        let (drives, epoch, shards) = (self.drives.clone(), self.epoch, shards.clone());
+        let (drives, epoch, data) = (self.drives.clone(), self.epoch, data.clone());
         let record = Record { acked: true, ..record.clone() };
-        let bytes: usize = shards.iter().flatten().map(|(_, shard)| shard.len()).sum();
+        let bytes: usize = data.shards.iter().flatten().map(|(_, shard)| shard.len()).sum();
         self.background(bytes, async move {
             let (tally, ()) = futures::join!(asked.drain_counting(), acks.drain());
             for drive in drives.iter().filter(|d| tally.refused(d.slot())) {
-                let op = Op::Insert {
-                    record: Box::new(record.clone()),
-                    shards: shards.get(drive.slot()).cloned().unwrap_or_default(),
-                };
+                let op = Op::Insert { record: Box::new(record.clone()), shards: data.shards_of(drive.slot()) };
                 let request = Request { epoch, bucket: record.bucket, key: record.key().to_owned(), op };
                 if let Err(err) = drive.call(request).await {
                     tracing::debug!(drive = drive.slot(), %err, "A drive stays without a decided record until it heals.");

@@ -3,6 +3,7 @@
 //! A version with an id is purged by a component that joins it (rule 15). The null version is purged by
 //! an ordered record of its own (rule 16), since a later null is another thing under the same id.
 use super::ballot::{Draft, NewId, Test};
+use super::blob::Data;
 use super::put::{conditions_hold, marker, new_id};
 use super::{Bucket, Conditions, Deleted, Error, Inner, Objects, Versioning};
 use crate::record::Record;
@@ -108,7 +109,7 @@ impl Inner {
         make: &'a (dyn Fn(Hlc, VersionId, Option<Order>) -> Version + Sync),
         test: Option<Test<'a>>,
     ) -> Draft<'a> {
-        Draft { bucket: bucket.id, key, id, make, blobs: Vec::new(), shards: Vec::new(), test, traceparent: None }
+        Draft { bucket: bucket.id, key, id, make, data: Data::default(), test, traceparent: None }
     }
 }
 

@@ -5,13 +5,12 @@
 //! that is `bucket.rs` and `multipart.rs`. A document that is gone is a delete marker, so that "gone"
 //! has an order and can be tested like any other state.
 use super::ballot::{Draft, NewId};
+use super::blob::Data;
 use super::{Error, Inner};
-use crate::record::{Blob, BucketId, Record};
+use crate::record::{BucketId, Record};
 use crate::version::{Birth, Hlc, Kind, Order, Part, Version, VersionId};
 use crate::wire::Fields;
-use bytes::Bytes;
 use std::collections::BTreeMap;
-use uuid::Uuid;
 
 /// Documents fetched at a time while walking a prefix; a page of part records is about 1 MiB.
 const SCAN_KEYS: usize = 1_000;
@@ -31,7 +30,7 @@ pub(crate) struct Content {
     pub(crate) checksums: BTreeMap<String, String>,
     pub(crate) parts: Vec<Part>,
     /// The bytes it keeps.
-    pub(crate) blobs: Vec<Blob>,
+    pub(crate) data: Data,
 }
 
 /// A document as it stands.
@@ -59,7 +58,7 @@ impl Document {
                 crc64nvme: birth.crc64nvme,
                 checksums: birth.checksums.clone(),
                 parts: birth.parts.clone(),
-                blobs: record.blobs.clone(),
+                data: Data::held(record.blobs.clone(), record.missing),
             },
         })
     }
@@ -90,15 +89,9 @@ impl Inner {
         }
     }
 
-    /// Writes a document over whatever is there: the last writer wins. `shards` are the small shards of
-    /// its blobs, by slot.
-    pub(crate) async fn put_document(
-        &self,
-        key: &str,
-        content: &Content,
-        shards: Vec<Vec<(Uuid, Bytes)>>,
-    ) -> Result<Order, Error> {
-        self.write_document(key, Some(content), shards, None).await
+    /// Writes a document over whatever is there: the last writer wins.
+    pub(crate) async fn put_document(&self, key: &str, content: &Content) -> Result<Order, Error> {
+        self.write_document(key, Some(content), None).await
     }
 
     /// Writes a document (`None`: deletes it) if it still is as it was `seen` (`None`: not there).
@@ -115,14 +108,13 @@ impl Inner {
             let found = Document::of(records).map(|d| d.order);
             if found.as_ref() == seen { Ok(()) } else { Err(Error::PreconditionFailed(RACE)) }
         };
-        self.write_document(key, content, vec![Vec::new(); self.drives.len()], Some(&unchanged)).await
+        self.write_document(key, content, Some(&unchanged)).await
     }
 
     async fn write_document(
         &self,
         key: &str,
         content: Option<&Content>,
-        shards: Vec<Vec<(Uuid, Bytes)>>,
         test: Option<&(dyn Fn(&[Record]) -> Result<(), Error> + Sync)>,
     ) -> Result<Order, Error> {
         let make = |hlc: Hlc, id: VersionId, base: Option<Order>| {
@@ -131,17 +123,9 @@ impl Inner {
             version.birth = Some(birth(order, base, content));
             version
         };
-        let blobs = content.map(|c| c.blobs.clone()).unwrap_or_default();
-        let draft = Draft {
-            bucket: BucketId::SYSTEM,
-            key,
-            id: NewId::Null,
-            make: &make,
-            blobs,
-            shards,
-            test,
-            traceparent: None,
-        };
+        let data = content.map(|c| c.data.clone()).unwrap_or_default();
+        let draft =
+            Draft { bucket: BucketId::SYSTEM, key, id: NewId::Null, make: &make, data, test, traceparent: None };
         let record = self.write(draft).await?;
         Ok(record.version.birth.expect("a document was written with its birth").order)
     }

@@ -1,6 +1,7 @@
 //! A small store on drives in memory, for the tests of the roads: writes past the S3 rules, and a
 //! process that dies after so many calls.
 use super::ballot::{Draft, NewId};
+use super::blob::Data;
 use super::{Body, Bucket, List, Objects};
 use crate::clock::{HlcClock, SystemClock};
 use crate::drive::memory::MemoryDrive;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 /// Four drives, 2+2, that answer until their process has used up its calls.
 pub(crate) struct Set {
-    drives: Vec<Arc<dyn Drive>>,
+    pub(crate) drives: Vec<Arc<MemoryDrive>>,
     /// One for all processes: coordinators never share a ballot, and these have nothing else to tell
     /// them apart.
     clock: HlcClock,
@@ -28,7 +29,7 @@ pub(crate) struct Set {
 
 impl Set {
     pub(crate) fn new() -> Self {
-        let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
+        let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot))).collect();
         Set { drives, clock: HlcClock::new(Arc::new(SystemClock), Hlc::ZERO) }
     }
     /// A process over the drives as they stand.
@@ -45,7 +46,8 @@ impl Set {
         self.process(|slot| Arc::new(AtomicI64::new(if slots.contains(&slot) { 0 } else { i64::MAX })))
     }
     fn process(&self, left: impl Fn(usize) -> Arc<AtomicI64>) -> Objects {
-        let mortal = |d: &Arc<dyn Drive>| Arc::new(Mortal { drive: d.clone(), left: left(d.slot()) }) as Arc<dyn Drive>;
+        let mortal =
+            |d: &Arc<MemoryDrive>| Arc::new(Mortal { drive: d.clone(), left: left(d.slot()) }) as Arc<dyn Drive>;
         let drives = self.drives.iter().map(mortal).collect();
         let mut objects = Objects::new(drives, 2, Arc::new(SystemClock), Origin::new("here"));
         Arc::get_mut(&mut objects.0).expect("nobody else has it yet").clock = self.clock.clone();
@@ -57,6 +59,18 @@ pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
     let bytes = bytes.into();
     futures::stream::once(async move { Ok(bytes) }).boxed()
 }
+
+/// A body in chunks of 100,000 bytes; what is to happen happens before the chunk of that number.
+pub(crate) fn eventful(bytes: &[u8], mut events: Vec<(usize, Event)>) -> Body {
+    let chunks: Vec<Bytes> = bytes.chunks(100_000).map(Bytes::copy_from_slice).collect();
+    let told = chunks.into_iter().enumerate().map(move |(number, chunk)| {
+        events.extract_if(.., |(at, _)| *at == number).for_each(|(_, event)| event());
+        Ok(chunk)
+    });
+    futures::stream::iter(told).boxed()
+}
+/// What happens while a body is on its way.
+pub(crate) type Event = Box<dyn FnOnce() + Send>;
 
 /// Writes an empty version, as PUT (or, with a marker, DELETE) would.
 pub(crate) async fn write(objects: &Objects, bucket: &Bucket, key: &str, id: NewId, kind: Kind) -> Record {
@@ -77,8 +91,7 @@ pub(crate) async fn write(objects: &Objects, bucket: &Bucket, key: &str, id: New
         });
         version
     };
-    let (blobs, shards) = (Vec::new(), vec![Vec::new(); 4]);
-    let draft = Draft { bucket: bucket.id, key, id, make: &make, blobs, shards, test: None, traceparent: None };
+    let draft = Draft { bucket: bucket.id, key, id, make: &make, data: Data::default(), test: None, traceparent: None };
     objects.0.write(draft).await.expect("four drives answer")
 }
 

@@ -60,7 +60,7 @@ impl Objects {
         let upload = Upload { id, key: key.to_owned(), initiated_millis, checksum };
         let document = UploadDoc::open(upload, put);
         let key = upload_key(bucket.id, key, &document.upload.id);
-        self.0.put_document(&key, &document.to_content(), self.0.no_shards()).await?;
+        self.0.put_document(&key, &document.to_content()).await?;
         Ok(document.upload)
     }
 
@@ -95,10 +95,10 @@ impl Objects {
             etag: hex(&stored.md5),
             crc64nvme: stored.crc64nvme,
             checksums: stored.checksums,
-            blobs: stored.blob.into_iter().collect(),
+            data: stored.data,
             ..Content::default()
         };
-        let order = self.0.put_document(&part_key(upload, number), &part, stored.shards).await?;
+        let order = self.0.put_document(&part_key(upload, number), &part).await?;
         Ok(UploadedPart {
             number,
             size_bytes: part.size_bytes,
@@ -225,10 +225,6 @@ impl Inner {
         self.documents(&prefix).await?.into_iter().map(numbered).collect()
     }
 
-    fn no_shards(&self) -> Vec<Vec<(uuid::Uuid, bytes::Bytes)>> {
-        vec![Vec::new(); self.drives.len()]
-    }
-
     /// Decides what the object will be and writes it into the open upload's document.
     async fn begin_completing(
         &self,
@@ -307,8 +303,7 @@ impl Inner {
             key,
             id: if id.is_null() { NewId::Null } else { NewId::Given(id) },
             make: &make,
-            blobs: whole.content.blobs.clone(),
-            shards: self.no_shards(),
+            data: whole.content.data.clone(),
             test: if is_conditional { Some(&still) } else { None },
             traceparent: document.traceparent.clone(),
         };

@@ -26,7 +26,7 @@ impl Objects {
         let inner = &self.0;
         let bucket = inner.bucket_doc(bucket).await?;
         let Put { headers, metadata, tags, expect, conditions, traceparent } = put;
-        let StoredBody { blob, shards, size_bytes, md5, crc64nvme, checksums } = inner.store_body(body, expect).await?;
+        let StoredBody { data, size_bytes, md5, crc64nvme, checksums } = inner.store_body(body, expect).await?;
         let etag = hex(&md5);
         let part = Part { number: 1, size_bytes, etag: etag.clone(), checksums: checksums.clone() };
         let make = |hlc: Hlc, id: VersionId, base: Option<Order>| {
@@ -56,8 +56,7 @@ impl Objects {
                 key,
                 id: new_id(bucket.versioning),
                 make: &make,
-                blobs: blob.into_iter().collect(),
-                shards,
+                data,
                 test: conditional.then_some(&test as Test<'_>),
                 traceparent,
             })

@@ -97,9 +97,16 @@ impl Inner {
                     reader.forwarded(versions);
                 }
                 Step::Resolve(record) => match self.resolve(&record).await? {
-                    Fate::Tombstoned => {
+                    Fate::Tombstoned | Fate::Superseded => {
                         rounds += 1;
                         reader.add(self.everyone(bucket, key).await?);
+                    }
+                    // Denied by drives that may have forgotten it below a newer null (rule 17): only fresh
+                    // replies tell whether there is one. Without them an overwritten null would read as absent.
+                    Fate::Aborted if record.id().is_null() => {
+                        rounds += 1;
+                        reader.add(self.everyone(bucket, key).await?);
+                        reader.decided((record.id(), record.ballot), Fate::Aborted);
                     }
                     fate => reader.decided((record.id(), record.ballot), fate),
                 },
@@ -197,7 +204,7 @@ impl Inner {
         let everyone = (1u64 << self.quorum.n) - 1;
         let mut forward = Record { acked: false, ..record.clone() };
         if !record.blobs.is_empty() {
-            forward.missing |= u32::try_from(everyone & !resolver.holders()).unwrap_or(u32::MAX);
+            forward.missing |= u32::try_from(everyone & !resolver.whole()).unwrap_or(u32::MAX);
         }
         let holders = resolver.holders();
         let mut asked = self.ask_some(
@@ -226,7 +233,7 @@ impl Inner {
                 let (version, ballot) = (record.id(), record.ballot);
                 self.background(1, self.ask_all(record.bucket, record.key(), |_| Op::Ack { version, ballot }).drain());
             }
-            Fate::Tombstoned => {}
+            Fate::Tombstoned | Fate::Superseded => {}
         }
         Ok(fate)
     }

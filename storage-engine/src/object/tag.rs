@@ -1,5 +1,6 @@
 //! Tags of a version: the whole set is replaced, the last writer wins.
 use super::ballot::{Draft, NewId};
+use super::blob::Data;
 use super::{Bucket, Error, Inner, Objects};
 use crate::record::Record;
 use crate::version::{Hlc, Stamp, Tags, Version, VersionId};
@@ -71,8 +72,7 @@ impl Inner {
             key: seen.key(),
             id: NewId::Null,
             make: &make,
-            blobs: seen.blobs.clone(),
-            shards: Vec::new(),
+            data: Data::held(seen.blobs.clone(), seen.missing),
             test: Some(&unchanged),
             traceparent: None,
         };

@@ -5,6 +5,7 @@ use super::ballot::{Draft, NewId, Test};
 use super::{Error, Objects};
 use crate::clock::{Clock, HlcClock};
 use crate::drive::{self, Drive, Logged, Lsn, ShardSink};
+use crate::object::blob::Data;
 use crate::object::put::{conditions_hold, marker};
 use crate::quorum::participant::{Effect, Gate, KeyView, Op, Reply, Request, decide};
 use crate::record::{Blob, BucketId, Record};
@@ -248,9 +249,9 @@ async fn act(
             let id = if matches!(plan, Plan::Put | Plan::Create) { NewId::Fresh } else { NewId::Null };
             let blob = Blob { id: Uuid::nil(), size_bytes: 1, k: 1, m: 1, first: 0, stripe_bytes: 1 };
             let blobs = if matches!(plan, Plan::PurgeNull) { vec![] } else { vec![blob] };
+            let data = Data::held(blobs, 0);
             let test = create.then_some(&test as Test<'_>);
-            let draft =
-                Draft { bucket: BUCKET, key: KEY, id, make: &make, blobs, shards: vec![], test, traceparent: None };
+            let draft = Draft { bucket: BUCKET, key: KEY, id, make: &make, data, test, traceparent: None };
             let record = inner.write(draft).await?;
             let order = record.version.birth.expect("it was written with its birth").order;
             Learnt::Wrote { order, ballot: record.ballot, create }

@@ -34,6 +34,9 @@ pub enum Fate {
     Aborted,
     /// Its version was purged: read again.
     Tombstoned,
+    /// A null that is committed sorts above it, and drives forget nulls below such a one (rule 17): whether
+    /// it counted once cannot be known any more and does not matter. Read again.
+    Superseded,
 }
 
 /// What a reader does next.
@@ -191,10 +194,14 @@ pub struct Resolver {
     quorum: Quorum,
     epoch: u64,
     attempt: Attempt,
-    /// Holders needed before the record may be written forward: k where it has bytes, else one.
+    /// Place of the attempt among the nulls; `None`: its version has an id of its own.
+    null_order: Option<Order>,
+    /// Whole holders needed before the record may be written forward: k where it has bytes, else one.
     enough: usize,
     bytes: bool,
     held: u64,
+    /// Holders that do not owe their shard, as their own copy of the record says.
+    whole: u64,
     denied: u64,
     fate: Option<Fate>,
     /// A reply came from another epoch: start the read again.
@@ -216,7 +223,20 @@ impl Resolver {
         let bytes = !record.blobs.is_empty();
         let enough = if bytes { quorum.k } else { 1 };
         let attempt = (record.id(), record.ballot);
-        Resolver { quorum, epoch, attempt, enough, bytes, held: 0, denied: 0, fate: None, restart: false }
+        let born = record.version.birth.as_ref().filter(|_| attempt.0.is_null());
+        Resolver {
+            quorum,
+            epoch,
+            attempt,
+            null_order: born.map(|b| b.order.clone()),
+            enough,
+            bytes,
+            held: 0,
+            whole: 0,
+            denied: 0,
+            fate: None,
+            restart: false,
+        }
     }
 
     /// Counts what a drive holds, as it said without promising anything: only holds count.
@@ -227,11 +247,21 @@ impl Resolver {
             self.fate = Some(Fate::Tombstoned);
         } else if let Some(held) = view.held(self.attempt.0, self.attempt.1) {
             self.held |= 1 << slot;
+            self.whole |= u64::from(held.missing & (1 << slot) == 0) << slot;
             if held.acked {
                 self.fate = Some(Fate::Committed);
             }
+        } else if self.is_hidden(view) {
+            self.fate = Some(Fate::Superseded);
         }
         self.fate()
+    }
+
+    /// Whether the drive holds a committed null above a null attempt.
+    fn is_hidden(&self, view: &KeyView) -> bool {
+        let Some(mine) = &self.null_order else { return false };
+        let above = |r: &&Record| r.version.birth.as_ref().is_some_and(|b| b.order > *mine);
+        view.records.iter().filter(|r| r.id().is_null() && r.acked).any(|r| above(&r))
     }
 
     /// Counts the reply to a fence or forward.
@@ -266,12 +296,16 @@ impl Resolver {
     /// How the drives that do not hold it are to be asked, of `heard` that answer. A record with bytes is
     /// forwarded (without shards, in debt) only where refusals of all the others would decide nothing.
     pub fn ask(&self, heard: usize) -> Ask {
-        let held = self.held.count_ones() as usize;
+        let (held, whole) = (self.held.count_ones() as usize, self.whole.count_ones() as usize);
         let refusable = heard.saturating_sub(held) >= self.quorum.read();
-        if held < self.enough || (self.bytes && refusable) { Ask::Fence } else { Ask::Forward }
+        if whole < self.enough || (self.bytes && refusable) { Ask::Fence } else { Ask::Forward }
     }
     /// Which drives hold it, bit per drive.
     pub fn holders(&self) -> u64 {
         self.held
+    }
+    /// Which of them hold their shard too.
+    pub fn whole(&self) -> u64 {
+        self.whole
     }
 }

@@ -190,8 +190,7 @@ impl Committer {
         let mut batch = Batch::default();
         let full = self.disk.space().is_ok_and(|(free, _)| free < SPACE_RESERVE);
         for job in jobs {
-            let grows = matches!(job.request.op, Op::Accept { .. } | Op::Forward { .. } | Op::Insert { .. });
-            if full && grows {
+            if full && grows(&job.request) {
                 answer(job, Err(Error::Full { slot: self.slot }));
                 continue;
             }
@@ -298,6 +297,17 @@ impl Committer {
 
     fn offline(&self) -> Error {
         Error::Offline { slot: self.slot, why: self.state.offline.get().cloned().unwrap_or_default() }
+    }
+}
+
+/// Whether the request needs room that a full drive does not give. Deletes never do: markers and purges
+/// live in the reserve, for without them no room could ever be made.
+fn grows(request: &Request) -> bool {
+    match &request.op {
+        Op::Accept { record, .. } | Op::Forward { record, .. } | Op::Insert { record, .. } => {
+            record.version.purge.is_none() && !record.version.is_delete_marker()
+        }
+        _ => false,
     }
 }
 

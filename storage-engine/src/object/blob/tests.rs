@@ -120,11 +120,11 @@ impl Store {
     /// Stores a body in chunks of 100,000 bytes and lays inline shards on the shelves as a commit would.
     async fn write(&self, body: &[u8], expect: Expect) -> Result<(Record, StoredBody), Error> {
         let stored = self.objects.0.store_body(chunks(body), expect).await?;
-        for (shelf, shards) in self.shelves.iter().zip(&stored.shards) {
+        for (shelf, shards) in self.shelves.iter().zip(&stored.data.shards) {
             shelf.held.lock().unwrap().extend(shards.iter().map(|(id, shard)| (*id, shard.to_vec())));
         }
         let mut record = Record::new(BucketId::SYSTEM, Version::blank("key", VersionId::NULL), Hlc::ZERO);
-        record.blobs.extend(stored.blob.clone());
+        record.blobs.extend(stored.data.blobs.clone());
         Ok((record, stored))
     }
     async fn read(&self, record: &Record, range: Range<u64>) -> Result<Vec<u8>, Error> {
@@ -239,7 +239,7 @@ async fn what_the_client_said_of_the_body_must_hold_and_nothing_remains_if_not()
 async fn an_empty_body_has_no_blob() {
     let store = store(4, 2, &[]);
     let (record, stored) = store.write(&[], Expect::default()).await.unwrap();
-    assert!(stored.blob.is_none() && stored.shards.iter().all(Vec::is_empty));
+    assert!(stored.data == Data::default());
     assert_eq!(stored.md5[..4], [0xd4, 0x1d, 0x8c, 0xd9]);
     assert_eq!(store.read(&record, 0..0).await.unwrap(), b"");
 }

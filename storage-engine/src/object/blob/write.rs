@@ -4,7 +4,7 @@
 //! stream and no more. MD5 is the slowest of it and runs beside the coding, both off the async threads.
 //! A dropped future leaves nothing behind: unsealed shards vanish and no record names the blob.
 use super::digest::{self, Sums};
-use super::{INLINE_WORK_BYTES, slot};
+use super::{Data, INLINE_WORK_BYTES, slot};
 use crate::drive::{self, Drive, ShardSink};
 use crate::entropy;
 use crate::erasure::bitrot::{BLOCK_BYTES, Shard};
@@ -33,10 +33,8 @@ const SINK_PATIENCE: Duration = Duration::from_secs(10);
 /// A body that is on the drives but that no record names yet.
 #[derive(Debug)]
 pub(crate) struct StoredBody {
-    /// Where the bytes are; `None` for an empty body.
-    pub(crate) blob: Option<Blob>,
-    /// By slot, what goes inside that drive's record; empty lists when the shards are files already.
-    pub(crate) shards: Vec<Vec<(Uuid, Bytes)>>,
+    /// Where the bytes are, and which drives lost their shard on the way.
+    pub(crate) data: Data,
     pub(crate) size_bytes: u64,
     pub(crate) md5: [u8; 16],
     pub(crate) crc64nvme: u64,
@@ -66,8 +64,8 @@ impl Inner {
         let md5: [u8; 16] = hashes.md5.finalize().into();
         let (crc64nvme, checksums) = hashes.sums.finish();
         digest::verify(expect, &md5, &checksums)?;
-        let (blob, shards) = spread.finish(intake.received).await?;
-        Ok(StoredBody { blob, shards, size_bytes: intake.received, md5, crc64nvme, checksums })
+        let data = spread.finish(intake.received).await?;
+        Ok(StoredBody { data, size_bytes: intake.received, md5, crc64nvme, checksums })
     }
 }
 
@@ -242,17 +240,17 @@ impl<'a> Spread<'a> {
     }
 
     /// Seals the shards; the blob can be named from here on.
-    async fn finish(mut self, size_bytes: u64) -> Result<(Option<Blob>, Vec<Vec<(Uuid, Bytes)>>), Error> {
+    async fn finish(mut self, size_bytes: u64) -> Result<Data, Error> {
         let n = self.drives.len();
-        let mut by_slot = vec![Vec::new(); n];
         if size_bytes == 0 {
-            return Ok((None, by_slot));
+            return Ok(Data::default());
         }
+        let (mut shards, mut missing) = (vec![Vec::new(); n], 0u32);
         self.blob.size_bytes = size_bytes;
         match std::mem::replace(&mut self.output, Output::Inline(Vec::new())) {
-            Output::Inline(shards) => {
-                for (i, shard) in shards.into_iter().enumerate() {
-                    by_slot[slot(&self.blob, i, n)].push((self.blob.id, shard.into()));
+            Output::Inline(kept) => {
+                for (i, shard) in kept.into_iter().enumerate() {
+                    shards[slot(&self.blob, i, n)].push((self.blob.id, shard.into()));
                 }
             }
             Output::Files(sinks) => {
@@ -260,21 +258,25 @@ impl<'a> Spread<'a> {
                     .into_iter()
                     .enumerate()
                     .map(async |(i, sink)| Some(patiently(slot(&self.blob, i, n), sink?.seal()).await));
-                let sealed = join_all(sealing).await;
-                let count = sealed.into_iter().filter(|s| matches!(s, Some(Ok(())))).count();
-                self.quorum(count)?;
+                for (i, sealed) in join_all(sealing).await.into_iter().enumerate() {
+                    if sealed.and_then(|sealed| self.alive(sealed)).is_none() {
+                        missing |= 1 << slot(&self.blob, i, n);
+                    }
+                }
+                self.quorum(n - missing.count_ones() as usize)?;
             }
         }
-        Ok((Some(self.blob), by_slot))
+        Ok(Data { blobs: vec![self.blob], shards, missing, is_fresh: true })
     }
 
-    /// The sink if its drive is well; otherwise the stream goes on without it.
-    fn alive(&mut self, sink: Result<Box<dyn ShardSink>, drive::Error>) -> Option<Box<dyn ShardSink>> {
-        sink.inspect_err(|err| {
-            self.is_full |= matches!(err, drive::Error::Full { .. });
-            tracing::warn!(blob = %self.blob.id, "Shard dropped: {err:#}.");
-        })
-        .ok()
+    /// What a drive that is well gave; otherwise the stream goes on without it.
+    fn alive<T>(&mut self, answer: Result<T, drive::Error>) -> Option<T> {
+        answer
+            .inspect_err(|err| {
+                self.is_full |= matches!(err, drive::Error::Full { .. });
+                tracing::warn!(blob = %self.blob.id, "Shard dropped: {err:#}.");
+            })
+            .ok()
     }
     fn enough(&self) -> Result<(), Error> {
         match &self.output {

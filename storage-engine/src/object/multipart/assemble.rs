@@ -66,7 +66,7 @@ pub(super) fn assemble(
             ),
         };
         whole.size_bytes += content.size_bytes;
-        whole.blobs.extend(content.blobs.iter().cloned());
+        whole.data.append(&content.data);
         whole.parts.push(Part {
             number: part.number,
             size_bytes: content.size_bytes,

@@ -1,0 +1,33 @@
+//! The roads one by one, over four drives in memory (2+2): what each promises its caller.
+mod apply;
+mod conditions;
+mod debt;
+mod delete;
+mod tag;
+
+use super::fixture::{Set, body};
+use super::*;
+use futures::TryStreamExt;
+
+async fn store(versioning: Versioning) -> (Set, Objects) {
+    let set = Set::new();
+    let objects = set.start();
+    objects.create_bucket("bucket", versioning).await.expect("four drives answer");
+    (set, objects)
+}
+
+async fn put(objects: &Objects, bytes: &[u8]) -> Version {
+    let written = objects.put("bucket", "k", Put::default(), body(bytes.to_vec())).await;
+    written.expect("four drives answer").version
+}
+
+/// The bytes of the latest version, or of one by id.
+async fn get(objects: &Objects, id: Option<VersionId>) -> Result<Vec<u8>, Error> {
+    let opened = objects.open("bucket", "k", id).await?;
+    let size_bytes = opened.version.birth.as_ref().expect("it is live").size_bytes;
+    let read: Result<Vec<Bytes>, _> = opened.read(0..size_bytes).try_collect().await;
+    match read {
+        Ok(chunks) => Ok(chunks.concat()),
+        Err(err) => Err(*err.into_inner().expect("a cause").downcast::<Error>().expect("one of ours")),
+    }
+}
