@@ -6,8 +6,11 @@
 //! Source of the format: RFC 8949 (CBOR), deterministic encoding (section 4.2): keys ascending,
 //! shortest lengths.
 use minicbor::data::Type;
-use minicbor::{CborLen, Decode, Decoder, Encode, Encoder};
-use std::collections::BTreeMap;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
 
 /// What the bytes were not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +30,16 @@ impl From<minicbor::decode::Error> for Error {
 }
 
 /// A map from field number to its encoded value; known fields are taken out, the rest stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fields(BTreeMap<u32, Vec<u8>>);
+///
+/// All values stand in one buffer: a record has some thirty fields in nested maps, and is coded for
+/// every drive that holds it.
+#[derive(Clone, Default)]
+pub struct Fields {
+    /// Encoded values, one after another; what was taken or replaced is left as a gap.
+    bytes: Vec<u8>,
+    /// Number of a field and where its value stands, numbers ascending.
+    places: Vec<(u32, Range<usize>)>,
+}
 
 impl Fields {
     /// Reads one map that fills `bytes` exactly.
@@ -38,39 +49,46 @@ impl Fields {
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let mut d = Decoder::new(bytes);
         let count = d.map()?.ok_or_else(|| Error::Malformed("a map of unknown length".into()))?;
-        let mut map = BTreeMap::new();
+        let mut places: Vec<(u32, Range<usize>)> = Vec::new();
         for _ in 0..count {
             let key = d.u32()?;
             let start = d.position();
             d.skip()?;
-            if map.insert(key, bytes[start..d.position()].to_vec()).is_some() {
-                return Err(Error::Malformed(format!("field {key} stands twice")));
-            }
+            places.push((key, start..d.position()));
         }
         if d.position() != bytes.len() {
             return Err(Error::Malformed("bytes after the map".into()));
         }
-        Ok(Self(map))
+        places.sort_by_key(|(key, _)| *key);
+        if let Some(twice) = places.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Error::Malformed(format!("field {} stands twice", twice[0].0)));
+        }
+        Ok(Fields { bytes: if places.is_empty() { Vec::new() } else { bytes.to_vec() }, places })
     }
 
     /// The map as bytes, keys ascending: equal fields give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut e = Encoder::new(Vec::with_capacity(16 + self.0.values().map(|v| v.len() + 3).sum::<usize>()));
-        e.map(self.0.len() as u64).expect("a Vec takes every byte");
-        for (key, value) in &self.0 {
-            e.u32(*key).expect("a Vec takes every byte");
+        let mut e = Encoder::new(Vec::with_capacity(8 + self.iter().map(|(_, value)| value.len() + 5).sum::<usize>()));
+        e.map(self.places.len() as u64).expect("a Vec takes every byte");
+        for (key, value) in self.iter() {
+            e.u32(key).expect("a Vec takes every byte");
             e.writer_mut().extend_from_slice(value);
         }
         e.into_writer()
     }
 
+    /// Fields in order, each with its encoded value.
+    fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.places.iter().map(|(key, place)| (*key, &self.bytes[place.clone()]))
+    }
+
     /// Puts a field in; an existing one is replaced.
-    pub fn put<T: Encode<()> + CborLen<()>>(&mut self, key: u32, value: &T) {
-        self.0.insert(key, minicbor::to_vec(value).expect("a Vec takes every byte"));
+    pub fn put<T: Encode<()>>(&mut self, key: u32, value: &T) {
+        self.append(key, |bytes| minicbor::encode(value, bytes).expect("a Vec takes every byte"));
     }
 
     /// Puts a field in only where there is a value.
-    pub fn put_some<T: Encode<()> + CborLen<()>>(&mut self, key: u32, value: &Option<T>) {
+    pub fn put_some<T: Encode<()>>(&mut self, key: u32, value: &Option<T>) {
         if let Some(value) = value {
             self.put(key, value);
         }
@@ -78,9 +96,7 @@ impl Fields {
 
     /// Puts raw bytes in as a CBOR byte string.
     pub fn put_bytes(&mut self, key: u32, value: &[u8]) {
-        let mut e = Encoder::new(Vec::with_capacity(value.len() + 9));
-        e.bytes(value).expect("a Vec takes every byte");
-        self.0.insert(key, e.into_writer());
+        self.append(key, |bytes| _ = Encoder::new(bytes).bytes(value).expect("a Vec takes every byte"));
     }
 
     /// Puts nested fields in, as a byte string.
@@ -88,15 +104,42 @@ impl Fields {
         self.put_bytes(key, &value.to_bytes());
     }
 
+    fn append(&mut self, key: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        encode(&mut self.bytes);
+        let place = start..self.bytes.len();
+        // Writers put fields in order, so this is the end as a rule.
+        match self.places.last() {
+            Some((last, _)) if *last >= key => match self.find(key) {
+                Ok(at) => self.places[at].1 = place,
+                Err(at) => self.places.insert(at, (key, place)),
+            },
+            _ => self.places.push((key, place)),
+        }
+    }
+
+    fn find(&self, key: u32) -> Result<usize, usize> {
+        self.places.binary_search_by_key(&key, |(known, _)| *known)
+    }
+
+    /// Takes a field out and reads its encoded value.
+    fn remove<T>(&mut self, key: u32, read: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<Option<T>, Error> {
+        let Ok(at) = self.find(key) else { return Ok(None) };
+        let (_, place) = self.places.remove(at);
+        let found = read(&self.bytes[place]);
+        if self.places.is_empty() {
+            // What is left over lives as long as its record: it holds no gaps alone.
+            self.bytes = Vec::new();
+        }
+        found.map(Some)
+    }
+
     /// Takes a field out; `None` where it is absent.
     ///
     /// # Errors
     /// [`Error::Malformed`] when the field is there with another type.
     pub fn take<T: for<'b> Decode<'b, ()>>(&mut self, key: u32) -> Result<Option<T>, Error> {
-        match self.0.remove(&key) {
-            None => Ok(None),
-            Some(raw) => minicbor::decode(&raw).map(Some).map_err(|e| Error::Malformed(format!("field {key}: {e}"))),
-        }
+        self.remove(key, |raw| minicbor::decode(raw).map_err(|e| Error::Malformed(format!("field {key}: {e}"))))
     }
 
     /// Takes a field out that must be there.
@@ -112,12 +155,7 @@ impl Fields {
     /// # Errors
     /// [`Error::Malformed`] when the field is no byte string.
     pub fn take_bytes(&mut self, key: u32) -> Result<Option<Vec<u8>>, Error> {
-        let Some(raw) = self.0.remove(&key) else { return Ok(None) };
-        let mut d = Decoder::new(&raw);
-        if d.datatype()? != Type::Bytes {
-            return Err(Error::Malformed(format!("field {key} is no byte string")));
-        }
-        Ok(Some(d.bytes()?.to_vec()))
+        self.remove(key, |raw| Ok(byte_string(key, raw)?.to_vec()))
     }
 
     /// Takes nested fields out.
@@ -125,24 +163,58 @@ impl Fields {
     /// # Errors
     /// [`Error::Malformed`] when the field does not hold fields.
     pub fn take_fields(&mut self, key: u32) -> Result<Option<Fields>, Error> {
-        self.take_bytes(key)?.map(|b| Fields::parse(&b)).transpose()
+        self.remove(key, |raw| Fields::parse(byte_string(key, raw)?))
     }
 
     /// Joins the fields of `other` in: for a field on both sides the greater bytes win.
     pub fn join(&mut self, other: &Fields) {
-        for (key, theirs) in &other.0 {
-            match self.0.get(key) {
-                Some(ours) if ours >= theirs => {}
-                _ => {
-                    self.0.insert(*key, theirs.clone());
-                }
+        for (key, theirs) in other.iter() {
+            match self.find(key) {
+                Ok(at) if self.bytes[self.places[at].1.clone()] >= *theirs => {}
+                _ => self.append(key, |bytes| bytes.extend_from_slice(theirs)),
             }
         }
     }
 
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.places.is_empty()
+    }
+}
+
+fn byte_string(key: u32, raw: &[u8]) -> Result<&[u8], Error> {
+    let mut d = Decoder::new(raw);
+    if d.datatype()? != Type::Bytes {
+        return Err(Error::Malformed(format!("field {key} is no byte string")));
+    }
+    Ok(d.bytes()?)
+}
+
+// Equal is what holds the same fields, wherever they stand in the buffer.
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+impl Eq for Fields {}
+impl PartialOrd for Fields {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Fields {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+impl Hash for Fields {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.iter().for_each(|field| field.hash(state));
+    }
+}
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -174,5 +246,25 @@ mod tests {
         tail.push(0);
         assert!(Fields::parse(&tail).is_err());
         assert!(Fields::parse(&[0xa2, 1, 1, 1, 2]).is_err(), "field 1 twice");
+    }
+
+    #[test]
+    fn fields_are_equal_however_they_came_to_stand_there() {
+        let mut in_order = Fields::default();
+        in_order.put(1, &1u8);
+        in_order.put(2, &"two".to_string());
+        let mut shuffled = Fields::default();
+        shuffled.put(3, &3u8);
+        shuffled.put(2, &"another".to_string());
+        shuffled.put(1, &1u8);
+        shuffled.put(2, &"two".to_string());
+        assert_ne!(shuffled, in_order);
+        assert_eq!(shuffled.take::<u8>(3).unwrap(), Some(3));
+        assert_eq!((&shuffled, shuffled.to_bytes()), (&in_order, in_order.to_bytes()));
+        assert_eq!(Fields::parse(&[0xa2, 2, 0x63, b't', b'w', b'o', 1, 1]).unwrap(), in_order, "unsorted is read");
+        let mut joined = Fields::default();
+        joined.put(2, &"abc".to_string());
+        joined.join(&in_order);
+        assert_eq!(joined, in_order, "the greater bytes of field 2 win");
     }
 }

@@ -41,6 +41,20 @@ pub trait Disk: Send + Sync + 'static {
 /// written; with 16 drives still well under the usual limit of 1,024 descriptors.
 const OPEN_FILES: usize = 24;
 
+/// Zeros written at once.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// Writes zeros: the first write into space that was only allocated changes the file's extents, and
+/// every sync after such a write would wait for the file system's own journal.
+fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    while from < to {
+        let len = usize::try_from(to - from).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..len], from)?;
+        from += len as u64;
+    }
+    Ok(())
+}
+
 /// A real directory.
 pub struct Directory {
     root: PathBuf,
@@ -128,16 +142,16 @@ impl Disk for Directory {
         if have >= len {
             return Ok(());
         }
-        match fallocate(&*file, FallocateFlags::empty(), have, len - have) {
-            Ok(()) => Ok(()),
-            // Some file systems cannot; then the end is a hole, and a full disk shows at the write.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len),
-            Err(e) => {
-                // What a failed call may have taken is given back; an error here changes nothing more.
-                let _ = file.set_len(have);
-                Err(e.into())
-            }
+        let taken = match fallocate(&*file, FallocateFlags::empty(), have, len - have) {
+            // Some file systems cannot; then a full disk shows while the zeros are written.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&file, have, len),
+            Err(e) => Err(e.into()),
+        };
+        if taken.is_err() {
+            // What a failed call may have taken is given back; an error here changes nothing more.
+            let _ = file.set_len(have);
         }
+        taken
     }
 
     fn truncate(&self, name: &str, len: u64) -> io::Result<()> {

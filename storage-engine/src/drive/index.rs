@@ -2,8 +2,10 @@
 //!
 //! Its rows are a function of the log ([`Index::stage`] runs on the live road and on replay), and the
 //! lsn up to which they hold is written with them in one batch. It is never synced: a lost tail is
-//! replayed. [`Table`] is the ordered map below, fjall for files and a tree in memory for the twin.
-//! The committer alone writes; everybody reads.
+//! replayed. [`Table`] is the ordered map below, `layers` over fjall for files and a tree in memory for
+//! the twin. The committer alone writes; everybody reads.
+pub mod held;
+pub mod layers;
 pub mod rows;
 pub mod table;
 
@@ -11,15 +13,15 @@ use crate::drive::log::segment::{Entry, Placed};
 use crate::drive::{Logged, Lsn};
 use crate::quorum::participant::{Effect, KeyView};
 use crate::record::{BucketId, Record};
-use crate::version::{Ballot, VersionId};
-use rows::Row;
+use crate::version::VersionId;
+use held::Held;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use table::{Rows, Table};
 use uuid::Uuid;
 
-/// Shards up to this size are kept in the index too, so that reading a small object touches nothing else.
-pub const INLINE_BYTES: usize = 2 << 10;
+/// Rows a scan reads at once.
+const PAGE_ROWS: usize = 256;
 
 /// Why the index gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,17 +41,6 @@ pub enum Locator {
     File,
     /// In the log.
     Log { segment: u64, offset: u64, len: u32 },
-    /// In the log, and this copy of it.
-    Inline(Vec<u8>),
-}
-
-/// Everything held of one key, with the feed places of its versions.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Held {
-    /// What the protocol sees.
-    pub view: KeyView,
-    /// The lsn at which each version stands in the feed.
-    pub feed: BTreeMap<VersionId, Lsn>,
 }
 
 /// The index over one table.
@@ -65,19 +56,31 @@ impl Index {
     /// The last lsn whose change is in the rows; 0 for an empty index.
     pub fn applied(&self) -> Result<Lsn, Error> {
         let row = self.0.get(rows::APPLIED)?;
-        row.map_or(Ok(0), |v| rows::number(&v).ok_or_else(|| Error::Damaged("the applied lsn".into())))
+        row.map_or(Ok(0), |v| rows::read_applied(&v).ok_or_else(|| Error::Damaged("the applied lsn".into())))
     }
 
     /// Everything held of a key.
     pub fn load(&self, bucket: BucketId, key: &str) -> Result<Held, Error> {
         let prefix = rows::key_prefix(bucket, key);
-        let mut held = Loading::default();
-        let mut damaged = false;
-        self.0.range(&prefix, &rows::after_prefix(&prefix), &mut |name, value| {
-            damaged |= held.add(&name[prefix.len()..], value).is_none();
-            !damaged
-        })?;
-        if damaged { Err(Error::Damaged(format!("key {key:?}"))) } else { Ok(held.finish()) }
+        match self.0.get(&prefix)? {
+            None => Ok(Held::default()),
+            Some(head) => self.behind(&prefix, &head).ok_or_else(|| Error::Damaged(format!("key {key:?}")))?,
+        }
+    }
+
+    /// What a head says, or the rows it stands for; `None`: something is damaged.
+    fn behind(&self, prefix: &[u8], head: &[u8]) -> Option<Result<Held, Error>> {
+        let held = rows::read_head(head)?;
+        if !held.is_spread {
+            return Some(Ok(held));
+        }
+        match self.0.range(prefix, &rows::after_prefix(prefix), usize::MAX) {
+            Ok(found) => {
+                let rest = found.iter().map(|(name, value)| (&name[prefix.len()..], &value[..]));
+                Held::gather(rest.filter(|(rest, _)| !rest.is_empty())).map(Ok)
+            }
+            Err(e) => Some(Err(e)),
+        }
     }
 
     /// Keys in order from `after`, at most `limit`, each with all that is held of it.
@@ -89,36 +92,32 @@ impl Index {
         limit: usize,
     ) -> Result<Vec<(String, KeyView)>, Error> {
         let start = rows::prefix_of_keys(bucket, prefix);
-        let from = after.map(|after| rows::after_prefix(&rows::key_prefix(bucket, after)));
-        let from = from.map_or(start.clone(), |from| from.max(start.clone()));
+        let end = rows::after_prefix(&start);
+        let mut from = after.map_or(start.clone(), |after| {
+            rows::after_prefix(&rows::key_prefix(bucket, after)).max(start.clone())
+        });
         let mut found: Vec<(String, KeyView)> = Vec::new();
-        let mut current: Option<(String, Loading)> = None;
-        let mut damaged = None;
-        self.0.range(&from, &rows::after_prefix(&start), &mut |name, value| {
-            let Some((key, rest)) = rows::split(name) else {
-                damaged = Some("a key".to_owned());
-                return false;
-            };
-            if current.as_ref().is_none_or(|(k, _)| *k != key) {
-                found.extend(current.take().map(|(k, l)| (k, l.finish().view)));
-                if found.len() == limit {
-                    return false;
+        loop {
+            // Every page is a snapshot of its own; what is held of one key always comes from one.
+            let wanted = PAGE_ROWS.min(limit - found.len());
+            let page = self.0.range(&from, &end, wanted)?;
+            let mut more = page.len() == wanted;
+            from = page.last().map_or(from, |(last, _)| [last, &[0][..]].concat());
+            for (name, value) in &page {
+                let (key, rest) = rows::split(name).ok_or_else(|| Error::Damaged("a key".into()))?;
+                if !rest.is_empty() {
+                    // Rows of a spread key stand behind its head and were read with it.
+                    from = rows::after_prefix(&name[..name.len() - rest.len()]);
+                    more = true;
+                    break;
                 }
-                current = Some((key.clone(), Loading::default()));
+                let held = self.behind(name, value).ok_or_else(|| Error::Damaged(format!("key {key:?}")))??;
+                found.push((key, held.view));
             }
-            let (_, loading) = current.as_mut().expect("set above");
-            if loading.add(rest, value).is_none() {
-                damaged = Some(format!("key {key:?}"));
+            if !more || found.len() >= limit {
+                return Ok(found);
             }
-            damaged.is_none()
-        })?;
-        if let Some(what) = damaged {
-            return Err(Error::Damaged(what));
         }
-        if found.len() < limit {
-            found.extend(current.map(|(k, l)| (k, l.finish().view)));
-        }
-        Ok(found)
     }
 
     /// Changes of a bucket after `after` in log order, at most `limit`.
@@ -128,21 +127,15 @@ impl Index {
         let mut found = Vec::new();
         let mut from = after + 1;
         loop {
-            let mut entries = Vec::new();
             let wanted = limit - found.len();
-            self.0.range(&rows::feed(bucket, from), &rows::feed_end(bucket), &mut |name, value| {
-                if entries.len() < wanted {
-                    entries.push(rows::feed_entry(name, value));
-                }
-                entries.len() < wanted
-            })?;
-            let more = entries.len() == wanted;
-            for entry in entries {
-                let (lsn, key, version) = entry.ok_or_else(|| Error::Damaged("the feed".into()))?;
+            let page = self.0.range(&rows::feed(bucket, from), &rows::feed_end(bucket), wanted)?;
+            for (name, value) in &page {
+                let (lsn, key, version) =
+                    rows::feed_entry(name, value).ok_or_else(|| Error::Damaged("the feed".into()))?;
                 from = lsn + 1;
                 found.extend(self.newest(bucket, &key, version)?.map(|record| Logged { lsn, record }));
             }
-            if !more || found.len() >= limit {
+            if page.len() < wanted || found.len() >= limit {
                 return Ok(found);
             }
         }
@@ -170,7 +163,6 @@ impl Index {
             Effect::Put { record, .. } | Effect::Join { record } => record.id(),
             Effect::Abort { version, .. } | Effect::Ack { version, .. } => *version,
         };
-        let before = Attempts::of(&held.view, id);
         let news = match &entry.effect {
             Effect::Put { record, .. } => {
                 !held.view.records.iter().any(|r| r.id() == id && r.version == record.version)
@@ -178,27 +170,21 @@ impl Index {
             Effect::Join { .. } => true,
             Effect::Abort { .. } | Effect::Ack { .. } => false,
         };
-        held.view.apply(&entry.effect);
-        let prefix = rows::key_prefix(entry.bucket, &entry.key);
-        before.differences(&held.view, id, entry, record_bytes, &prefix, out);
         if news {
-            if let Some(old) = held.feed.insert(id, lsn) {
-                out.push((rows::feed(entry.bucket, old), None));
+            if let Some(old) = held.feed.get(&id) {
+                out.push((rows::feed(entry.bucket, *old), None));
             }
-            out.push((rows::name(&prefix, Row::Feed(id)), Some(lsn.to_be_bytes().to_vec())));
             out.push((rows::feed(entry.bucket, lsn), Some(rows::feed_value(&entry.key, id))));
         }
+        let prefix = rows::key_prefix(entry.bucket, &entry.key);
+        held.change(&prefix, id, entry, record_bytes, news.then_some(lsn), out);
     }
 
     /// The rows that say where the shards of an entry stand; `at` is the place of the buffer `placed` counts from.
     pub fn stage_shards(entry: &Entry, placed: &Placed, at: (u64, u64), out: &mut Rows) {
         let Effect::Put { record, shards } = &entry.effect else { return };
-        for ((blob, bytes), (_, offset, len)) in shards.iter().zip(&placed.shards) {
-            let locator = if bytes.len() <= INLINE_BYTES {
-                Locator::Inline(bytes.to_vec())
-            } else {
-                Locator::Log { segment: at.0, offset: at.1 + *offset as u64, len: *len as u32 }
-            };
+        for (blob, offset, len) in &placed.shards {
+            let locator = Locator::Log { segment: at.0, offset: at.1 + *offset as u64, len: *len as u32 };
             out.push((rows::shard(*blob), Some(rows::write_locator(&locator))));
         }
         for blob in record.blobs.iter().filter(|b| shards.iter().all(|(id, _)| *id != b.id)) {
@@ -214,99 +200,12 @@ impl Index {
 
     /// Writes rows and the lsn up to which they hold, all or nothing.
     pub fn commit(&self, mut rows: Rows, applied: Lsn) -> Result<(), Error> {
-        rows.push((rows::APPLIED.to_vec(), Some(applied.to_be_bytes().to_vec())));
+        rows.push((rows::APPLIED.to_vec(), Some(rows::write_applied(applied))));
         self.0.commit(rows)
     }
 
     /// Every row, for comparing two indexes.
     pub fn dump(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
-        let mut all = BTreeMap::new();
-        self.0.range(&[], &[0xff], &mut |name, value| {
-            all.insert(name.to_vec(), value.to_vec());
-            true
-        })?;
-        Ok(all)
-    }
-
-    /// The table below, for the twin's faults.
-    pub(crate) fn table(&self) -> &dyn Table {
-        &*self.0
-    }
-}
-
-/// Attempts of one version, before a change.
-struct Attempts {
-    records: Vec<(Ballot, bool)>,
-    aborts: Vec<Ballot>,
-}
-
-impl Attempts {
-    fn of(view: &KeyView, id: VersionId) -> Self {
-        Attempts {
-            records: view.records.iter().filter(|r| r.id() == id).map(|r| (r.ballot, r.acked)).collect(),
-            aborts: view.aborts.iter().filter(|(v, _)| *v == id).map(|(_, b)| *b).collect(),
-        }
-    }
-
-    /// The rows that turn what was held of the version into what is held now.
-    fn differences(
-        &self,
-        now: &KeyView,
-        id: VersionId,
-        entry: &Entry,
-        record_bytes: &[u8],
-        prefix: &[u8],
-        out: &mut Rows,
-    ) {
-        for (ballot, acked) in self.records.iter().filter(|(b, _)| now.held(id, *b).is_none()) {
-            out.push((rows::name(prefix, Row::Record(id, *ballot)), None));
-            if *acked {
-                out.push((rows::name(prefix, Row::Ack(id, *ballot)), None));
-            }
-        }
-        for record in now.records.iter().filter(|r| r.id() == id) {
-            let was = self.records.iter().find(|(b, _)| *b == record.ballot);
-            let bytes = match &entry.effect {
-                Effect::Put { record: put, .. } if put.ballot == record.ballot => Some(record_bytes.to_vec()),
-                Effect::Join { .. } => Some(record.to_bytes()),
-                _ if was.is_none() => Some(record.to_bytes()),
-                _ => None,
-            };
-            out.extend(bytes.map(|bytes| (rows::name(prefix, Row::Record(id, record.ballot)), Some(bytes))));
-            // The flag has a row of its own: an ack rewrites no record.
-            if record.acked && !was.is_some_and(|(_, acked)| *acked) {
-                out.push((rows::name(prefix, Row::Ack(id, record.ballot)), Some(Vec::new())));
-            }
-        }
-        let gone = self.aborts.iter().filter(|b| !now.aborted(id, **b));
-        out.extend(gone.map(|b| (rows::name(prefix, Row::Abort(id, *b)), None)));
-        let new = now.aborts.iter().filter(|(v, b)| *v == id && !self.aborts.contains(b));
-        out.extend(new.map(|(_, b)| (rows::name(prefix, Row::Abort(id, *b)), Some(Vec::new()))));
-    }
-}
-
-/// A key's rows on their way to a [`Held`].
-#[derive(Default)]
-struct Loading {
-    held: Held,
-    acks: Vec<(VersionId, Ballot)>,
-}
-
-impl Loading {
-    fn add(&mut self, rest: &[u8], value: &[u8]) -> Option<()> {
-        match Row::read(rest)? {
-            Row::Record(..) => self.held.view.records.push(Record::from_bytes(value).ok()?),
-            Row::Ack(id, ballot) => self.acks.push((id, ballot)),
-            Row::Abort(id, ballot) => self.held.view.aborts.push((id, ballot)),
-            Row::Feed(id) => drop(self.held.feed.insert(id, rows::number(value)?)),
-        }
-        Some(())
-    }
-
-    fn finish(mut self) -> Held {
-        for record in &mut self.held.view.records {
-            record.acked |= self.acks.contains(&(record.id(), record.ballot));
-        }
-        self.held
+        Ok(self.0.range(&[], &[0xff], usize::MAX)?.into_iter().collect())
     }
 }

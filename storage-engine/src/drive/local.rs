@@ -4,7 +4,8 @@
 //! all reads. It decides nothing about records: that is the committer with the participant's rules.
 use super::disk::{Directory, Disk};
 use super::format::{OpenError, Superblock, Unreadable, parity};
-use super::index::table::{Fjall, Table};
+use super::index::layers::Layers;
+use super::index::table::Table;
 use super::index::{self, Index, Locator};
 use super::log::commit::{Cache, Committer, Job, Message, Promises, SPACE_RESERVE, State, weight};
 use super::log::recover::{self, recover};
@@ -157,7 +158,7 @@ impl LocalDrive {
             if fresh && folder.exists() {
                 std::fs::remove_dir_all(&folder).map_err(|e| index::Error::Table(e.to_string()))?;
             }
-            Ok(Arc::new(Fjall::open(&folder)?))
+            Ok(Arc::new(Layers::open(&folder)?))
         };
         LocalDrive::start(dir, Arc::new(Directory::new(dir)), block, &table, Some(lock))
     }
@@ -385,11 +386,6 @@ impl Drive for LocalDrive {
         self.online()?;
         let (name, range) = match self.0.index.locate(blob).map_err(|e| self.corrupt(&e))? {
             None => return Err(Error::NoShard { slot: self.0.slot, blob }),
-            Some(Locator::Inline(bytes)) => {
-                let wanted = range.start as usize..range.end as usize;
-                let found = bytes.get(wanted).map(Bytes::copy_from_slice);
-                return found.ok_or_else(|| self.corrupt(&format!("shard {blob} (it is too short)")));
-            }
             Some(Locator::Log { segment, offset, len }) => {
                 if range.end > u64::from(len) {
                     return Err(self.corrupt(&format!("shard {blob} (it is too short)")));

@@ -17,8 +17,9 @@ use uuid::Uuid;
 /// Bytes of a segment: few files for a large drive, and small enough to copy when compacting.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Space is taken from the file system in steps of this size, so that a full disk shows before a
-/// batch is written, and a small store stays small.
-const RESERVE_STEP: u64 = 4 << 20;
+/// batch is written, and a small store stays small. The sync after a step writes its zeros: some
+/// milliseconds.
+const RESERVE_STEP: u64 = 1 << 20;
 
 /// Why an append did nothing, or the log ended.
 #[derive(Debug, thiserror::Error)]

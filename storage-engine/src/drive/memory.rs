@@ -5,7 +5,7 @@
 use super::disk::Disk;
 use super::format::Superblock;
 use super::index::table::{Table, Tree};
-use super::index::{Locator, rows};
+use super::index::Locator;
 use super::local::{LocalDrive, shard_name};
 use super::{Drive, Error, Logged, Lsn, ShardSink, log};
 use crate::quorum::participant::{KeyView, Reply, Request};
@@ -319,12 +319,6 @@ impl MemoryDrive {
     pub fn corrupt_shard(&self, blob: Uuid) -> bool {
         match self.drive.index().locate(blob).expect("rows in memory read") {
             None => false,
-            Some(Locator::Inline(mut bytes)) => {
-                let middle = bytes.len() / 2;
-                bytes.get_mut(middle).into_iter().for_each(|b| *b ^= 1);
-                let row = (rows::shard(blob), Some(rows::write_locator(&Locator::Inline(bytes))));
-                self.drive.index().table().commit(vec![row]).is_ok()
-            }
             Some(Locator::Log { segment, offset, len }) => {
                 self.disk.flip(&log::name(segment), offset + u64::from(len) / 2);
                 true

@@ -1,18 +1,109 @@
 //! Names and values of the index rows. Pure; `index.rs` alone calls it.
 //!
-//! `k bucket key 00 01 kind …` is what is held of a key, `f bucket lsn` the feed, `s blob` where a shard
-//! stands, `b blob` that a record names the blob as a file, `a` the applied lsn. Numbers are big-endian,
-//! so that their order is the order of rows; a zero byte in a key is written 00 FF.
+//! `k bucket key 00 01` is the head of a key, `k bucket key 00 01 kind …` what its head has no room for,
+//! `f bucket lsn` the feed, `s blob` where a shard stands, `b blob` that a record names the blob as a
+//! file, `a` the applied lsn. Numbers are big-endian, so that their order is the order of rows; a zero
+//! byte in a key is written 00 FF.
 use super::Locator;
+use super::held::{Held, Kept};
 use crate::drive::Lsn;
-use crate::record::BucketId;
+use crate::record::{BucketId, Record};
 use crate::version::{Ballot, VersionId};
+use bytes::Bytes;
 use uuid::Uuid;
 
 /// The row of the applied lsn.
 pub const APPLIED: &[u8] = b"a";
+/// First byte of the applied row: rows of another layout are thrown away and made again.
+const LAYOUT: u8 = 2;
 
-/// One kind of row under a key.
+/// First byte of a head that is followed by all that is held of the key.
+const WHOLE: u8 = 1;
+/// The only byte of the head of a key whose records have rows of their own.
+const SPREAD: &[u8] = &[2];
+
+/// The value of the applied row.
+pub fn write_applied(lsn: Lsn) -> Vec<u8> {
+    [&[LAYOUT][..], &lsn.to_be_bytes()].concat()
+}
+
+/// The applied lsn; `None` for rows of another layout.
+pub fn read_applied(value: &[u8]) -> Option<Lsn> {
+    match value.split_first()? {
+        (&LAYOUT, lsn) => number(lsn),
+        _ => None,
+    }
+}
+
+/// The value of a key's head.
+pub fn write_head(held: &Held) -> Vec<u8> {
+    if held.is_spread {
+        return SPREAD.to_vec();
+    }
+    let (view, feed) = (&held.view, &held.feed);
+    let room = held.kept.iter().map(|k| k.bytes.len() + 5).sum::<usize>() + 24 * (view.aborts.len() + feed.len()) + 4;
+    let mut out = Vec::with_capacity(room);
+    let count = |n: usize| u8::try_from(n).expect("a head holds a few attempts, see HEAD_ATTEMPTS");
+    out.extend([WHOLE, count(view.records.len())]);
+    for record in &view.records {
+        let bytes = &held.kept(record.id(), record.ballot).expect("kept for every record of a head").bytes;
+        out.push(u8::from(record.acked));
+        out.extend_from_slice(&u32::try_from(bytes.len()).expect("below HEAD_BYTES").to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+    let pairs = [
+        view.aborts.iter().map(|(id, ballot)| (*id, ballot.bits())).collect::<Vec<_>>(),
+        feed.iter().map(|(id, lsn)| (*id, *lsn)).collect(),
+    ];
+    for pairs in pairs {
+        out.push(count(pairs.len()));
+        for (id, n) in pairs {
+            out.extend_from_slice(id.as_bytes());
+            out.extend_from_slice(&n.to_be_bytes());
+        }
+    }
+    out
+}
+
+/// A head read back; `None`: it is no head. Where it is spread, the records have rows of their own.
+pub fn read_head(value: &[u8]) -> Option<Held> {
+    if value == SPREAD {
+        return Some(Held { is_spread: true, ..Held::default() });
+    }
+    let mut rest = value.strip_prefix(&[WHOLE])?;
+    let mut held = Held::default();
+    for _ in 0..take(&mut rest, 1)?[0] {
+        let flag = take(&mut rest, 1)?[0];
+        let len = u32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
+        let bytes = take(&mut rest, len as usize)?;
+        let mut record = Record::from_bytes(bytes).ok()?;
+        record.acked |= flag == 1;
+        held.kept.push(Kept { id: record.id(), ballot: record.ballot, bytes: Bytes::copy_from_slice(bytes) });
+        held.view.records.push(record);
+    }
+    for _ in 0..take(&mut rest, 1)?[0] {
+        let (id, ballot) = pair(&mut rest)?;
+        held.view.aborts.push((id, Ballot::from_bits(ballot)));
+    }
+    for _ in 0..take(&mut rest, 1)?[0] {
+        let (id, lsn) = pair(&mut rest)?;
+        held.feed.insert(id, lsn);
+    }
+    rest.is_empty().then_some(held)
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(len)?;
+    *rest = left;
+    Some(taken)
+}
+
+fn pair(rest: &mut &[u8]) -> Option<(VersionId, u64)> {
+    let id = VersionId::from_bytes(take(rest, 16)?.try_into().ok()?);
+    Some((id, number(take(rest, 8)?)?))
+}
+
+/// One kind of row under a key, beside its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
     /// A record as it came, the acked flag aside.
@@ -60,7 +151,7 @@ pub fn name(prefix: &[u8], row: Row) -> Vec<u8> {
     name
 }
 
-/// What every row of a key begins with.
+/// What every row of a key begins with; the name of its head.
 pub fn key_prefix(bucket: BucketId, key: &str) -> Vec<u8> {
     let mut name = prefix_of_keys(bucket, key);
     name.extend_from_slice(&[0, 1]);
@@ -150,7 +241,6 @@ pub fn write_locator(locator: &Locator) -> Vec<u8> {
         Locator::Log { segment, offset, len } => {
             [&[1][..], &segment.to_be_bytes(), &offset.to_be_bytes(), &len.to_be_bytes()].concat()
         }
-        Locator::Inline(bytes) => [&[2][..], bytes].concat(),
     }
 }
 
@@ -163,7 +253,6 @@ pub fn read_locator(value: &[u8]) -> Option<Locator> {
             offset: number(&rest[8..16])?,
             len: u32::from_be_bytes(rest[16..].try_into().ok()?),
         }),
-        (2, bytes) => Some(Locator::Inline(bytes.to_vec())),
         _ => None,
     }
 }
