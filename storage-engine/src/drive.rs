@@ -85,7 +85,7 @@ pub trait Drive: Send + Sync + 'static {
 
     /// Opens a sink for this drive's shard of a blob larger than what travels inside a record.
     async fn create_shard(&self, blob: Uuid) -> Result<Box<dyn ShardSink>, Error>;
-    /// Reads bytes of this drive's shard, wherever it stands (index, log or file).
+    /// Reads bytes of this drive's shard, wherever it stands (log or file).
     async fn read_shard(&self, blob: Uuid, range: Range<u64>) -> Result<Bytes, Error>;
 
     /// Everything held of one key.

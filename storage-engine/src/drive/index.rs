@@ -93,9 +93,8 @@ impl Index {
     ) -> Result<Vec<(String, KeyView)>, Error> {
         let start = rows::prefix_of_keys(bucket, prefix);
         let end = rows::after_prefix(&start);
-        let mut from = after.map_or(start.clone(), |after| {
-            rows::after_prefix(&rows::key_prefix(bucket, after)).max(start.clone())
-        });
+        let mut from = after
+            .map_or(start.clone(), |after| rows::after_prefix(&rows::key_prefix(bucket, after)).max(start.clone()));
         let mut found: Vec<(String, KeyView)> = Vec::new();
         loop {
             // Every page is a snapshot of its own; what is held of one key always comes from one.

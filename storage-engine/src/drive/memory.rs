@@ -4,8 +4,8 @@
 //! of a real drive. For tests and simulation only; the store never makes one.
 use super::disk::Disk;
 use super::format::Superblock;
-use super::index::table::{Table, Tree};
 use super::index::Locator;
+use super::index::table::{Table, Tree};
 use super::local::{LocalDrive, shard_name};
 use super::{Drive, Error, Logged, Lsn, ShardSink, log};
 use crate::quorum::participant::{KeyView, Reply, Request};
