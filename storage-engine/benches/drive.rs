@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use storage_engine::drive::Drive;
 use storage_engine::drive::local::open_store;
 use storage_engine::quorum::participant::{Op, Request, Verdict};
-use storage_engine::record::{Blob, BucketId, Record};
+use storage_engine::record::{Blob, BucketId, Coded, Record};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Part, Version, VersionId};
 use storage_engine::wire::Fields;
 use uuid::Uuid;
@@ -158,10 +158,10 @@ impl Bench {
 
     /// A new object on all drives; ends at the write quorum with acks, else with all answers.
     async fn put(&self, n: u64, acked: bool) {
-        let record = record(n);
+        let record = Coded::from(record(n));
         let calls = self.drives.iter().map(|drive| {
             let shards = vec![(record.blobs[0].id, Bytes::from(vec![n as u8; SHARD_BYTES]))];
-            self.call(drive, n, Op::Accept { record: Box::new(record.clone()), shards })
+            self.call(drive, n, Op::Accept { record: record.clone(), shards })
         });
         let mut calls: FuturesUnordered<_> = calls.collect();
         let mut held = 0;

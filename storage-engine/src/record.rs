@@ -1,6 +1,10 @@
 //! A version as one drive holds it: the replicated state and what this store adds to it. Pure.
 use crate::version::{Ballot, Hlc, Version, VersionId};
 use crate::wire::{self, Fields};
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
 /// A bucket by its uuid: a bucket deleted and made again is another one.
@@ -117,6 +121,44 @@ impl Record {
             traceparent: f.take(9)?,
             unknown: f,
         })
+    }
+}
+
+/// A record on its way to the drives: one for all of them, and coded once.
+#[derive(Clone)]
+pub struct Coded(Arc<(Record, OnceLock<Bytes>)>);
+
+impl Coded {
+    /// A record from its bytes, which are kept as they came.
+    ///
+    /// # Errors
+    /// [`wire::Error`] when the bytes are no record.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, wire::Error> {
+        let record = Record::from_bytes(bytes)?;
+        Ok(Coded(Arc::new((record, OnceLock::from(Bytes::copy_from_slice(bytes))))))
+    }
+    /// The record as bytes.
+    pub fn bytes(&self) -> &Bytes {
+        self.0.1.get_or_init(|| self.0.0.to_bytes().into())
+    }
+}
+
+impl From<Record> for Coded {
+    fn from(record: Record) -> Self {
+        Coded(Arc::new((record, OnceLock::new())))
+    }
+}
+
+impl Deref for Coded {
+    type Target = Record;
+    fn deref(&self) -> &Record {
+        &self.0.0
+    }
+}
+
+impl fmt::Debug for Coded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 

@@ -59,7 +59,7 @@ fn put(key: &str, n: u64, bytes: usize) -> Op {
         record.blobs.push(blob(n.into()));
         shards.push((Uuid::from_u128(n.into()), Bytes::from(vec![n as u8; bytes])));
     }
-    Op::Accept { record: Box::new(record), shards }
+    Op::Accept { record: record.into(), shards }
 }
 
 fn tags(key: &str, n: u64, millis: u64, value: &str) -> Op {
@@ -113,7 +113,7 @@ fn workload(mut seed: u64, steps: u64) -> Vec<(String, Op)> {
             4 => {
                 let mut record = Record::new(BUCKET, version(&key, 0, at(step)), at(step));
                 record.acked = dice(&mut seed, 2) == 0;
-                Op::Insert { record: Box::new(record), shards: Vec::new() }
+                Op::Insert { record: record.into(), shards: Vec::new() }
             }
             _ => put(&key, step, [0, 10, 700, 3_000][dice(&mut seed, 4) as usize]),
         };
@@ -348,7 +348,7 @@ async fn large_shards_survive_when_named_and_vanish_when_not() {
     assert_eq!(count_files(&dirs[0].join("data")), 2);
     let mut record = Record::new(BUCKET, version("k", 1, at(1)), at(1));
     record.blobs.push(blob(1));
-    ask(&*drives[0], "k", Op::Accept { record: Box::new(record), shards: Vec::new() }).await.unwrap();
+    ask(&*drives[0], "k", Op::Accept { record: record.into(), shards: Vec::new() }).await.unwrap();
     drives[0].close().await;
     drop(drives);
     let (drives, _) = open_store(&dirs, None).unwrap();
@@ -431,10 +431,10 @@ fn log_records_have_the_bytes_they_always_had() {
     let shards = vec![(Uuid::from_u128(9), Bytes::from_static(b"shard"))];
     let purged = Version { purge: Some(stamp(2)), ..Version::blank("k", id(1)) };
     let effects = [
-        Effect::Put { record: Box::new(record), shards },
+        Effect::Put { record: record.into(), shards },
         Effect::Ack { version: id(1), ballot: at(1) },
         Effect::Abort { version: id(2), ballot: at(3) },
-        Effect::Join { record: Box::new(Record::new(BUCKET, purged, Hlc::ZERO)) },
+        Effect::Join { record: Record::new(BUCKET, purged, Hlc::ZERO).into() },
     ];
     let incarnation = Uuid::from_u128(0x15);
     let mut bytes = segment::segment_header(incarnation, 41);

@@ -171,7 +171,7 @@ async fn leave(store: &Store, key: &str, drives: usize) -> Change {
     let id_of_blob = storage_engine::entropy::id();
     record.blobs = vec![Blob { id: id_of_blob, size_bytes: 10, k: 4, m: 4, first: 0, stripe_bytes: 1 << 20 }];
     for drive in &store.drives[..drives] {
-        let op = Op::Accept { record: Box::new(record.clone()), shards: Vec::new() };
+        let op = Op::Accept { record: record.clone().into(), shards: Vec::new() };
         let reply = drive.call(Request { epoch: 1, bucket, key: key.into(), op }).await.unwrap();
         assert_eq!(reply.verdict, Verdict::Ok);
     }

@@ -157,7 +157,7 @@ impl Index {
     /// Makes a change to `held` and tells which rows follow from it, save where its shards stand.
     /// Whether replicated state changed decides alone whether the version moves in the feed: an ack, an
     /// abort and a copy of known state do not.
-    pub fn stage(held: &mut Held, lsn: Lsn, entry: &Entry, record_bytes: &[u8], out: &mut Rows) {
+    pub fn stage(held: &mut Held, lsn: Lsn, entry: &Entry, out: &mut Rows) {
         let id = match &entry.effect {
             Effect::Put { record, .. } | Effect::Join { record } => record.id(),
             Effect::Abort { version, .. } | Effect::Ack { version, .. } => *version,
@@ -176,7 +176,7 @@ impl Index {
             out.push((rows::feed(entry.bucket, lsn), Some(rows::feed_value(&entry.key, id))));
         }
         let prefix = rows::key_prefix(entry.bucket, &entry.key);
-        held.change(&prefix, id, entry, record_bytes, news.then_some(lsn), out);
+        held.change(&prefix, id, entry, news.then_some(lsn), out);
     }
 
     /// The rows that say where the shards of an entry stand; `at` is the place of the buffer `placed` counts from.

@@ -315,9 +315,8 @@ fn catch_up(disk: &Arc<dyn Disk>, incarnation: Uuid, index: Index) -> Result<Opt
     let (mut cache, mut rows, mut last) = (Cache::default(), Vec::new(), applied);
     let log = recover::<Failed>(disk, incarnation, applied, |found| {
         let key = (found.entry.bucket, found.entry.key.clone());
-        let (at, len) = found.placed.record;
         let held = cache.held(&index, &key)?;
-        Index::stage(held, found.lsn, &found.entry, &found.payload[at..at + len], &mut rows);
+        Index::stage(held, found.lsn, &found.entry, &mut rows);
         Index::stage_shards(&found.entry, &found.placed, (found.segment, found.offset), &mut rows);
         last = found.lsn;
         if rows.len() >= REPLAY_ROWS {

@@ -10,7 +10,7 @@ use crate::object::blob::Data;
 use crate::quorum::participant::{Op, Reply, Request, Verdict};
 use crate::quorum::reader::{Fate, Want};
 use crate::quorum::writer::{Progress, Tally};
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Coded, Record};
 use crate::version::{Ballot, Hlc, Order, Version, VersionId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -91,11 +91,9 @@ impl Inner {
             record.missing = draft.data.missing;
             record.pending_since = self.clock.now_millis();
             record.traceparent = draft.traceparent.clone();
+            let record = Coded::from(record);
             match self.accept(&record, &draft.data).await? {
-                None => {
-                    record.acked = true;
-                    return Ok(record);
-                }
+                None => return Ok(Record { acked: true, ..(*record).clone() }),
                 Some(max) => floor = max.max(ballot),
             }
         }
@@ -106,9 +104,9 @@ impl Inner {
     ///
     /// A drive that lacks its shard is fenced instead: it cannot vouch for the bytes, but its promise may
     /// still help to retire the attempt. It gets the record, in debt, once that is decided.
-    async fn accept(&self, record: &Record, data: &Data) -> Result<Option<Ballot>, Error> {
+    async fn accept(&self, record: &Coded, data: &Data) -> Result<Option<Ballot>, Error> {
         let mut asked = self.ask_all(record.bucket, record.key(), |slot| match data.may_vouch(slot) {
-            true => Op::Accept { record: Box::new(record.clone()), shards: data.shards_of(slot) },
+            true => Op::Accept { record: record.clone(), shards: data.shards_of(slot) },
             false => Op::Fence { version: record.id(), ballot: record.ballot },
         });
         match asked.settle().await {
@@ -196,16 +194,17 @@ impl Inner {
 
     /// After the ack: stragglers finish, all are told that the record counts, and a drive that refused
     /// it because of a concurrent write gets it by insert, which needs no promise (rule 8).
-    fn follow(&self, asked: Asked, record: &Record, data: &Data) {
+    fn follow(&self, asked: Asked, record: &Coded, data: &Data) {
         let acks =
             self.ask_all(record.bucket, record.key(), |_| Op::Ack { version: record.id(), ballot: record.ballot });
         let (drives, epoch, data) = (self.drives.clone(), self.epoch, data.clone());
-        let record = Record { acked: true, ..record.clone() };
+        let record = record.clone();
         let bytes: usize = data.shards.iter().flatten().map(|(_, shard)| shard.len()).sum();
         self.background(bytes, async move {
             let (tally, ()) = futures::join!(asked.drain_counting(), acks.drain());
             for drive in drives.iter().filter(|d| tally.refused(d.slot())) {
-                let op = Op::Insert { record: Box::new(record.clone()), shards: data.shards_of(drive.slot()) };
+                let acked = Record { acked: true, ..(*record).clone() };
+                let op = Op::Insert { record: acked.into(), shards: data.shards_of(drive.slot()) };
                 let request = Request { epoch, bucket: record.bucket, key: record.key().to_owned(), op };
                 if let Err(err) = drive.call(request).await {
                     tracing::debug!(drive = drive.slot(), %err, "A drive stays without a decided record until it heals.");

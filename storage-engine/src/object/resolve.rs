@@ -6,7 +6,7 @@ use super::{Error, Inner};
 use crate::drive::{self, Drive};
 use crate::quorum::participant::{KeyView, Op};
 use crate::quorum::reader::{Ask, Fate, Reader, Resolver, Step, Want};
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Coded, Record};
 use crate::version::VersionId;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
@@ -206,13 +206,14 @@ impl Inner {
         if !record.blobs.is_empty() {
             forward.missing |= u32::try_from(everyone & !resolver.whole()).unwrap_or(u32::MAX);
         }
+        let forward = Coded::from(forward);
         let holders = resolver.holders();
         let mut asked = self.ask_some(
             record.bucket,
             record.key(),
             |slot| holders & (1 << slot) == 0,
             |_| match ask {
-                Ask::Forward => Op::Forward { record: Box::new(forward.clone()), shards: Vec::new() },
+                Ask::Forward => Op::Forward { record: forward.clone(), shards: Vec::new() },
                 Ask::Fence => Op::Fence { version: record.id(), ballot: record.ballot },
             },
         );

@@ -1,5 +1,5 @@
 //! What one drive decides alone: commit protocol, rules 1 to 9. Pure.
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Coded, Record};
 use crate::version::{Ballot, Birth, Tags, Version, VersionId, merge};
 use bytes::Bytes;
 use uuid::Uuid;
@@ -21,13 +21,13 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub enum Op {
     /// Rule 3: hold this attempt. `shards` are this drive's small shards, by blob.
-    Accept { record: Box<Record>, shards: Vec<(Uuid, Bytes)> },
+    Accept { record: Coded, shards: Vec<(Uuid, Bytes)> },
     /// Rule 4: promise to refuse ballots below, and tell what is held.
     Prepare { ballot: Ballot },
     /// Rule 5: promise to refuse this attempt unless it is held.
     Fence { version: VersionId, ballot: Ballot },
     /// Rule 5: as accept, with a refusal that counts as a denial.
-    Forward { record: Box<Record>, shards: Vec<(Uuid, Bytes)> },
+    Forward { record: Coded, shards: Vec<(Uuid, Bytes)> },
     /// Rule 6: this attempt never counts.
     Abort { version: VersionId, ballot: Ballot },
     /// Rule 7 and every later component: join this state (a purge, tags) into the version, held or not.
@@ -35,7 +35,7 @@ pub enum Op {
     /// Rule 7: flag a held attempt as acked.
     Ack { version: VersionId, ballot: Ballot },
     /// Rule 8: heal inserts a record, promises ignored.
-    Insert { record: Box<Record>, shards: Vec<(Uuid, Bytes)> },
+    Insert { record: Coded, shards: Vec<(Uuid, Bytes)> },
     /// Tell what is held; promises nothing.
     Read,
 }
@@ -116,13 +116,13 @@ pub struct Decision {
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Hold this attempt, with this drive's small shards.
-    Put { record: Box<Record>, shards: Vec<(Uuid, Bytes)> },
+    Put { record: Coded, shards: Vec<(Uuid, Bytes)> },
     /// The attempt never counts.
     Abort { version: VersionId, ballot: Ballot },
     /// The attempt is known to be held by a write quorum.
     Ack { version: VersionId, ballot: Ballot },
     /// Join these components (a record of ballot zero, without birth) into what is held of the version.
-    Join { record: Box<Record> },
+    Join { record: Coded },
 }
 
 /// Judges one request against what the drive holds of the key: rules 1 to 9. Changes nothing.
@@ -154,7 +154,7 @@ pub fn decide(view: &KeyView, gate: &Gate, request: &Request) -> Decision {
 }
 
 /// Rule 3.
-fn accept(view: &KeyView, gate: &Gate, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision {
+fn accept(view: &KeyView, gate: &Gate, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
     let (id, ballot) = (record.id(), record.ballot);
     if view.aborted(id, ballot) {
         return Decision::say(Verdict::Aborted);
@@ -227,11 +227,11 @@ fn join(view: &KeyView, bucket: BucketId, version: &Version, pending_since: u64)
     for held in view.records.iter().filter(|r| r.id() == version.id) {
         learns |= merge::join(&mut held.version.clone(), &record.version).changed;
     }
-    if learns { Decision::change(Effect::Join { record: Box::new(record) }) } else { Decision::say(Verdict::Ok) }
+    if learns { Decision::change(Effect::Join { record: record.into() }) } else { Decision::say(Verdict::Ok) }
 }
 
 /// Rule 8: what is decided needs no promise. An unflagged record that is held gets its flag.
-fn insert(view: &KeyView, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision {
+fn insert(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
     let (id, ballot) = (record.id(), record.ballot);
     if view.tombstoned(id) {
         return Decision::say(Verdict::Tombstoned);
@@ -250,13 +250,14 @@ fn insert(view: &KeyView, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision
 }
 
 /// Holds a record, with every later component the drive already has of its version.
-fn put(view: &KeyView, record: &Record, shards: &[(Uuid, Bytes)]) -> Decision {
-    let mut record = record.clone();
+fn put(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
     let id = record.id();
+    let mut joined: Option<Record> = None;
     for held in view.records.iter().filter(|r| r.id() == id && !id.is_null()) {
-        merge::join(&mut record.version, &later(&held.version));
+        merge::join(&mut joined.get_or_insert_with(|| (**record).clone()).version, &later(&held.version));
     }
-    Decision::change(Effect::Put { record: Box::new(record), shards: shards.to_vec() })
+    let record = joined.map_or_else(|| record.clone(), Coded::from);
+    Decision::change(Effect::Put { record, shards: shards.to_vec() })
 }
 
 /// The least ballot the drive takes for this key. Aborted attempts count too: a STALE once said

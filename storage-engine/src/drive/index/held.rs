@@ -45,28 +45,20 @@ impl Held {
         self.kept.iter().find(|k| k.ballot == ballot && k.id == id)
     }
 
-    /// Makes a change and tells which rows under `prefix` follow from it. `record_bytes`: the entry's
-    /// record, where it has one. `place`: where the version stands in the feed from now on, if it moves.
-    pub fn change(
-        &mut self,
-        prefix: &[u8],
-        id: VersionId,
-        entry: &Entry,
-        record_bytes: &[u8],
-        place: Option<Lsn>,
-        out: &mut Rows,
-    ) {
+    /// Makes a change and tells which rows under `prefix` follow from it. `place`: where the version
+    /// stands in the feed from now on, if it moves.
+    pub fn change(&mut self, prefix: &[u8], id: VersionId, entry: &Entry, place: Option<Lsn>, out: &mut Rows) {
         let before = self.is_spread.then(|| Attempts::of(&self.view, id));
         self.view.apply(&entry.effect);
         if let Some(lsn) = place {
             self.feed.insert(id, lsn);
         }
         if let Some(before) = before {
-            before.differences(&self.view, id, entry, record_bytes, prefix, out);
+            before.differences(&self.view, id, &entry.effect, prefix, out);
             out.extend(place.map(|lsn| (rows::name(prefix, Row::Feed(id)), Some(lsn.to_be_bytes().to_vec()))));
             return;
         }
-        self.keep(id, &entry.effect, record_bytes);
+        self.keep(id, &entry.effect);
         let bytes: usize = self.kept.iter().map(|k| k.bytes.len()).sum();
         if self.view.records.len() + self.view.aborts.len() > HEAD_ATTEMPTS || bytes > HEAD_BYTES {
             self.spread(prefix, out);
@@ -75,17 +67,22 @@ impl Held {
     }
 
     /// Brings the kept bytes up to the view.
-    fn keep(&mut self, id: VersionId, effect: &Effect, record_bytes: &[u8]) {
-        let is_put = |record: &Record| matches!(effect, Effect::Put { record: put, .. } if put.ballot == record.ballot && record.id() == id);
-        let is_joined = |kept: &Kept| matches!(effect, Effect::Join { .. }) && kept.id == id;
+    fn keep(&mut self, id: VersionId, effect: &Effect) {
+        let put = match effect {
+            Effect::Put { record, .. } => Some(record),
+            _ => None,
+        };
+        let is_put = |k: &Kept| put.is_some_and(|put| put.ballot == k.ballot && k.id == id);
+        let is_joined = |k: &Kept| matches!(effect, Effect::Join { .. }) && k.id == id;
         let view = &self.view;
-        self.kept.retain(|k| view.held(k.id, k.ballot).is_some_and(|r| !is_put(r)) && !is_joined(k));
+        self.kept.retain(|k| view.held(k.id, k.ballot).is_some() && !is_put(k) && !is_joined(k));
+        if let Some(put) = put {
+            self.kept.push(Kept { id, ballot: put.ballot, bytes: put.bytes().clone() });
+        }
         for record in &view.records {
             let (id, ballot) = (record.id(), record.ballot);
             if self.kept.iter().all(|k| k.ballot != ballot || k.id != id) {
-                let bytes =
-                    if is_put(record) { Bytes::copy_from_slice(record_bytes) } else { record.to_bytes().into() };
-                self.kept.push(Kept { id, ballot, bytes });
+                self.kept.push(Kept { id, ballot, bytes: record.to_bytes().into() });
             }
         }
     }
@@ -140,15 +137,7 @@ impl Attempts {
     }
 
     /// The rows that turn what was held of the version into what is held now.
-    fn differences(
-        &self,
-        now: &KeyView,
-        id: VersionId,
-        entry: &Entry,
-        record_bytes: &[u8],
-        prefix: &[u8],
-        out: &mut Rows,
-    ) {
+    fn differences(&self, now: &KeyView, id: VersionId, effect: &Effect, prefix: &[u8], out: &mut Rows) {
         for (ballot, acked) in self.records.iter().filter(|(b, _)| now.held(id, *b).is_none()) {
             out.push((rows::name(prefix, Row::Record(id, *ballot)), None));
             if *acked {
@@ -157,8 +146,8 @@ impl Attempts {
         }
         for record in now.records.iter().filter(|r| r.id() == id) {
             let was = self.records.iter().find(|(b, _)| *b == record.ballot);
-            let bytes = match &entry.effect {
-                Effect::Put { record: put, .. } if put.ballot == record.ballot => Some(record_bytes.to_vec()),
+            let bytes = match effect {
+                Effect::Put { record: put, .. } if put.ballot == record.ballot => Some(put.bytes().to_vec()),
                 Effect::Join { .. } => Some(record.to_bytes()),
                 _ if was.is_none() => Some(record.to_bytes()),
                 _ => None,

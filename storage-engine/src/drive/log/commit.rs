@@ -190,12 +190,12 @@ impl Committer {
     fn judge(&mut self, jobs: Vec<Job>) -> Batch {
         let mut batch = Batch::default();
         let full = self.disk.space().is_ok_and(|(free, _)| free < SPACE_RESERVE);
-        for job in jobs {
+        for mut job in jobs {
             if full && grows(&job.request) {
                 answer(job, Err(Error::Full { slot: self.slot }));
                 continue;
             }
-            match self.judge_one(&job.request, &mut batch) {
+            match self.judge_one(&mut job.request, &mut batch) {
                 Ok(verdict) => batch.answers.push((job, verdict)),
                 Err(e) => answer(job, Err(Error::Corrupt { slot: self.slot, what: e.to_string() })),
             }
@@ -203,8 +203,8 @@ impl Committer {
         batch
     }
 
-    fn judge_one(&mut self, request: &Request, batch: &mut Batch) -> Result<Verdict, crate::drive::index::Error> {
-        let key = (request.bucket, request.key.clone());
+    fn judge_one(&mut self, request: &mut Request, batch: &mut Batch) -> Result<Verdict, crate::drive::index::Error> {
+        let key = (request.bucket, std::mem::take(&mut request.key));
         let held = self.cache.held(&self.index, &key)?;
         let gate = Gate {
             epoch: self.superblock.epoch,
@@ -225,8 +225,7 @@ impl Committer {
             let lsn = self.log.next() + batch.changes.len() as u64;
             let unsynced = u32::try_from(lsn - self.log.synced() - 1).expect("acks are synced within 100 ms");
             let placed = segment::encode(&mut batch.bytes, self.log.incarnation(), lsn, unsynced, &entry);
-            let record = &batch.bytes[placed.record.0..placed.record.0 + placed.record.1];
-            Index::stage(held, lsn, &entry, record, &mut batch.rows);
+            Index::stage(held, lsn, &entry, &mut batch.rows);
             batch.changes.push(Change { entry, placed });
         }
         Ok(decision.verdict)

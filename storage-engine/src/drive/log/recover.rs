@@ -38,10 +38,8 @@ pub struct Replayed {
     pub segment: u64,
     /// Offset in the segment of its payload; `placed` counts from there.
     pub offset: u64,
-    /// Where the pieces stand in the payload.
+    /// Where the shards stand in the payload.
     pub placed: Placed,
-    /// The payload.
-    pub payload: Vec<u8>,
 }
 
 /// Reads every record above `after` in order, cuts a torn tail, and opens the log for appending.
@@ -84,13 +82,12 @@ fn fault(segment: u64, offset: u64, lsn: Lsn) -> Error {
 }
 
 fn replayed(segment: u64, offset: u64, header: Header, record: &[u8]) -> Result<Replayed, Error> {
-    let payload = record[HEADER..].to_vec();
-    let (entry, placed) = segment::decode(header.kind, &payload).map_err(|source| Error::Unknown {
+    let (entry, placed) = segment::decode(header.kind, &record[HEADER..]).map_err(|source| Error::Unknown {
         segment: name(segment),
         offset,
         source,
     })?;
-    Ok(Replayed { lsn: header.lsn, entry, segment, offset: offset + HEADER as u64, placed, payload })
+    Ok(Replayed { lsn: header.lsn, entry, segment, offset: offset + HEADER as u64, placed })
 }
 
 /// Numbers and first lsns. A newest segment whose header was torn held nothing yet and is removed.

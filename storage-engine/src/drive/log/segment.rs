@@ -3,7 +3,7 @@
 //! Called by `log.rs` to write and by `recover.rs` to read. It decides nothing about torn tails.
 use crate::drive::Lsn;
 use crate::quorum::participant::Effect;
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Coded};
 use crate::version::{Hlc, VersionId};
 use crate::wire::{self, Fields};
 use bytes::Bytes;
@@ -32,11 +32,9 @@ pub struct Entry {
     pub effect: Effect,
 }
 
-/// Where an encoded entry's pieces stand, from the start of the buffer it was written into.
+/// Where an encoded entry's shards stand, from the start of the buffer it was written into.
 #[derive(Clone, Debug, Default)]
 pub struct Placed {
-    /// The record, for Put and Join.
-    pub record: (usize, usize),
     /// Each inline shard: blob, offset, length.
     pub shards: Vec<(Uuid, usize, usize)>,
 }
@@ -122,7 +120,7 @@ pub fn encode(out: &mut Vec<u8>, incarnation: Uuid, lsn: Lsn, unsynced: u32, ent
     let mut placed = Placed::default();
     let kind = match &entry.effect {
         Effect::Put { record, shards } => {
-            placed.record = block(out, &record.to_bytes());
+            block(out, record.bytes());
             let mut list = Fields::default();
             for (i, (blob, bytes)) in (0u32..).zip(shards) {
                 list.put_fields(i, &shard_fields(*blob, bytes.len()));
@@ -135,7 +133,7 @@ pub fn encode(out: &mut Vec<u8>, incarnation: Uuid, lsn: Lsn, unsynced: u32, ent
             PUT
         }
         Effect::Join { record } => {
-            placed.record = block(out, &record.to_bytes());
+            block(out, record.bytes());
             JOIN
         }
         Effect::Abort { version, ballot } => {
@@ -177,8 +175,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<(Entry, Placed), wire::Error> 
         let effect = if kind == ABORT { Effect::Abort { version, ballot } } else { Effect::Ack { version, ballot } };
         return Ok((Entry { bucket: BucketId(bucket), key, effect }, placed));
     }
-    let record = Box::new(Record::from_bytes(head)?);
-    placed.record = (first, len);
+    let record = Coded::from_bytes(head)?;
     let (bucket, key) = (record.bucket, record.key().to_owned());
     let effect = match kind {
         JOIN => Effect::Join { record },
@@ -218,11 +215,10 @@ fn attempt(entry: &Entry, version: VersionId, ballot: Hlc) -> Vec<u8> {
     f.to_bytes()
 }
 
-/// Appends a length and the bytes; tells where the bytes stand.
-fn block(out: &mut Vec<u8>, bytes: &[u8]) -> (usize, usize) {
+/// Appends a length and the bytes.
+fn block(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&u32::try_from(bytes.len()).expect("records are far below 4 GiB").to_le_bytes());
     out.extend_from_slice(bytes);
-    (out.len() - bytes.len(), bytes.len())
 }
 
 fn next_block(payload: &[u8], at: usize) -> Option<(usize, usize)> {
