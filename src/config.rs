@@ -100,6 +100,21 @@ struct StoreFile {
     /// Buckets made at start and never deleted by it.
     #[serde(default)]
     buckets: Vec<BucketFile>,
+    /// What S3 clients may take; what is left out is as the store has it.
+    #[serde(default)]
+    limits: LimitsFile,
+}
+
+/// What the S3 listener lets clients take.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsFile {
+    /// Connections at once; clients beyond it wait (1024).
+    connections_max: Option<u32>,
+    /// Connections at once from one IPv4 address or IPv6 /64; those beyond it get 503 (512).
+    connections_per_address_max: Option<u32>,
+    /// Wrong signatures a minute for one access key from one address, before both wait (30).
+    failed_logins_per_minute_max: Option<u32>,
 }
 
 /// Somebody who may sign S3 requests.
@@ -220,6 +235,7 @@ impl Wrong<'_> {
     fn contradictions(&mut self, settings: &Settings) {
         // The store names its own faults; the word they begin with tells the key they belong to.
         const KEYS: [(&str, &str); 5] = [
+            ("limits", "store.limits"),
             ("parity", "store.parity"),
             ("region", "store.region"),
             ("the access key", "store.users"),
@@ -252,7 +268,8 @@ impl Wrong<'_> {
 
 fn resolve(file: File, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
     let at = |path: PathBuf| base.join(path);
-    let StoreFile { drives, parity, s3_listen, region, users, buckets } = file.store;
+    let StoreFile { drives, parity, s3_listen, region, users, buckets, limits } = file.store;
+    let usual = store::Limits::default();
     Settings {
         site_name: file.site_name,
         store: store::Settings {
@@ -268,6 +285,15 @@ fn resolve(file: File, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
                 .into_iter()
                 .map(|b| store::BucketSettings { name: b.name, versioning: b.versioning })
                 .collect(),
+            limits: store::Limits {
+                connections_max: limits.connections_max.unwrap_or(usual.connections_max),
+                connections_per_address_max: limits
+                    .connections_per_address_max
+                    .unwrap_or(usual.connections_per_address_max),
+                failed_logins_per_minute_max: limits
+                    .failed_logins_per_minute_max
+                    .unwrap_or(usual.failed_logins_per_minute_max),
+            },
         },
         rules_dir: at(file.rules_dir),
         refs_dir: at(file.refs_dir),

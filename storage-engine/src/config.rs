@@ -24,6 +24,29 @@ pub struct Settings {
     /// Buckets made at start and never deleted by it.
     #[serde(default)]
     pub buckets: Vec<BucketSettings>,
+    /// What clients may take.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the S3 listener lets clients take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once. Each holds at most two stripes and a small body, so this bounds memory; clients
+    /// beyond it wait in the listen queue.
+    pub connections_max: u32,
+    /// Connections at once from one IPv4 address or IPv6 /64; those beyond it are answered 503 `SlowDown`.
+    /// All clients behind one proxy share it.
+    pub connections_per_address_max: u32,
+    /// Wrong signatures a minute for one access key from one address, before both wait for the minute to end.
+    pub failed_logins_per_minute_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connections_max: 1024, connections_per_address_max: 512, failed_logins_per_minute_max: 30 }
+    }
 }
 
 /// Somebody who may sign S3 requests.
@@ -88,6 +111,16 @@ impl Settings {
                 problems.push(format!("the access key {key} is a default everybody knows"));
             }
         }
+        let Limits { connections_max, connections_per_address_max, failed_logins_per_minute_max } = self.limits;
+        for (name, value) in [
+            ("connections_max", connections_max),
+            ("connections_per_address_max", connections_per_address_max),
+            ("failed_logins_per_minute_max", failed_logins_per_minute_max),
+        ] {
+            if value == 0 {
+                problems.push(format!("limits.{name} is 0, which lets nobody in"));
+            }
+        }
         problems.extend(twice("the access key", self.users.iter().map(|u| u.access_key.clone())));
         problems.extend(twice("the bucket", self.buckets.iter().map(|b| b.name.clone())));
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
@@ -115,6 +148,7 @@ mod tests {
             region: region(),
             users: vec![User { access_key: "writer".into(), secret_key_file: "/k".into() }],
             buckets: vec![BucketSettings { name: "photos".into(), versioning: true }],
+            limits: Limits::default(),
         }
     }
 
@@ -127,6 +161,7 @@ mod tests {
         bad.region = "eu west".into();
         bad.users[0].access_key = "minioadmin".into();
         bad.buckets.push(bad.buckets[0].clone());
-        assert_eq!(bad.check().unwrap_err().0.len(), 5);
+        bad.limits.connections_max = 0;
+        assert_eq!(bad.check().unwrap_err().0.len(), 6);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Tasks are spawned here and nowhere else in the front door. A task's error is its connection's end and
 //! is nobody else's business; its panic ends the process, for starting from the drives is the tested road.
+mod patience;
+mod places;
+
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::drive::{self, Drive};
@@ -13,23 +16,19 @@ use futures::future::join_all;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use patience::{Busy, Patient};
+use places::{Place, Places};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Connections of the S3 listener at once. Each holds at most a stripe and a small body, so this bounds
-/// memory; clients beyond it wait in the listen queue.
-const CONNECTIONS_MAX: usize = 1024;
-/// A client has so long for the head of a request; slower ones are slow on purpose.
-const HEAD_SECONDS_MAX: Duration = Duration::from_secs(10);
 /// Requests under way have so long to end after the stop was asked for.
 const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: it fails when file handles run out, and trying at once would only spin.
@@ -58,6 +57,7 @@ pub struct StoreNode {
     objects: Objects,
     gate: s3::Gate,
     metrics: Arc<Metrics>,
+    limits: config::Limits,
     listen: SocketAddr,
     listener: Option<TcpListener>,
 }
@@ -95,8 +95,9 @@ impl StoreNode {
     ) -> StoreNode {
         let objects = Objects::new(drives.clone(), parity, clock, origin);
         let metrics = Arc::new(Metrics::default());
-        let gate = s3::gate(objects.clone(), users, &settings.region, metrics.clone());
-        StoreNode { drives, objects, gate, metrics, listen: settings.s3_listen, listener: None }
+        let gate = s3::gate(objects.clone(), users, settings, metrics.clone());
+        let (limits, listen) = (settings.limits.clone(), settings.s3_listen);
+        StoreNode { drives, objects, gate, metrics, limits, listen, listener: None }
     }
 
     async fn make_buckets(&self, settings: &Settings) -> Result<(), OpenError> {
@@ -167,17 +168,22 @@ impl StoreNode {
     }
 
     async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>, stop: &CancellationToken) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(self.limits.connections_max, self.limits.connections_per_address_max);
         loop {
             let next = async {
-                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-                (listener.accept().await, place)
+                let free = places.free().await;
+                (listener.accept().await, free)
             };
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(ended) = connections.join_next() => ended.unwrap_or_else(end),
-                (accepted, place) = next => match accepted {
-                    Ok((stream, _)) => { connections.spawn(serve(self.gate.clone(), stream, place, stop.clone())); }
+                (accepted, free) = next => match accepted {
+                    Ok((stream, client)) => match places.take(free, client.ip()) {
+                        Some(place) => {
+                            connections.spawn(serve(self.gate.clone(), stream, client.ip(), place, stop.clone()));
+                        }
+                        None => refuse(&stream, client),
+                    },
                     Err(error) => {
                         tracing::warn!(err = %error, "Accepting an S3 connection failed.");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -193,16 +199,22 @@ impl StoreNode {
 }
 
 /// One connection, until the client leaves or `stop` lets it finish its request.
-async fn serve(gate: s3::Gate, stream: TcpStream, place: OwnedSemaphorePermit, stop: CancellationToken) {
+async fn serve(gate: s3::Gate, stream: TcpStream, client: IpAddr, place: Place, stop: CancellationToken) {
     // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
+    let busy = Busy::default();
+    let stream = Patient::new(stream, patience::LIMITS, busy.clone());
     let service = service_fn(move |request| {
-        let gate = gate.clone();
-        async move { gate.answer(request).await }
+        let (gate, under_way) = (gate.clone(), busy.request());
+        async move {
+            let answer = gate.answer(request, client).await;
+            drop(under_way);
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_SECONDS_MAX)
+        .header_read_timeout(None) // `Patient` watches, which tells a late head from an idle connection
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -216,6 +228,19 @@ async fn serve(gate: s3::Gate, stream: TcpStream, place: OwnedSemaphorePermit, s
         tracing::debug!(err = %error, "An S3 connection broke.");
     }
     drop(place);
+}
+
+/// Tells a client that has too many connections so, as far as its socket takes it at once, and hangs up.
+fn refuse(stream: &TcpStream, client: SocketAddr) {
+    tracing::debug!(%client, "An S3 client holds too many connections.");
+    let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
+                <Message>Too many connections from this address; please use fewer.</Message></Error>";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(answer.as_bytes()); // a socket that takes nothing gets nothing
 }
 
 /// Waits for the requests under way, and cuts them at the deadline.

@@ -7,10 +7,13 @@ mod auth;
 mod body;
 mod bucket;
 mod checksum;
+mod document;
 mod error;
+mod failures;
 mod gate;
 mod list;
 mod multipart;
+mod pace;
 mod read;
 mod tag;
 mod text;
@@ -19,6 +22,7 @@ mod write;
 pub use error::STORAGE_FULL;
 pub use gate::Gate;
 
+use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::object::{Error, Objects};
 use crate::version::VersionId;
@@ -35,24 +39,37 @@ use std::time::{Duration, SystemTime};
 const KEY_BYTES_MAX: usize = 1024;
 
 /// The operations over an object layer.
+#[derive(Clone)]
 struct FrontDoor {
     objects: Objects,
     region: Arc<str>,
     metrics: Arc<Metrics>,
 }
 
-/// The front door over `objects` for `users` (access key to secret key) in `region`.
-pub fn gate(objects: Objects, users: BTreeMap<String, String>, region: &str, metrics: Arc<Metrics>) -> Gate {
-    let region: Arc<str> = region.into();
-    let mut builder = S3ServiceBuilder::new(FrontDoor { objects, region: region.clone(), metrics: metrics.clone() });
+/// The front door over `objects` for `users` (access key to secret key), with the region and limits of `settings`.
+pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settings, metrics: Arc<Metrics>) -> Gate {
+    let region: Arc<str> = settings.region.as_str().into();
+    let door = FrontDoor { objects, region: region.clone(), metrics: metrics.clone() };
+    let mut trusting = builder(door.clone());
+    trusting.set_auth(auth::Users::new(BTreeMap::new()));
+    trusting.set_access(auth::SignedBefore);
+    let mut builder = builder(door);
     builder.set_auth(auth::Users::new(users));
     builder.set_access(auth::SignedOnly);
+    builder.set_route(document::Chunked { trusting: trusting.build() });
+    let failures = Arc::new(failures::Failures::new(settings.limits.failed_logins_per_minute_max));
+    Gate { codec: builder.build(), region, failures, metrics }
+}
+
+/// A codec over the operations, without a word on who may use it.
+fn builder(door: FrontDoor) -> S3ServiceBuilder {
+    let mut builder = S3ServiceBuilder::new(door);
     builder.set_host(PathStyle);
     let mut limits = S3Config::default();
     limits.xml_max_body_size = gate::DOCUMENT_BYTES_MAX;
     limits.post_object_max_file_size = 0; // uploads by form are refused before the codec
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
-    Gate { codec: builder.build(), region, metrics }
+    builder
 }
 
 /// Buckets stand in the path, whatever the host is called.

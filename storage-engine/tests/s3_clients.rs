@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use storage_engine::clock::SystemClock;
-use storage_engine::config::{Settings, User};
+use storage_engine::config::{Limits, Settings, User};
 use storage_engine::node::StoreNode;
 use storage_engine::version::Origin;
 use tempfile::TempDir;
@@ -35,6 +35,7 @@ fn settings(dir: &TempDir) -> Settings {
         region: "us-east-1".into(),
         users: vec![User { access_key: "writer".into(), secret_key_file: secret }],
         buckets: Vec::new(),
+        limits: Limits::default(),
     }
 }
 

@@ -56,7 +56,7 @@ enum Mechanism<'a> {
 pub fn admit(parts: &Parts, region: &str) -> S3Result<()> {
     headers_allowed(&parts.headers)?;
     if parts.method == Method::POST && content_type(&parts.headers).starts_with("multipart/form-data") {
-        return Err(s3_error!(NotImplemented, "Uploads by HTML form are not supported."));
+        return Err(s3_error!(NotImplemented, "Uploads by HTML form are not supported; use PUT with a presigned URL."));
     }
     let query = query_pairs(parts.uri.query().unwrap_or_default())
         .ok_or_else(|| s3_error!(InvalidURI, "The query string is not valid."))?;
@@ -153,7 +153,10 @@ fn query_error(why: &str) -> S3Error {
 }
 
 fn old_signature() -> S3Error {
-    s3_error!(InvalidRequest, "The authorization mechanism is not supported. Please use AWS4-HMAC-SHA256.")
+    s3_error!(
+        InvalidRequest,
+        "The authorization mechanism is not supported. Please use AWS4-HMAC-SHA256 (signature version 4)."
+    )
 }
 
 /// `<access key>/<date>/<region>/s3/aws4_request`; the date is held against x-amz-date by the codec.
@@ -186,6 +189,17 @@ fn headers_signed(signed: &str, headers: &HeaderMap) -> S3Result<()> {
     }
 }
 
+/// The access key a request names, whoever signed it; empty where it names none.
+pub fn access_key(parts: &Parts) -> &str {
+    let header = parts.headers.get("authorization").and_then(|v| v.to_str().ok());
+    let (text, mark) = match header {
+        Some(header) => (header, "Credential="),
+        None => (parts.uri.query().unwrap_or_default(), "X-Amz-Credential="),
+    };
+    let scope = text.split_once(mark).map_or("", |(_, scope)| scope);
+    scope.split(['/', '%', '&', ',']).next().unwrap_or_default()
+}
+
 /// The keys of those who may sign.
 pub struct Users {
     keys: BTreeMap<String, SecretKey>,
@@ -213,16 +227,31 @@ impl S3Auth for Users {
 #[derive(Clone, Default)]
 pub struct Operation(pub Arc<OnceLock<String>>);
 
+fn name(context: &mut S3AccessContext<'_>) {
+    let name = context.s3_op().name().to_owned();
+    if let Some(operation) = context.extensions_mut().get::<Operation>() {
+        let _ = operation.0.set(name); // only the first name counts
+    }
+}
+
+/// For requests whose signature another codec has checked.
+pub struct SignedBefore;
+
+#[async_trait::async_trait]
+impl S3Access for SignedBefore {
+    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        name(context);
+        Ok(())
+    }
+}
+
 /// Whoever signed may do everything; nobody else may do anything.
 pub struct SignedOnly;
 
 #[async_trait::async_trait]
 impl S3Access for SignedOnly {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let name = context.s3_op().name().to_owned();
-        if let Some(operation) = context.extensions_mut().get::<Operation>() {
-            let _ = operation.0.set(name); // only the first name counts
-        }
+        name(context);
         match context.credentials() {
             Some(_) => Ok(()),
             None => Err(s3_error!(AccessDenied, "Anonymous requests are denied.")),

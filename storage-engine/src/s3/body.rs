@@ -1,7 +1,7 @@
 //! Bodies on their way in and out. What comes in is believed only after a clean end; what goes out small goes
 //! out in one piece. Called by the handlers; never touches a drive itself.
 use crate::object::{Body, Error, Opened};
-use crate::s3::error;
+use crate::s3::{error, pace};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::StreamBody;
@@ -10,10 +10,6 @@ use s3s::dto::StreamingBlob;
 use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
 use std::io;
 use std::ops::Range;
-use std::time::Duration;
-
-/// A client that sends nothing for so long in the middle of a body has gone.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Objects and ranges up to this size leave in one write with the head; larger ones stream. It bounds what one
 /// reader can hold in memory.
@@ -84,12 +80,11 @@ impl Incoming {
 
     async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            match tokio::time::timeout(IDLE, self.blob.next()).await {
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the body stood still")),
-                Ok(None) => return Ok(None),
-                Ok(Some(Ok(bytes))) if bytes.is_empty() => {}
-                Ok(Some(Ok(bytes))) => return Ok(Some(bytes)),
-                Ok(Some(Err(source))) => return Err(classify(&*source)),
+            match self.blob.next().await {
+                None => return Ok(None),
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(source)) => return Err(classify(&*source)),
             }
         }
     }
@@ -98,7 +93,9 @@ impl Incoming {
 /// The codec's body errors are private types: their text is all there is to tell them apart.
 fn classify(source: &(dyn std::error::Error + Send + Sync)) -> io::Error {
     let text = source.to_string();
-    let kind = if text.contains("SignatureMismatch") {
+    let kind = if text.contains(pace::TOO_SLOW) {
+        io::ErrorKind::TimedOut
+    } else if text.contains("SignatureMismatch") {
         io::ErrorKind::PermissionDenied
     } else if text.contains("Sha256Mismatch") {
         io::ErrorKind::InvalidData

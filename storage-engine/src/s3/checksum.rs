@@ -117,6 +117,11 @@ pub fn shown(birth: &Birth) -> Cow<'_, BTreeMap<String, String>> {
     }
 }
 
+/// Length of a body once aws-chunked coding is off, and the trailers that must come with it.
+pub fn announced_length(headers: &HeaderMap, trailing: Option<TrailingHeaders>) -> S3Result<(u64, Option<Announced>)> {
+    Ok((body_length(headers)?, announced(headers, trailing)?))
+}
+
 /// Verifies a document that was read whole against what its headers state; `BadDigest` when it differs.
 pub fn verify(headers: &HeaderMap, document: &[u8]) -> S3Result<()> {
     use s3s::crypto::Checksum as _;

@@ -78,6 +78,11 @@ fn delete_marker(version_id: String, by_id: bool) -> S3Error {
     }
 }
 
+/// The client was waited for long enough.
+pub fn too_slow() -> S3Error {
+    s3_error!(RequestTimeout, "The body came too slowly: less than 1 KiB/s, or nothing for a minute.")
+}
+
 /// The S3 error for a body that broke on its way in; the kinds are those `body.rs` gives.
 pub fn from_body(source: io::Error) -> S3Error {
     match source.kind() {
@@ -89,7 +94,7 @@ pub fn from_body(source: io::Error) -> S3Error {
             StatusCode::BAD_REQUEST,
             "The body does not match x-amz-content-sha256.",
         ),
-        io::ErrorKind::TimedOut => s3_error!(source, RequestTimeout, "The body stood still for too long."),
+        io::ErrorKind::TimedOut => too_slow(),
         io::ErrorKind::InvalidInput => S3Error::with_message(S3ErrorCode::InvalidRequest, source.to_string()),
         _ => s3_error!(source, IncompleteBody, "The body ended before the length that was announced."),
     }

@@ -16,11 +16,15 @@ pub fn percent_encode(text: &str) -> String {
 
 /// Decodes a component of a query string, where `+` is a space; `None` when it is no UTF-8 or a `%` is cut.
 pub fn query_decode(text: &str) -> Option<String> {
+    percent_decode(&text.replace('+', " "))
+}
+
+/// Decodes a path, where `+` is itself; `None` when it is no UTF-8 or a `%` is cut.
+pub fn percent_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         out.push(match byte {
-            b'+' => b' ',
             b'%' => {
                 let high = char::from(bytes.next()?).to_digit(16)?;
                 let low = char::from(bytes.next()?).to_digit(16)?;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage_engine::clock::SystemClock;
-use storage_engine::config::{Settings, User};
+use storage_engine::config::{Limits, Settings, User};
 use storage_engine::node::StoreNode;
 use storage_engine::version::Origin;
 use tempfile::TempDir;
@@ -40,25 +40,28 @@ pub fn settings(dir: &TempDir) -> Settings {
         region: REGION.into(),
         users: vec![User { access_key: ACCESS_KEY.into(), secret_key_file: secret }],
         buckets: Vec::new(),
+        limits: Limits::default(),
     }
 }
 
 impl Store {
-    pub async fn start() -> Store {
+    /// A store with one bucket `box`.
+    pub async fn with_bucket() -> Store {
+        Store::with_limits(Limits::default()).await
+    }
+    /// The same, with limits of its own.
+    pub async fn with_limits(limits: Limits) -> Store {
         let dir = tempfile::tempdir().unwrap();
         for i in 0..4 {
             std::fs::create_dir(dir.path().join(format!("drive{i}"))).unwrap();
         }
-        Store::open(dir).await
-    }
-    /// A store with one bucket `box`.
-    pub async fn with_bucket() -> Store {
-        let store = Store::start().await;
+        let store = Store::open(dir, limits).await;
         store.call(Call::new("PUT", "/box")).await.expect(200);
         store
     }
-    async fn open(dir: TempDir) -> Store {
-        let mut node = StoreNode::open(&settings(&dir), Arc::new(SystemClock), Origin::new("here")).await.unwrap();
+    async fn open(dir: TempDir, limits: Limits) -> Store {
+        let settings = Settings { limits, ..settings(&dir) };
+        let mut node = StoreNode::open(&settings, Arc::new(SystemClock), Origin::new("here")).await.unwrap();
         node.bind().await.unwrap();
         let addr = node.s3_addr().unwrap();
         let stop = CancellationToken::new();
@@ -71,7 +74,7 @@ impl Store {
         self.dir
     }
     pub async fn restart(self) -> Store {
-        Store::open(self.stop().await).await
+        Store::open(self.stop().await, Limits::default()).await
     }
     pub async fn call(&self, call: Call) -> Answer {
         self.send(&call.sign(self.addr)).await
@@ -116,7 +119,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn parse(bytes: &[u8], is_head: bool) -> Answer {
+    pub fn parse(bytes: &[u8], is_head: bool) -> Answer {
         let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
             return Answer { status: 0, headers: BTreeMap::new(), body: bytes.to_vec() };
         };
@@ -167,7 +170,7 @@ impl Answer {
 }
 
 /// How the body is signed and sent.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Payload {
     /// Its SHA-256 is part of the signature.
     Signed,
@@ -178,7 +181,7 @@ pub enum Payload {
 }
 
 /// A request that is not signed yet.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Call {
     method: String,
     path: String,
@@ -190,6 +193,8 @@ pub struct Call {
     pub secret_key: String,
     pub region: String,
     pub at: u64,
+    /// Stated length of a chunked body, where it is not the body's.
+    pub decoded_length: Option<String>,
 }
 
 impl Call {
@@ -206,6 +211,7 @@ impl Call {
             secret_key: SECRET_KEY.into(),
             region: REGION.into(),
             at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
+            decoded_length: None,
         }
     }
     pub fn query(mut self, name: &str, value: &str) -> Call {
@@ -271,7 +277,8 @@ impl Call {
         };
         self.headers.entry("x-amz-content-sha256".into()).or_insert(payload);
         if let Some(trailers) = &trailers {
-            self.headers.insert("x-amz-decoded-content-length".into(), self.body.len().to_string());
+            let length = self.decoded_length.clone().unwrap_or(self.body.len().to_string());
+            self.headers.insert("x-amz-decoded-content-length".into(), length);
             self.headers.insert("content-encoding".into(), "aws-chunked".into());
             if !trailers.is_empty() {
                 let names: Vec<_> = trailers.iter().map(|(n, _)| n.clone()).collect();
@@ -317,7 +324,7 @@ impl Call {
     }
 
     fn bytes(mut self, body: &[u8]) -> Vec<u8> {
-        self.headers.insert("connection".into(), "close".into());
+        self.headers.entry("connection".into()).or_insert("close".into());
         self.headers.entry("content-length".into()).or_insert(body.len().to_string());
         let headers: String = self.headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
         let query = self.canonical_query();

@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods)] // signatures carry the machine's time
 mod access;
 mod client;
+mod hostile;
 mod objects;
 mod uploads;
 mod versions;
+mod wire;
