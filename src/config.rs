@@ -234,7 +234,7 @@ impl Wrong<'_> {
 
     fn contradictions(&mut self, settings: &Settings) {
         // The store names its own faults; the word they begin with tells the key they belong to.
-        const KEYS: [(&str, &str); 5] = [
+        const KEYS: [(&str, &str); 6] = [
             ("limits", "store.limits"),
             ("parity", "store.parity"),
             ("region", "store.region"),
