@@ -10,6 +10,10 @@ demo *ARGS:
 test:
     cargo test --workspace --locked
 
+# The figures on this machine: `just bench --only put4k`, `just bench --dir /mnt/disk -o json`.
+bench *ARGS:
+    cargo bench --locked --bench figures -- {{ARGS}}
+
 # What CI runs.
 ci:
     bash .ci/run
