@@ -62,6 +62,12 @@ fn put(key: &str, n: u64, bytes: usize) -> Op {
     Op::Accept { record: record.into(), shards }
 }
 
+fn insert(key: &str, n: u64) -> Op {
+    let mut record = Record::new(BUCKET, version(key, n.into(), at(n)), at(n));
+    record.acked = n.is_multiple_of(2);
+    Op::Insert { record: record.into(), shards: Vec::new() }
+}
+
 fn tags(key: &str, n: u64, millis: u64, value: &str) -> Op {
     let tags = Tags { stamp: stamp(millis), set: BTreeMap::from([("t".to_owned(), value.to_owned())]) };
     let version = Version { tags: Some(tags), ..Version::blank(key, id(n.into())) };
@@ -384,6 +390,51 @@ async fn a_deleted_index_is_rebuilt_from_the_log() {
     std::fs::write(dirs[1].join("index/version"), b"nonsense").unwrap();
     let (drives, _) = open_store(&dirs, None).unwrap();
     assert_eq!(shown(&drives[1]).await, before, "one that does not open is made again");
+}
+
+#[tokio::test]
+async fn layers_in_files_and_rows_replayed_make_the_index_of_the_whole_log() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = [root.path().join("d1")];
+    let (drives, _) = open_store(&dirs, None).unwrap();
+    // Long keys, so that few changes fill several layers. One key grows all the while; others are tagged
+    // or flagged acked a round later, when their rows may stand in files already.
+    let key = |n: u64| format!("{n:05}{}", "k".repeat(900));
+    for round in 0..8 {
+        let asked = (1..=500).map(|i| {
+            let n = round * 500 + i;
+            let (key, op) = match i % 5 {
+                // They may arrive in any order, which an insert does not mind.
+                0 => (key(7), insert(&key(7), n)),
+                1 if round > 0 => (key(n - 498), tags(&key(n - 498), n - 498, n, "v")),
+                2 if round > 0 => (key(n - 498), Op::Ack { version: id((n - 498).into()), ballot: at(n - 498) }),
+                _ => (key(n), put(&key(n), n, 20)),
+            };
+            let drive = &drives[0];
+            async move { ask(&**drive, &key, op).await.unwrap() }
+        });
+        futures::future::join_all(asked).await;
+    }
+    let before = shown(&drives[0]).await;
+    assert!(before.0.len() > 1_500 && before.0.iter().any(|(_, view)| view.records.len() > 700));
+    for (_, record) in &before.1 {
+        let (_, view) = before.0.iter().find(|(key, _)| key == record.key()).unwrap();
+        assert_eq!(view.held(record.id(), record.ballot), Some(record), "the feed shows what the key holds");
+    }
+    close(drives).await;
+    assert!(bytes_in(&dirs[0].join("index")) > 4 << 20, "layers were written");
+    for _ in 0..2 {
+        let (drives, _) = open_store(&dirs, None).unwrap();
+        assert!(shown(&drives[0]).await == before);
+        assert_eq!(drives[0].read_shard(Uuid::from_u128(3), 0..20).await.unwrap(), vec![3; 20]);
+        close(drives).await;
+        std::fs::remove_dir_all(dirs[0].join("index")).unwrap();
+    }
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap());
+    entries.map(|e| if e.path().is_dir() { bytes_in(&e.path()) } else { e.metadata().unwrap().len() }).sum()
 }
 
 type Shown = (Vec<(String, KeyView)>, Vec<(u64, Record)>);

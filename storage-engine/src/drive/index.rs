@@ -15,6 +15,7 @@ use crate::quorum::participant::{Effect, KeyView};
 use crate::record::{BucketId, Record};
 use crate::version::VersionId;
 use held::Held;
+use rows::Row;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use table::{Rows, Table};
@@ -140,9 +141,22 @@ impl Index {
         }
     }
 
+    /// The newest attempt at one version. Of a spread key only that version's rows are read.
     fn newest(&self, bucket: BucketId, key: &str, version: VersionId) -> Result<Option<Record>, Error> {
-        let records = self.load(bucket, key)?.view.records;
-        Ok(records.into_iter().filter(|r| r.id() == version).max_by_key(|r| r.ballot))
+        let damaged = || Error::Damaged(format!("key {key:?}"));
+        let prefix = rows::key_prefix(bucket, key);
+        let Some(head) = self.0.get(&prefix)? else { return Ok(None) };
+        let held = rows::read_head(&head).ok_or_else(damaged)?;
+        if !held.is_spread {
+            let attempts = held.view.records.into_iter().filter(|r| r.id() == version);
+            return Ok(attempts.max_by_key(|r| r.ballot));
+        }
+        let attempts = rows::records_of(&prefix, version);
+        let found = self.0.range(&attempts, &rows::after_prefix(&attempts), usize::MAX)?;
+        let Some((_, last)) = found.last() else { return Ok(None) };
+        let mut record = Record::from_bytes(last).map_err(|_| damaged())?;
+        record.acked |= self.0.get(&rows::name(&prefix, Row::Ack(version, record.ballot)))?.is_some();
+        Ok(Some(record))
     }
 
     /// Where the drive's shard of a blob stands.

@@ -151,6 +151,11 @@ pub fn name(prefix: &[u8], row: Row) -> Vec<u8> {
     name
 }
 
+/// What the rows of a version's records begin with; the greatest ballot stands last.
+pub fn records_of(prefix: &[u8], version: VersionId) -> Vec<u8> {
+    [prefix, b"r", version.as_bytes()].concat()
+}
+
 /// What every row of a key begins with; the name of its head.
 pub fn key_prefix(bucket: BucketId, key: &str) -> Vec<u8> {
     let mut name = prefix_of_keys(bucket, key);
@@ -260,4 +265,33 @@ pub fn read_locator(value: &[u8]) -> Option<Locator> {
 /// A number as rows hold it.
 pub fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::Version;
+
+    #[test]
+    fn a_head_reads_back_and_never_in_part() {
+        let (id, ballot) = (VersionId::from_bytes([7; 16]), Ballot::from_millis(5));
+        let mut record = Record::new(BucketId::SYSTEM, Version::blank("k", id), ballot);
+        let mut held = Held { kept: vec![Kept { id, ballot, bytes: record.to_bytes().into() }], ..Held::default() };
+        record.acked = true;
+        held.view.records.push(record);
+        held.view.aborts.push((id, Ballot::from_millis(4)));
+        held.feed.insert(id, 9);
+        let bytes = write_head(&held);
+        assert_eq!(read_head(&bytes), Some(held));
+        for cut in 0..bytes.len() {
+            assert_eq!(read_head(&bytes[..cut]), None, "cut at {cut}");
+        }
+        assert!(read_head(SPREAD).is_some_and(|held| held.is_spread));
+    }
+
+    #[test]
+    fn rows_of_another_layout_are_no_rows() {
+        assert_eq!(read_applied(&write_applied(7)), Some(7));
+        assert_eq!(read_applied(&7u64.to_be_bytes()), None, "the first layout");
+    }
 }
