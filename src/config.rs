@@ -4,8 +4,9 @@
 //! A value; everything is checked before a drive is opened or a port bound, and all that is wrong is told at once.
 //! Called by the CLI; nothing here opens a store, a journal or a socket.
 use crate::document::{self, Node, schema};
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
+use crate::journal::{self, postgres};
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,8 +25,10 @@ pub struct Settings {
     pub rules_dir: PathBuf,
     /// Folder of `secrets/<name>/<key>` and `configmaps/<name>/<key>`.
     pub refs_dir: PathBuf,
-    /// SQLite file of the journal.
-    pub journal: PathBuf,
+    /// Where the journal is.
+    pub journal: journal::Settings,
+    /// Unix socket of the verbs.
+    pub admin_socket: PathBuf,
     /// Listener for peers.
     pub peer_listen: SocketAddr,
     /// Listener for probes, metrics and status.
@@ -66,9 +69,13 @@ struct File {
     /// Folder the documents' references resolve to: secrets/<name>/<key>, configmaps/<name>/<key>.
     #[serde(default = "refs_dir")]
     refs_dir: PathBuf,
-    /// File of the replicator's journal; made where it is absent.
-    #[serde(default = "journal")]
-    journal: PathBuf,
+    /// The replicator's journal: a file, made where it is absent and held by one process; or a map with `postgres`, a
+    /// database that the replicators of this site share.
+    #[serde(default)]
+    #[schemars(schema_with = "journal_schema")]
+    journal: JournalFile,
+    /// Unix socket for the verbs; left out: admin.sock beside the journal's file, or beside this file.
+    admin_socket: Option<PathBuf>,
     /// Address that peers dial, mutual TLS; port 0 takes a free one.
     #[serde(default = "peer_listen")]
     peer_listen: String,
@@ -77,6 +84,58 @@ struct File {
     admin_listen: String,
     /// File the bound addresses are written to, as JSON, once all are bound.
     ports_file: Option<PathBuf>,
+}
+
+/// Where the journal is: text or a map. The schema has told them apart before.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum JournalFile {
+    Sqlite(PathBuf),
+    Shared { postgres: PostgresFile },
+}
+
+impl Default for JournalFile {
+    fn default() -> Self {
+        JournalFile::Sqlite("journal.sqlite".into())
+    }
+}
+
+fn journal_schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut postgres = generator.subschema_for::<PostgresFile>();
+    postgres.insert("description".into(), "A PostgreSQL database, version 12 or later.".into());
+    schemars::json_schema!({"type": ["string", "object"], "properties": {"postgres": postgres}, "required": ["postgres"]})
+}
+
+/// A journal in PostgreSQL.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PostgresFile {
+    /// File that holds postgres://user:password@host:port/database; read again when the database refuses it.
+    url_file: PathBuf,
+    /// How the server is believed: verify_full (CA and host name), verify_ca, or off. A Unix socket needs none.
+    #[serde(default)]
+    tls: TlsFile,
+    /// CA of the server's certificate, PEM; left out: the public CAs that come with the program.
+    ca_file: Option<PathBuf>,
+    /// Connections at most, of this process.
+    #[serde(default = "connections_max")]
+    #[schemars(range(min = 2, max = 64))]
+    connections_max: u32,
+}
+
+/// How a server is believed.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum TlsFile {
+    #[default]
+    VerifyFull,
+    VerifyCa,
+    Off,
+}
+
+/// One for the claims, one for what the admin asks, the rest for links that record at once: they batch, so few do.
+fn connections_max() -> u32 {
+    8
 }
 
 /// A store node.
@@ -144,9 +203,6 @@ fn rules_dir() -> PathBuf {
 }
 fn refs_dir() -> PathBuf {
     "refs".into()
-}
-fn journal() -> PathBuf {
-    "journal.sqlite".into()
 }
 fn peer_listen() -> String {
     "0.0.0.0:8443".into()
@@ -268,6 +324,23 @@ impl Wrong<'_> {
 
 fn resolve(file: File, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
     let at = |path: PathBuf| base.join(path);
+    let journal = match file.journal {
+        JournalFile::Sqlite(path) => journal::Settings::Sqlite(at(path)),
+        JournalFile::Shared { postgres: p } => journal::Settings::Postgres(postgres::Settings {
+            url_file: at(p.url_file),
+            tls: match p.tls {
+                TlsFile::VerifyFull => postgres::Tls::VerifyFull,
+                TlsFile::VerifyCa => postgres::Tls::VerifyCa,
+                TlsFile::Off => postgres::Tls::Off,
+            },
+            ca_file: p.ca_file.map(at),
+            connections_max: p.connections_max,
+        }),
+    };
+    let beside = match &journal {
+        journal::Settings::Sqlite(path) => path.with_file_name("admin.sock"),
+        journal::Settings::Postgres(_) => at("admin.sock".into()),
+    };
     let StoreFile { drives, parity, s3_listen, region, users, buckets, limits } = file.store;
     let usual = store::Limits::default();
     Settings {
@@ -297,7 +370,8 @@ fn resolve(file: File, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
         },
         rules_dir: at(file.rules_dir),
         refs_dir: at(file.refs_dir),
-        journal: at(file.journal),
+        admin_socket: file.admin_socket.map_or(beside, at),
+        journal,
         peer_listen: wrong.address("peer_listen", &file.peer_listen),
         admin_listen: wrong.address("admin_listen", &file.admin_listen),
         ports_file: file.ports_file.map(at),
@@ -318,6 +392,17 @@ fn outside(path: &Path, settings: &Settings) -> Vec<Problem> {
         if !user.secret_key_file.is_file() {
             let (file, key) = (user.secret_key_file.display(), &user.access_key);
             say("store.users", format!("there is no file {file}; write the secret key of {key} into it"));
+        }
+    }
+    if let journal::Settings::Postgres(database) = &settings.journal {
+        let files = [
+            ("journal.postgres.url_file", Some(&database.url_file)),
+            ("journal.postgres.ca_file", database.ca_file.as_ref()),
+        ];
+        for (key, file) in files {
+            if let Some(file) = file.filter(|f| !f.is_file()) {
+                say(key, format!("there is no file {}; put it there", file.display()));
+            }
         }
     }
     problems

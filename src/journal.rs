@@ -5,10 +5,15 @@
 #[cfg(test)]
 pub mod conformance;
 pub mod memory;
+pub mod postgres;
+mod sql;
 pub mod sqlite;
 
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Names a link: rule, bucket (by uuid) and peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +50,26 @@ impl Error {
     }
 }
 
+/// Where a journal is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// In a file, by one process alone.
+    Sqlite(PathBuf),
+    /// In a database, shared by the replicators of a site.
+    Postgres(postgres::Settings),
+}
+
+/// Opens the journal, or makes it.
+///
+/// # Errors
+/// [`Error::Unusable`]: a person must mend it first. [`Error::Unavailable`]: it may answer later.
+pub async fn open(settings: &Settings) -> Result<Arc<dyn Journal>, Error> {
+    Ok(match settings {
+        Settings::Sqlite(file) => Arc::new(sqlite::SqliteJournal::open(file).await?),
+        Settings::Postgres(database) => Arc::new(postgres::PostgresJournal::open(database.clone()).await?),
+    })
+}
+
 /// Highest epoch there is: SQL's integers are signed.
 pub const EPOCH_MAX: u64 = i64::MAX as u64;
 
@@ -66,22 +91,69 @@ pub struct Conflict {
     pub seen_millis: u64,
 }
 
+/// What became of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The link is this holder's, under this epoch.
+    Owned { epoch: u64 },
+    /// It is not: another holds it (`Some`), or it was left for too short a time.
+    Held { by: Option<String> },
+}
+
+/// How a holder claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimTerms {
+    /// The epoch is at least this: above what a receiver has seen.
+    pub at_least: u64,
+    /// The claim ends by itself after so long without a renewal.
+    pub lease: Duration,
+    /// A link is taken only when nobody has held it for so long: whoever has its share lets others go first.
+    pub patience: Duration,
+}
+
+/// What a renewal found.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Renewed {
+    /// Links of the holder that are still its own; the others are lost.
+    pub kept: Vec<LinkId>,
+    /// Holders alive that would run links, this one included.
+    pub holders: u64,
+}
+
 /// Durable memory of a replicator; every write is durable when the call returns.
+///
+/// Who owns a link is decided here alone. Where several processes share a journal a claim ends by the database's
+/// clock; where one process has the journal to itself (SQLite), every claim is granted. Either way the epoch
+/// fences: [`Journal::record`], [`Journal::release`] and [`Journal::free`] under an epoch that is not the link's
+/// own have no effect and say [`Error::Fenced`].
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    /// Takes ownership of a link; the epoch rises at each acquisition and is at least `at_least`.
-    async fn acquire(&self, link: &LinkId, holder: &str, at_least: u64) -> Result<u64, Error>;
+    /// Takes a link that nobody else holds; the epoch rises each time.
+    async fn claim(&self, link: &LinkId, holder: &str, terms: ClaimTerms) -> Result<Claim, Error>;
+    /// Renews what a holder holds, by link and epoch, and says that it is alive and would run `links_wanted` links
+    /// (0: it leaves).
+    async fn renew(
+        &self,
+        holder: &str,
+        links_wanted: u64,
+        held: &[(LinkId, u64)],
+        lease: Duration,
+    ) -> Result<Renewed, Error>;
+    /// Gives a link back, so that another may claim it at once.
+    async fn free(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
     /// Where the link stands, and its rows (at most `limit`, those due first).
     async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error>;
     /// Checkpoint and rows in one transaction, refused unless `epoch` is the link's own. A row both deleted and
-    /// upserted stays: one retry too many harms nothing.
+    /// upserted stays: one retry too many harms nothing. No row stands twice in `upserts`.
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error>;
-    /// Forgets a link: checkpoint and rows. Its epoch is kept, for it must never be handed out again.
+    /// Forgets a link: checkpoint and rows. Its epoch is kept, for it must never be handed out again; so is its
+    /// owner.
     async fn release(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
     /// All links known, with their checkpoints.
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error>;
 
     /// Remembers the highest epoch seen of an incoming link (`peer site/rule/bucket`); returns the highest known.
+    /// Writes only what is news, so that asking (with 0) leaves nothing behind.
     async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error>;
 
     /// Keeps a conflict; the same pair twice is kept once.
@@ -93,4 +165,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn accepted_spec(&self, document: &str) -> Result<Option<(u64, String)>, Error>;
     /// Keeps the accepted spec of a document.
     async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error>;
+
+    /// What a verb has set on a subject (`rule/<uid>`, `peer/<name>`), as JSON.
+    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error>;
+    /// Keeps what a verb sets; `None`: forgets it.
+    async fn set_verb_state(&self, subject: &str, state: Option<&str>) -> Result<(), Error>;
 }

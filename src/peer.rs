@@ -6,14 +6,20 @@ pub mod identity;
 pub mod server;
 
 use async_trait::async_trait;
+use std::sync::Arc;
 use storage_engine::object::Body;
 use storage_engine::version::Version;
+
+/// Says at any moment whether frames of a link may leave.
+pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A version on its way to a peer.
 pub struct Outgoing {
     /// The link it belongs to, as `rule uid/bucket uuid`, and its epoch there.
     pub link: String,
     pub epoch: u64,
+    /// Whether the sender still owns the link; asked before each of its frames.
+    pub may_send: MaySend,
     /// Bucket at the peer.
     pub bucket: String,
     pub version: Version,

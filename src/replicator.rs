@@ -8,6 +8,7 @@ pub mod push;
 pub mod receive;
 pub mod report;
 pub mod run;
+pub mod tenure;
 
 use crate::journal::{self, Conflict};
 use crate::peer::client::{Connection, Target};
@@ -99,6 +100,10 @@ impl Replicator {
     /// recorded is sent again after a restart.
     pub async fn run(&self, stop: CancellationToken) {
         let mut rules = self.rules.clone();
+        // The claims are renewed until the last link has drained and given its own back.
+        let (drained, tenure) = (CancellationToken::new(), self.shared.tenure.clone());
+        let told = drained.clone();
+        let keeper = tokio::spawn(async move { tenure.keep(told).await });
         loop {
             let set = rules.borrow_and_update().rules.clone();
             self.carry_out(set).await;
@@ -112,6 +117,9 @@ impl Replicator {
         self.carry_out(RuleSet::default()).await;
         self.tasks.close();
         self.tasks.wait().await;
+        drained.cancel();
+        // It fails only by a panic, which ends the process.
+        let _ = keeper.await;
     }
 
     /// Whether rules were planned and the process is not stopping.

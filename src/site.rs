@@ -2,10 +2,11 @@
 //! checked and opened before a port is bound; the stop goes the other way.
 use crate::cli::exit;
 use crate::config::Settings;
-use crate::journal::sqlite::SqliteJournal;
+use crate::journal;
 use crate::peer::identity::{Files, Identity};
 use crate::peer::server::{Counters, Known, Server};
 use crate::replicator::own::Shared;
+use crate::replicator::tenure::{Tenure, Terms};
 use crate::replicator::{Replicator, admin};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::{self, Snapshot};
@@ -14,7 +15,7 @@ use crate::shutdown;
 use crate::store::bundled::BundledStore;
 use crate::telemetry::metrics::Metrics;
 use anyhow::{Context, anyhow};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use storage_engine::clock::{Clock, SystemClock};
 use storage_engine::node::StoreNode;
@@ -68,12 +69,16 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         .await
         .context("open the store")
         .map_err(Configuration)?;
-    let journal = SqliteJournal::open(&settings.journal).await.context("open the journal").map_err(Configuration)?;
+    let journal = journal::open(&settings.journal).await.context("open the journal").map_err(|e| {
+        // A database that is away is nobody's misconfiguration.
+        let is_away = e.downcast_ref::<journal::Error>().is_some_and(journal::Error::is_retryable);
+        if is_away { Internal(e) } else { Configuration(e) }
+    })?;
 
     node.bind().await.with_context(|| format!("bind S3 to {}", settings.store.s3_listen)).map_err(Configuration)?;
     let peers = bind(settings.peer_listen, "peers").await.map_err(Configuration)?;
     let public = bind(settings.admin_listen, "admin").await.map_err(Configuration)?;
-    let socket = socket_path(&settings.journal);
+    let socket = settings.admin_socket;
     let local = bind_socket(&socket).map_err(Configuration)?;
     tracing::info!(
         site = %site.site_id, s3 = ?node.s3_addr(), peers = ?peers.local_addr().ok(), admin = ?public.local_addr().ok(),
@@ -89,12 +94,13 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
             .map_err(Internal)?;
     }
 
+    let holder = format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple());
     let shared = Shared {
         store: Arc::new(BundledStore(node.objects())),
-        journal: Arc::new(journal),
+        tenure: Arc::new(Tenure::new(journal.clone(), holder, Terms::default())),
+        journal,
         clock: clock.clone(),
         metrics: Arc::new(Metrics::default()),
-        holder: format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple()),
     };
     let (tell, rules) = watch::channel(first);
     let replicator = Arc::new(Replicator::new(site.name.clone(), site.site_id.clone(), shared, refs, rules.clone()));
@@ -171,12 +177,11 @@ async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpLi
     TcpListener::bind(address).await.with_context(|| format!("bind {what} to {address}"))
 }
 
-/// The local socket stands beside the journal, which one process holds: an old socket there is a leftover.
-fn socket_path(journal: &Path) -> PathBuf {
-    journal.with_file_name("admin.sock")
-}
-
+/// An old socket that nobody listens on is a leftover.
 fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{}: another process listens there; give this one an admin_socket of its own", path.display());
+    }
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("remove {}", path.display()))?

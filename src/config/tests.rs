@@ -36,16 +36,40 @@ fn a_full_file_is_read_and_its_paths_count_from_its_folder() {
     );
     assert_eq!((s.store.buckets[1].name.as_str(), s.store.buckets[1].versioning), ("scratch", false));
     assert_eq!((s.store.s3_listen.port(), s.peer_listen.port(), s.admin_listen.port()), (0, 8443, 9090));
-    assert_eq!(s.journal, Path::new("/etc/isthmus/./journal.sqlite"));
+    assert_eq!(s.journal, journal::Settings::Sqlite("/etc/isthmus/./journal.sqlite".into()));
+    assert_eq!(s.admin_socket, Path::new("/etc/isthmus/./admin.sock"));
     assert_eq!(s.ports_file.as_deref(), Some(Path::new("/etc/isthmus/ports.json")));
 }
 
 #[test]
 fn what_is_left_out_has_a_default_that_works() {
     let s = parse(Path::new("site.yaml"), "store: {drives: [a, b]}\n").unwrap();
-    assert_eq!((s.rules_dir, s.refs_dir, s.journal), ("rules".into(), "refs".into(), "journal.sqlite".into()));
+    assert_eq!((s.rules_dir, s.refs_dir), ("rules".into(), "refs".into()));
+    assert_eq!(s.journal, journal::Settings::Sqlite("journal.sqlite".into()));
     assert_eq!((s.store.s3_listen.port(), s.peer_listen.port(), s.admin_listen.port()), (9000, 8443, 9090));
     assert!(s.admin_listen.ip().is_loopback());
+}
+
+#[test]
+fn a_journal_in_a_database_has_its_secrets_in_files() {
+    let with = |journal: &str| FULL.replace("./journal.sqlite", journal);
+    let s = parse(Path::new("/etc/isthmus/site.yaml"), &with("{postgres: {url_file: journal-url, ca_file: /ca.crt}}"));
+    let s = s.unwrap();
+    let journal::Settings::Postgres(database) = s.journal else { panic!("{:?}", s.journal) };
+    assert_eq!(database.url_file, Path::new("/etc/isthmus/journal-url"));
+    assert_eq!((database.tls, database.connections_max), (postgres::Tls::VerifyFull, 8));
+    assert_eq!(s.admin_socket, Path::new("/etc/isthmus/admin.sock"));
+    let line = || "12".to_string();
+    for (journal, key) in [
+        ("{postgres: {}}", "journal.postgres.url_file"),
+        ("{postgres: {url_file: u, tls: maybe}}", "journal.postgres.tls"),
+        ("{postgres: {url_file: u, url: postgres://u:p@h/d}}", "journal.postgres.url"),
+        ("{postgres: {url_file: u, connections_max: 1}}", "journal.postgres.connections_max"),
+        ("{postgress: {url_file: u}}", "journal.postgress"),
+        ("7", "journal"),
+    ] {
+        assert!(wrong(&with(journal)).contains(&(line(), key.into())), "{journal}: {:?}", wrong(&with(journal)));
+    }
 }
 
 #[test]

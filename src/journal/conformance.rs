@@ -1,12 +1,14 @@
-//! What every journal must do, as one suite: memory and SQLite run it alike.
+//! What every journal must do, as one suite: memory, SQLite and PostgreSQL run it alike. [`run_shared`] is what
+//! those must do besides that several processes share.
 //!
 //! `open` yields the same journal once more each time, as after a crash: whatever was answered `Ok` before must
 //! be there, and nothing may rely on the earlier handle having been closed.
-use super::{Conflict, EPOCH_MAX, Error, Journal, LinkId};
+use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
 
@@ -22,6 +24,17 @@ pub async fn run(mut open: impl AsyncFnMut() -> Arc<dyn Journal>) {
     inbound_epochs_keep_the_highest(&mut open).await;
     conflicts_are_kept_once_newest_first(&*open().await).await;
     accepted_specs_are_replaced(&mut open).await;
+    verb_states_are_set_and_forgotten(&mut open).await;
+}
+
+/// Runs what only a journal of several processes can show.
+pub async fn run_shared(mut open: impl AsyncFnMut() -> Arc<dyn Journal>) {
+    of_many_claims_at_once_one_is_granted(&mut open).await;
+    a_claim_ends_by_the_journals_clock_and_fences_its_holder(&mut open).await;
+    a_renewed_claim_stands(&*open().await).await;
+    a_freed_link_is_claimed_at_once_but_by_the_patient(&*open().await).await;
+    a_claim_and_a_write_never_pass_each_other(&mut open).await;
+    holders_are_counted_while_they_renew(&mut open).await;
 }
 
 fn link(rule: &str) -> LinkId {
@@ -52,34 +65,66 @@ fn checkpoint(at: u64) -> Checkpoint {
     Checkpoint { cursor: cursor(b"\xff\x00cursor"), floor: None, committed_through: at }
 }
 
+/// A lease no test outlives.
+const LONG: Duration = Duration::from_secs(600);
+/// A lease a test waits for.
+const SHORT: Duration = Duration::from_millis(400);
+
+fn terms(at_least: u64, lease: Duration) -> ClaimTerms {
+    ClaimTerms { at_least, lease, patience: Duration::ZERO }
+}
+/// Claims as the one holder of the tests that need no other: always granted.
+async fn own(j: &dyn Journal, link: &LinkId, at_least: u64) -> u64 {
+    match j.claim(link, "one", terms(at_least, LONG)).await.unwrap() {
+        Claim::Owned { epoch } => epoch,
+        held => panic!("{held:?}"),
+    }
+}
+/// Claims until it is granted.
+async fn wait_for(j: &dyn Journal, link: &LinkId, holder: &str, terms: ClaimTerms) -> u64 {
+    let granted = async {
+        loop {
+            match j.claim(link, holder, terms).await.unwrap() {
+                Claim::Owned { epoch } => return epoch,
+                Claim::Held { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), granted).await.expect("the claim is granted in the end")
+}
+
 async fn epochs_rise_and_fence(j: &dyn Journal) {
     let l = link("fence");
-    let first = j.acquire(&l, "one", 0).await.unwrap();
+    let first = own(j, &l, 0).await;
     assert!(first >= 1);
-    let second = j.acquire(&l, "two", 0).await.unwrap();
+    let second = own(j, &l, 0).await;
     assert!(second > first);
-    let told = j.acquire(&l, "three", 900).await.unwrap();
+    let told = own(j, &l, 900).await;
     assert!(told >= 900, "an epoch a peer has seen is not handed out again: {told}");
     let late = j.record(&l, second, &Record::default()).await;
     assert!(matches!(late, Err(Error::Fenced { ours, current }) if ours == second && current == told), "{late:?}");
     assert!(matches!(j.release(&l, first).await, Err(Error::Fenced { .. })));
+    assert!(matches!(j.free(&l, first).await, Err(Error::Fenced { .. })));
+    let held = [(l.clone(), second), (link("never acquired"), 1)];
+    assert_eq!(j.renew("one", 1, &held, LONG).await.unwrap().kept, [], "what is lost is not renewed");
+    assert_eq!(j.renew("one", 1, &[(l.clone(), told)], LONG).await.unwrap().kept, std::slice::from_ref(&l));
     assert!(matches!(j.record(&link("never acquired"), 1, &Record::default()).await, Err(Error::Fenced { .. })));
-    assert!(matches!(j.acquire(&l, "four", u64::MAX).await, Err(Error::EpochTooHigh { .. })));
-    assert_eq!(j.acquire(&l, "five", 0).await.unwrap(), told + 1, "a refused epoch leaves no trace");
+    assert!(matches!(j.claim(&l, "one", terms(u64::MAX, LONG)).await, Err(Error::EpochTooHigh { .. })));
+    assert_eq!(own(j, &l, 0).await, told + 1, "a refused epoch leaves no trace");
 }
 
 async fn epochs_survive_a_crash_and_a_release(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
     let (j, l) = (open().await, link("crash"));
-    let before = j.acquire(&l, "one", 0).await.unwrap();
+    let before = own(&*j, &l, 0).await;
     j.release(&l, before).await.unwrap();
     let j = open().await;
-    assert!(j.acquire(&l, "two", 0).await.unwrap() > before);
+    assert!(own(&*j, &l, 0).await > before);
 }
 
 async fn a_record_is_whole_and_survives_a_crash(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
     let (j, l) = (open().await, link("record"));
     assert_eq!(j.load(&l, 10).await.unwrap(), (None, vec![]), "an unknown link has nothing");
-    let epoch = j.acquire(&l, "one", 0).await.unwrap();
+    let epoch = own(&*j, &l, 0).await;
     assert_eq!(j.load(&l, 10).await.unwrap(), (None, vec![]), "an acquired link has recorded nothing");
     let odd = row("../\u{0}\n\u{1f600}", 1, 5, RowState::Pending);
     let (gone, null) = (row("gone", 2, 6, RowState::Pending), Row { version_id: VersionId::NULL, ..odd.clone() });
@@ -96,7 +141,7 @@ async fn a_record_is_whole_and_survives_a_crash(open: &mut impl AsyncFnMut() -> 
     let (at, rows) = j.load(&l, 10).await.unwrap();
     assert_eq!(at, Some(checkpoint(2)));
     assert_eq!(rows, vec![null, changed], "deleted rows go, a row both deleted and made stays");
-    let epoch = j.acquire(&l, "two", 0).await.unwrap();
+    let epoch = own(&*j, &l, 0).await;
     j.release(&l, epoch).await.unwrap();
     let j = open().await;
     assert_eq!(j.load(&l, 10).await.unwrap(), (None, vec![]));
@@ -105,8 +150,8 @@ async fn a_record_is_whole_and_survives_a_crash(open: &mut impl AsyncFnMut() -> 
 
 async fn a_fenced_record_leaves_nothing(j: &dyn Journal) {
     let l = link("fenced");
-    let old = j.acquire(&l, "one", 0).await.unwrap();
-    let new = j.acquire(&l, "two", 0).await.unwrap();
+    let old = own(j, &l, 0).await;
+    let new = own(j, &l, 0).await;
     j.record(&l, new, &Record { checkpoint: checkpoint(7), ..Record::default() }).await.unwrap();
     let late = Record { checkpoint: checkpoint(1), upserts: vec![row("k", 1, 1, RowState::Pending)], deletes: vec![] };
     assert!(matches!(j.record(&l, old, &late).await, Err(Error::Fenced { .. })));
@@ -115,7 +160,7 @@ async fn a_fenced_record_leaves_nothing(j: &dyn Journal) {
 
 async fn rows_due_first_come_first(j: &dyn Journal) {
     let l = link("due");
-    let epoch = j.acquire(&l, "one", 0).await.unwrap();
+    let epoch = own(j, &l, 0).await;
     let rows = vec![
         row("parked", 1, 0, RowState::Parked),
         row("later", 2, 30, RowState::Pending),
@@ -129,7 +174,7 @@ async fn rows_due_first_come_first(j: &dyn Journal) {
 
 async fn ten_thousand_rows_in_one_record(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
     let (j, l) = (open().await, link("many"));
-    let epoch = j.acquire(&l, "one", 0).await.unwrap();
+    let epoch = own(&*j, &l, 0).await;
     let upserts: Vec<Row> = (0..10_000).map(|n| row(&format!("k/{n}"), n, n, RowState::Pending)).collect();
     j.record(&l, epoch, &Record { upserts, ..Record::default() }).await.unwrap();
     let j = open().await;
@@ -149,7 +194,7 @@ async fn links_do_not_mix(j: &dyn Journal) {
         LinkId { peer: "nyc".into(), ..base.clone() },
     ];
     for (n, l) in others.iter().enumerate() {
-        let epoch = j.acquire(l, "one", 0).await.unwrap();
+        let epoch = own(j, l, 0).await;
         let upserts = vec![row("same", 1, n as u64, RowState::Pending)];
         let record = Record { checkpoint: checkpoint(n as u64), upserts, deletes: vec![] };
         j.record(l, epoch, &record).await.unwrap();
@@ -196,4 +241,117 @@ async fn accepted_specs_are_replaced(open: &mut impl AsyncFnMut() -> Arc<dyn Jou
     let j = open().await;
     assert_eq!(j.accepted_spec(name).await.unwrap(), Some((2, r#"{"bucket":"logs"}"#.into())));
     assert_eq!(j.accepted_spec("Peer/default/logs").await.unwrap(), None);
+}
+
+async fn verb_states_are_set_and_forgotten(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    let (j, subject) = (open().await, "rule/0a1b");
+    assert_eq!(j.verb_state(subject).await.unwrap(), None);
+    j.set_verb_state(subject, Some("{}")).await.unwrap();
+    j.set_verb_state(subject, Some(r#"{"suspended":true}"#)).await.unwrap();
+    let j = open().await;
+    assert_eq!(j.verb_state(subject).await.unwrap().as_deref(), Some(r#"{"suspended":true}"#));
+    j.set_verb_state(subject, None).await.unwrap();
+    assert_eq!(j.verb_state(subject).await.unwrap(), None);
+}
+
+async fn of_many_claims_at_once_one_is_granted(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    let (l, mut claims) = (link("race"), tokio::task::JoinSet::new());
+    for n in 0..8 {
+        let (j, l) = (open().await, l.clone());
+        claims.spawn(async move { j.claim(&l, &format!("holder {n}"), terms(0, LONG)).await.unwrap() });
+    }
+    let all = claims.join_all().await;
+    let granted: Vec<_> = all.iter().filter(|c| matches!(c, Claim::Owned { .. })).collect();
+    assert_eq!(granted, [&Claim::Owned { epoch: 1 }], "{all:?}");
+}
+
+async fn a_claim_ends_by_the_journals_clock_and_fences_its_holder(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    let (one, two, l) = (open().await, open().await, link("expiry"));
+    let before = tokio::time::Instant::now();
+    let Claim::Owned { epoch: old } = one.claim(&l, "one", terms(0, SHORT)).await.unwrap() else { panic!("free") };
+    one.record(&l, old, &Record { checkpoint: checkpoint(1), ..Record::default() }).await.unwrap();
+    if let Claim::Held { by } = two.claim(&l, "two", terms(0, LONG)).await.unwrap() {
+        assert_eq!(by.as_deref(), Some("one"));
+    }
+    let new = wait_for(&*two, &l, "two", terms(0, LONG)).await;
+    assert!(before.elapsed() >= SHORT, "taken before its time");
+    assert!(new > old);
+    let late = Record { checkpoint: checkpoint(9), upserts: vec![row("k", 1, 1, RowState::Pending)], deletes: vec![] };
+    assert!(
+        matches!(one.record(&l, old, &late).await, Err(Error::Fenced { ours, current }) if (ours, current) == (old, new))
+    );
+    assert!(matches!(one.free(&l, old).await, Err(Error::Fenced { .. })));
+    assert_eq!(one.renew("one", 1, &[(l.clone(), old)], LONG).await.unwrap().kept, [], "what another took is lost");
+    assert_eq!(one.claim(&l, "one", terms(0, LONG)).await.unwrap(), Claim::Held { by: Some("two".into()) });
+    assert_eq!(two.load(&l, 10).await.unwrap(), (Some(checkpoint(1)), vec![]), "the late write had no effect");
+}
+
+async fn a_renewed_claim_stands(j: &dyn Journal) {
+    let l = link("renewed");
+    let Claim::Owned { epoch } = j.claim(&l, "one", terms(0, SHORT)).await.unwrap() else { panic!("free") };
+    assert_eq!(j.renew("one", 1, &[(l.clone(), epoch)], LONG).await.unwrap().kept, std::slice::from_ref(&l));
+    tokio::time::sleep(2 * SHORT).await;
+    assert_eq!(j.claim(&l, "two", terms(0, LONG)).await.unwrap(), Claim::Held { by: Some("one".into()) });
+}
+
+async fn a_freed_link_is_claimed_at_once_but_by_the_patient(j: &dyn Journal) {
+    let (l, patient) = (link("freed"), ClaimTerms { patience: LONG, ..terms(0, LONG) });
+    assert_eq!(
+        j.claim(&l, "two", patient).await.unwrap(),
+        Claim::Held { by: None },
+        "new links too are left to others"
+    );
+    let first = own(j, &l, 0).await;
+    j.free(&l, first).await.unwrap();
+    assert_eq!(j.claim(&l, "two", patient).await.unwrap(), Claim::Held { by: None });
+    let brief = ClaimTerms { patience: SHORT, ..terms(0, LONG) };
+    let second = wait_for(j, &l, "two", brief).await;
+    assert!(second > first);
+    j.free(&l, second).await.unwrap();
+    assert!(own(j, &l, 0).await > second);
+}
+
+/// A holder writes as fast as it can while another takes over: what the new owner finds is the last word.
+async fn a_claim_and_a_write_never_pass_each_other(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    for round in 0..5 {
+        let (one, two, l) = (open().await, open().await, link(&format!("pass {round}")));
+        let Claim::Owned { epoch: old } = one.claim(&l, "one", terms(0, SHORT)).await.unwrap() else { panic!("free") };
+        let (writer, of) = (one.clone(), l.clone());
+        let writing = tokio::spawn(async move {
+            for at in 1.. {
+                let record = Record { checkpoint: checkpoint(at), ..Record::default() };
+                match writer.record(&of, old, &record).await {
+                    // A journal in memory never waits by itself.
+                    Ok(()) => tokio::task::yield_now().await,
+                    Err(Error::Fenced { .. }) => return at - 1,
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            unreachable!("the writer is fenced")
+        });
+        wait_for(&*two, &l, "two", terms(0, LONG)).await;
+        let found = two.load(&l, 1).await.unwrap().0.map_or(0, |c| c.committed_through);
+        assert_eq!(writing.await.unwrap(), found, "a write was taken behind the claim");
+        assert_eq!(two.load(&l, 1).await.unwrap().0.map_or(0, |c| c.committed_through), found);
+    }
+}
+
+async fn holders_are_counted_while_they_renew(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    let (a, b) = (open().await, open().await);
+    let alone = async |j: &dyn Journal| {
+        let counted = async {
+            while j.renew("a", 3, &[], LONG).await.unwrap().holders != 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), counted).await.expect("the others cease to count");
+    };
+    a.renew("one", 0, &[], LONG).await.unwrap();
+    alone(&*a).await;
+    assert_eq!(b.renew("b", 3, &[], SHORT).await.unwrap().holders, 2);
+    assert_eq!(a.renew("a", 3, &[], LONG).await.unwrap().holders, 2);
+    assert_eq!(b.renew("c without rules", 0, &[], LONG).await.unwrap().holders, 2, "it would run nothing");
+    alone(&*a).await;
+    assert_eq!(b.renew("b", 3, &[], LONG).await.unwrap().holders, 2);
+    assert_eq!(b.renew("b", 0, &[], LONG).await.unwrap().holders, 1, "it leaves");
 }

@@ -1,15 +1,25 @@
 //! The journal's twin in memory: for tests and the simulator. It keeps every promise but durability;
 //! clones share one state, so that a simulated crash drops the owner and opens a clone.
-use super::{Conflict, EPOCH_MAX, Error, Journal, LinkId};
+use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use storage_engine::clock::{Clock, SystemClock};
 
-/// A journal that lives as long as its last clone.
-#[derive(Clone, Default)]
+/// A journal that lives as long as its last clone; several replicators may share it.
+#[derive(Clone)]
 pub struct MemoryJournal {
     state: Arc<Mutex<State>>,
+    /// Claims end by it.
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for MemoryJournal {
+    fn default() -> Self {
+        MemoryJournal { state: Arc::default(), clock: Arc::new(SystemClock) }
+    }
 }
 
 #[derive(Default)]
@@ -19,12 +29,19 @@ struct State {
     /// In the order they were seen.
     conflicts: Vec<Conflict>,
     specs: BTreeMap<String, (u64, String)>,
+    verbs: BTreeMap<String, String>,
+    /// When each holder that wants links ceases to count, Unix milliseconds.
+    holders: BTreeMap<String, u64>,
     full: bool,
 }
 
 #[derive(Default)]
 struct Link {
+    /// Whose it is; empty: nobody's.
+    holder: String,
     epoch: u64,
+    /// Until when, or since when it is nobody's; Unix milliseconds.
+    expires: u64,
     checkpoint: Option<Checkpoint>,
     rows: BTreeMap<(String, String), Row>,
 }
@@ -54,11 +71,49 @@ impl State {
 
 #[async_trait]
 impl Journal for MemoryJournal {
-    async fn acquire(&self, link: &LinkId, _holder: &str, at_least: u64) -> Result<u64, Error> {
+    async fn claim(&self, link: &LinkId, holder: &str, terms: ClaimTerms) -> Result<Claim, Error> {
         let mut state = self.writing()?;
-        let entry = state.links.entry(link.clone()).or_default();
-        entry.epoch = super::next_epoch(entry.epoch, at_least)?;
-        Ok(entry.epoch)
+        let now = self.clock.now_millis();
+        let entry = state.links.entry(link.clone()).or_insert(Link { expires: now, ..Link::default() });
+        if entry.holder != holder && now < entry.expires + millis(terms.patience) {
+            let is_held = now < entry.expires && !entry.holder.is_empty();
+            return Ok(Claim::Held { by: is_held.then(|| entry.holder.clone()) });
+        }
+        entry.epoch = super::next_epoch(entry.epoch, terms.at_least)?;
+        entry.holder = holder.into();
+        entry.expires = now + millis(terms.lease);
+        Ok(Claim::Owned { epoch: entry.epoch })
+    }
+    async fn renew(
+        &self,
+        holder: &str,
+        links_wanted: u64,
+        held: &[(LinkId, u64)],
+        lease: Duration,
+    ) -> Result<Renewed, Error> {
+        let mut state = self.writing()?;
+        let now = self.clock.now_millis();
+        let expires = now + millis(lease);
+        state.holders.retain(|name, until| *until > now && name != holder);
+        if links_wanted > 0 {
+            state.holders.insert(holder.into(), expires);
+        }
+        let mut kept = Vec::new();
+        for (id, epoch) in held {
+            if let Some(link) = state.links.get_mut(id).filter(|l| l.holder == holder && l.epoch == *epoch) {
+                link.expires = expires;
+                kept.push(id.clone());
+            }
+        }
+        Ok(Renewed { kept, holders: state.holders.len() as u64 })
+    }
+    async fn free(&self, link: &LinkId, epoch: u64) -> Result<(), Error> {
+        let mut state = self.writing()?;
+        let now = self.clock.now_millis();
+        let entry = state.owned(link, epoch)?;
+        entry.holder.clear();
+        entry.expires = now;
+        Ok(())
     }
     async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error> {
         let state = self.locked();
@@ -122,6 +177,21 @@ impl Journal for MemoryJournal {
         self.writing()?.specs.insert(document.into(), (generation, spec.into()));
         Ok(())
     }
+    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error> {
+        Ok(self.locked().verbs.get(subject).cloned())
+    }
+    async fn set_verb_state(&self, subject: &str, verb: Option<&str>) -> Result<(), Error> {
+        let mut state = self.writing()?;
+        match verb {
+            Some(verb) => state.verbs.insert(subject.into(), verb.into()),
+            None => state.verbs.remove(subject),
+        };
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -132,13 +202,15 @@ mod tests {
     async fn memory_journal_conforms() {
         let shared = MemoryJournal::default();
         super::super::conformance::run(async || Arc::new(shared.clone()) as Arc<dyn Journal>).await;
+        super::super::conformance::run_shared(async || Arc::new(shared.clone()) as Arc<dyn Journal>).await;
     }
 
     #[tokio::test]
     async fn a_full_journal_refuses_writes_and_still_reads() {
         let journal = MemoryJournal::default();
         let link = LinkId { rule: "r".into(), bucket: "b".into(), peer: "p".into() };
-        let epoch = journal.acquire(&link, "me", 0).await.unwrap();
+        let terms = ClaimTerms { at_least: 0, lease: Duration::from_secs(15), patience: Duration::ZERO };
+        let Claim::Owned { epoch } = journal.claim(&link, "me", terms).await.unwrap() else { panic!("it is free") };
         journal.set_full(true);
         assert!(matches!(journal.record(&link, epoch, &Record::default()).await, Err(Error::Unavailable(_))));
         assert_eq!(journal.load(&link, 10).await.unwrap(), (None, vec![]));

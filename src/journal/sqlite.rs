@@ -1,9 +1,10 @@
 //! The journal in one SQLite file: WAL, synchronous=FULL, one connection that holds the file exclusively.
 //!
-//! A second process on the same file is refused when it opens. The epoch is checked in the transaction that
-//! writes. SQL runs on the connection's own thread; nothing here blocks the async threads. A future that is
+//! A second process on the same file is refused when it opens: so every claim is granted, no lease is kept, and a
+//! renewal writes nothing. The epoch is checked in the transaction that writes. SQL runs on the connection's own thread; nothing here blocks the async threads. A future that is
 //! dropped halfway rolls its transaction back.
-use super::{Conflict, EPOCH_MAX, Error, Journal, LinkId};
+use super::sql::{self, int};
+use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use storage_engine::feed::Cursor;
 use tokio::sync::Mutex;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations/sqlite");
 
 /// Rows a statement: SQLite takes 32,766 parameters and a row has ten; beyond 512 nothing gets faster.
 const ROWS_PER_STATEMENT: usize = 512;
@@ -59,7 +60,7 @@ impl SqliteJournal {
 
 /// An error of opening, with the path and, where another process holds the file, the way out.
 fn opening(path: &Path, e: sqlx::Error) -> Error {
-    if code(&e).is_some_and(|c| matches!(c & 0xff, 5 | 6)) {
+    if matches!(sql::sqlite_code(&e), Some(5 | 6)) {
         let what = "another process holds it; stop that process, or give this one a journal of its own";
         return Error::Unusable(format!("{}: {what}", path.display()));
     }
@@ -70,32 +71,8 @@ fn opening(path: &Path, e: sqlx::Error) -> Error {
     }
 }
 
-/// Result code of SQLite, the extended one: its low byte is the primary code.
-fn code(e: &sqlx::Error) -> Option<i32> {
-    e.as_database_error()?.code()?.parse().ok()
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        // SQLITE_CORRUPT and SQLITE_NOTADB: trying again does not cure them.
-        let is_corrupt = code(&e).is_some_and(|c| matches!(c & 0xff, 11 | 26));
-        match e {
-            e if is_corrupt => Error::Unusable(e.to_string()),
-            e @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_)) => {
-                Error::Unusable(e.to_string())
-            }
-            e => Error::Unavailable(e.to_string()),
-        }
-    }
-}
-
-/// SQLite's integers are signed; what does not fit (a time in the year 292,278,994) is kept as the greatest.
-fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
 fn uint(row: &SqliteRow, column: &str) -> Result<u64, Error> {
-    let value: i64 = row.try_get(column)?;
-    u64::try_from(value).map_err(|_| Error::Unusable(format!("{column} is negative")))
+    sql::uint(row.try_get(column)?, column)
 }
 fn blob(cursor: &Option<Cursor>) -> Option<Vec<u8>> {
     cursor.as_ref().map(|c| c.0.to_vec())
@@ -211,11 +188,11 @@ async fn upsert_rows(db: &mut SqliteConnection, link: i64, rows: &[Row]) -> Resu
 
 #[async_trait]
 impl Journal for SqliteJournal {
-    async fn acquire(&self, link: &LinkId, holder: &str, at_least: u64) -> Result<u64, Error> {
+    async fn claim(&self, link: &LinkId, holder: &str, terms: ClaimTerms) -> Result<Claim, Error> {
         let mut db = self.connection.lock().await;
         let mut tx = db.begin().await?;
         let current = find(&mut tx, link).await?.map_or(0, |(_, epoch)| epoch);
-        let epoch = super::next_epoch(current, at_least)?;
+        let epoch = super::next_epoch(current, terms.at_least)?;
         sqlx::query(
             "INSERT INTO link (rule, bucket, peer, holder, epoch) VALUES (?, ?, ?, ?, ?)
              ON CONFLICT (rule, bucket, peer) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch",
@@ -228,7 +205,23 @@ impl Journal for SqliteJournal {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(epoch)
+        Ok(Claim::Owned { epoch })
+    }
+
+    async fn renew(&self, _: &str, _: u64, held: &[(LinkId, u64)], _: Duration) -> Result<Renewed, Error> {
+        let mut db = self.connection.lock().await;
+        let mut kept = Vec::new();
+        for (link, epoch) in held {
+            if owned(&mut db, link, *epoch).await.is_ok() {
+                kept.push(link.clone());
+            }
+        }
+        Ok(Renewed { kept, holders: 1 })
+    }
+
+    async fn free(&self, link: &LinkId, epoch: u64) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        owned(&mut db, link, epoch).await.map(drop)
     }
 
     async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error> {
@@ -288,6 +281,11 @@ impl Journal for SqliteJournal {
             return Err(Error::EpochTooHigh { epoch });
         }
         let mut db = self.connection.lock().await;
+        let known = sqlx::query("SELECT epoch FROM inbound_epoch WHERE incoming = ?").bind(incoming);
+        let known = known.fetch_optional(&mut *db).await?.map_or(Ok(0), |row| uint(&row, "epoch"))?;
+        if known >= epoch {
+            return Ok(known);
+        }
         let row = sqlx::query(
             "INSERT INTO inbound_epoch (incoming, epoch) VALUES (?, ?)
              ON CONFLICT (incoming) DO UPDATE SET epoch = max(epoch, excluded.epoch) RETURNING epoch",
@@ -355,6 +353,30 @@ impl Journal for SqliteJournal {
         .bind(spec)
         .execute(&mut *db)
         .await?;
+        Ok(())
+    }
+
+    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error> {
+        let mut db = self.connection.lock().await;
+        let found = sqlx::query("SELECT state FROM verb_state WHERE subject = ?")
+            .bind(subject)
+            .fetch_optional(&mut *db)
+            .await?;
+        found.map(|r| Ok(r.try_get("state")?)).transpose()
+    }
+
+    async fn set_verb_state(&self, subject: &str, state: Option<&str>) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        let query = match state {
+            Some(state) => sqlx::query(
+                "INSERT INTO verb_state (subject, state) VALUES (?, ?)
+                 ON CONFLICT (subject) DO UPDATE SET state = excluded.state",
+            )
+            .bind(subject)
+            .bind(state),
+            None => sqlx::query("DELETE FROM verb_state WHERE subject = ?").bind(subject),
+        };
+        query.execute(&mut *db).await?;
         Ok(())
     }
 }

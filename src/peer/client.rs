@@ -10,7 +10,7 @@ use super::frame::{
     FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows, credit_cost, on_stream,
 };
 use super::identity::{self, Identity};
-use super::{Ack, Outgoing};
+use super::{Ack, MaySend, Outgoing};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use rustls::pki_types::ServerName;
@@ -62,6 +62,9 @@ pub enum Error {
     /// The bytes could not be read here; the peer was told and holds nothing of them.
     #[error("read the body: {0}")]
     Body(#[source] std::io::Error),
+    /// The link has another owner, or may have; what the peer holds of the version so far it throws away.
+    #[error("the link is not owned here any more")]
+    NotOwned,
     /// The record without its bytes does not fit the peer's window; it can never be sent there.
     #[error("a record of {bytes} bytes is above what the peer takes in")]
     TooLarge { bytes: usize },
@@ -220,7 +223,7 @@ impl Connection {
     /// may or may not have the version, and the other pushes go on.
     ///
     /// # Errors
-    /// [`Error::PeerGone`], [`Error::Body`], [`Error::TooLarge`].
+    /// [`Error::PeerGone`], [`Error::Body`], [`Error::TooLarge`], [`Error::NotOwned`].
     pub async fn push(&self, outgoing: Outgoing) -> Result<Ack, Error> {
         let slot = self.shared.slots.clone().acquire_owned().await.map_err(|_| self.shared.gone())?;
         if self.shared.leaving.load(Ordering::Acquire) {
@@ -237,6 +240,7 @@ impl Connection {
             body: PutBody::None,
             unknown: Fields::default(),
         };
+        let may_send = outgoing.may_send;
         let head_bytes = credit_cost(&encode(&put)?);
         let half = self.shared.windows.connection_bytes as usize / 2;
         if head_bytes > half {
@@ -245,10 +249,10 @@ impl Connection {
         match outgoing.body {
             Some(body) if size > INLINE_BYTES_MAX || head_bytes + size as usize > half => {
                 put.body = PutBody::Streamed;
-                self.shared.push_streamed(put, head_bytes, body, slot).await
+                self.shared.push_streamed(put, head_bytes, body, slot, &may_send).await
             }
-            Some(body) => self.shared.push_whole(put, head_bytes, Some((body, size as usize)), slot).await,
-            None => self.shared.push_whole(put, head_bytes, None, slot).await,
+            Some(body) => self.shared.push_whole(put, head_bytes, Some((body, size as usize)), slot, &may_send).await,
+            None => self.shared.push_whole(put, head_bytes, None, slot, &may_send).await,
         }
     }
 
@@ -346,6 +350,7 @@ impl Shared {
         head_bytes: usize,
         body: Option<(Body, usize)>,
         slot: OwnedSemaphorePermit,
+        may_send: &MaySend,
     ) -> Result<Ack, Error> {
         // Credit first, so that bodies read and not yet sent stay within the window too.
         let credit = self.spend(&self.credit, head_bytes + body.as_ref().map_or(0, |(_, size)| *size)).await?;
@@ -354,6 +359,7 @@ impl Shared {
         }
         let frame = encode(&put)?;
         let room = self.outbox.room(&frame).await.map_err(|_| self.gone())?;
+        ask(may_send)?;
         let (ack, acked) = oneshot::channel();
         let stream = self.register(Waiter::Push { slot, credit: Arc::new(Semaphore::new(0)), ack })?;
         credit.forget();
@@ -367,11 +373,13 @@ impl Shared {
         head_bytes: usize,
         mut body: Body,
         slot: OwnedSemaphorePermit,
+        may_send: &MaySend,
     ) -> Result<Ack, Error> {
         let _turn = self.bodies.acquire().await.map_err(|_| self.gone())?;
         let credit = self.spend(&self.credit, head_bytes).await?;
         let frame = encode(&put)?;
         let room = self.outbox.room(&frame).await.map_err(|_| self.gone())?;
+        ask(may_send)?;
         let window = Arc::new(Semaphore::new(self.windows.stream_bytes as usize));
         let (ack, mut acked) = oneshot::channel();
         let stream = self.register(Waiter::Push { slot, credit: window.clone(), ack })?;
@@ -382,7 +390,7 @@ impl Shared {
         let early = tokio::select! {
             biased;
             ack = &mut acked => Some(ack),
-            poured = self.pour(stream, &window, &mut body) => {
+            poured = self.pour(stream, &window, &mut body, may_send) => {
                 poured?;
                 None
             }
@@ -401,7 +409,13 @@ impl Shared {
     }
 
     /// Sends the body in Data frames of even size, each under credit and in turn with other streams.
-    async fn pour(&self, stream: u32, window: &Arc<Semaphore>, body: &mut Body) -> Result<(), Error> {
+    async fn pour(
+        &self,
+        stream: u32,
+        window: &Arc<Semaphore>,
+        body: &mut Body,
+        may_send: &MaySend,
+    ) -> Result<(), Error> {
         let size = connection::data_bytes(self.windows);
         let mut buffer = BytesMut::new();
         let mut more = true;
@@ -421,6 +435,7 @@ impl Shared {
             let of_stream = self.spend(window, credit_cost(&frame)).await?;
             let of_connection = self.spend(&self.credit, credit_cost(&frame)).await?;
             let room = self.outbox.room(&frame).await.map_err(|_| self.gone())?;
+            ask(may_send)?;
             of_stream.forget();
             of_connection.forget();
             self.outbox.data(frame, room);
@@ -535,6 +550,11 @@ impl Shared {
         self.bodies.close();
         self.outbox.close();
     }
+}
+
+/// The last question before a frame of a link leaves: nothing is waited for behind it.
+fn ask(may_send: &MaySend) -> Result<(), Error> {
+    if may_send() { Ok(()) } else { Err(Error::NotOwned) }
 }
 
 /// Reads a body of exactly `size` bytes.

@@ -1,13 +1,14 @@
-//! Owning one link: claim it in the journal under a new epoch, load where it stands, run it; when
-//! another owner is seen, claim again above it.
+//! Owning one link: claim it in the journal under a new epoch, load where it stands, run it. While another process
+//! has it, stand by; when it is lost, stop at once; when it is called back, drain it and give it back.
 use super::push::{Route, link_name};
 use super::report::LinkReport;
 use super::run::{Command, Ended, Run, consumer_name};
+use super::tenure::{Claimed, Tenure, Wanted};
 use crate::journal::{Error, Journal, LinkId};
-use crate::link::{Link, ROWS_MAX};
+use crate::link::{Checkpoint, Link, ROWS_MAX, Row};
 use crate::peer::client::Connection;
 use crate::rule::plan::LinkView;
-use crate::store::{self, Store};
+use crate::store::{self, BucketInfo, Store};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use storage_engine::clock::Clock;
 use tokio::sync::{mpsc, watch};
 
-/// Pause before a link that could not start is tried again.
+/// Pause before a link that could not start, or that another process has, is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What all links of a site share.
@@ -25,8 +26,8 @@ pub struct Shared {
     pub journal: Arc<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
-    /// Names this process in the journal.
-    pub holder: String,
+    /// What this process owns of the links.
+    pub tenure: Arc<Tenure>,
 }
 
 /// Why a link could not start; tried again until the rule changes.
@@ -42,6 +43,13 @@ enum Blocked {
     Journal(#[from] Error),
 }
 
+/// What came of a start.
+enum Start<'a> {
+    Run(Run<'a>),
+    /// Another process has the link (its name), or may take it first.
+    Elsewhere(Option<String>),
+}
+
 /// Runs a link until it is drained. Cancel-safe: what was not recorded is sent again.
 pub async fn own(
     shared: Shared,
@@ -53,33 +61,45 @@ pub async fn own(
     let labels =
         LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name.clone() };
     shared.metrics.start_link(&labels);
-    let mut at_least = 0;
+    let (mut at_least, mut wanted) = (0, None);
     loop {
-        let run = match start(&shared, &view, &labels, line.clone(), &mut commands, shown.clone(), at_least).await {
-            Ok(run) => run,
+        let now = shared.clock.now_millis();
+        let report = match start(&shared, &mut view, &labels, &line, &mut commands, &shown, &mut wanted, at_least).await
+        {
+            Ok(Start::Run(run)) => {
+                let (id, lease) = (run.route.id.clone(), run.route.lease.clone());
+                shared.metrics.own(&labels, lease.epoch);
+                let ended = run.run().await;
+                shared.metrics.disown(&labels);
+                match ended {
+                    Ended::Drained => return shared.tenure.free(&id, &lease).await,
+                    Ended::CalledBack => shared.tenure.free(&id, &lease).await,
+                    Ended::Lost => shared.tenure.forget(&id, lease.epoch),
+                    Ended::Fenced { highest } => {
+                        shared.tenure.forget(&id, lease.epoch);
+                        at_least = highest + 1;
+                    }
+                }
+                tracing::info!(rule = %labels.rule, peer = %labels.peer, ?ended, "The link is not pushed from here any more.");
+                LinkReport::standby(&labels, shared.clock.now_millis(), None)
+            }
+            Ok(Start::Elsewhere(by)) => LinkReport::standby(&labels, now, by),
             Err(blocked) => {
                 let reason = blocked.to_string();
                 if shown.borrow().last_error.as_ref() != Some(&reason) {
                     tracing::warn!(rule = %labels.rule, peer = %labels.peer, reason, "The link cannot start.");
                 }
-                shown.send_replace(LinkReport::blocked(&labels, shared.clock.now_millis(), reason));
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
-                    command = commands.recv() => match command {
-                        // The new settings are those of the next start.
-                        Some(Command::Alter(next)) => view = *next,
-                        Some(Command::Retry(_)) => {}
-                        Some(Command::Drain) | None => return,
-                    }
-                }
-                continue;
+                LinkReport::blocked(&labels, now, reason)
             }
         };
-        match run.run().await {
-            Ended::Drained => return,
-            Ended::Fenced { highest } => {
-                at_least = highest + 1;
-                tokio::time::sleep(PAUSE).await;
+        shown.send_replace(report);
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            command = commands.recv() => match command {
+                // The new settings are those of the next start.
+                Some(Command::Alter(next)) => view = *next,
+                Some(Command::Retry(_)) => {}
+                Some(Command::Drain) | None => return,
             }
         }
     }
@@ -87,52 +107,94 @@ pub async fn own(
 
 async fn start<'a>(
     shared: &Shared,
-    view: &LinkView,
+    view: &'a mut LinkView,
     labels: &LinkLabels,
-    line: watch::Receiver<Option<Arc<Connection>>>,
+    line: &watch::Receiver<Option<Arc<Connection>>>,
     commands: &'a mut mpsc::Receiver<Command>,
-    shown: watch::Sender<LinkReport>,
-    mut at_least: u64,
-) -> Result<Run<'a>, Blocked> {
-    let bucket = match shared.store.bucket(&view.rule.bucket).await {
-        Ok(bucket) if bucket.versioned => bucket,
-        Ok(bucket) => return Err(Blocked::Unversioned(bucket.name)),
-        Err(store::Error::NoSuchBucket(name)) => return Err(Blocked::MissingBucket(name)),
-        Err(e) => return Err(e.into()),
+    shown: &watch::Sender<LinkReport>,
+    wanted: &mut Option<Wanted>,
+    at_least: u64,
+) -> Result<Start<'a>, Blocked> {
+    let bucket = match bucket(shared, view).await {
+        Ok(bucket) => bucket,
+        Err(blocked) => {
+            // Nothing is left to this process that it could not run.
+            *wanted = None;
+            return Err(blocked);
+        }
     };
+    wanted.get_or_insert_with(|| shared.tenure.want());
     let id = LinkId { rule: view.rule.uid.clone(), bucket: bucket.id, peer: view.peer.name.clone() };
-    // An owner with a lost or restored journal learns from the receiver how far epochs have come.
-    let standing = line.borrow().clone();
-    if let Some(standing) = standing {
-        at_least = at_least.max(standing.highest_epoch(&link_name(&id)).await.map_or(0, |highest| highest + 1));
-    }
-    let epoch = shared.journal.acquire(&id, &shared.holder, at_least).await?;
-    let (checkpoint, rows) = shared.journal.load(&id, ROWS_MAX).await?;
-    shared.store.register(&bucket.name, &consumer_name(&id), true).await?;
+    let lease = match claim(shared, &id, line, at_least).await? {
+        Claimed::Owned(lease) => lease,
+        Claimed::Elsewhere(by) => return Ok(Start::Elsewhere(by)),
+    };
+    let (checkpoint, rows) = match prepare(shared, &id, &bucket.name).await {
+        Ok(loaded) => loaded,
+        Err(blocked) => {
+            shared.tenure.free(&id, &lease).await;
+            return Err(blocked);
+        }
+    };
     let cursor = checkpoint.as_ref().and_then(|c| c.cursor.clone());
     let mut seed = DefaultHasher::new();
     id.hash(&mut seed);
     let settings = view.settings();
     let route = Route {
         id,
-        epoch,
+        lease,
         bucket: bucket.name,
         peer_bucket: view.destination.bucket.clone(),
         own_origin: settings.own_origin.clone(),
         forward_all: settings.forward_all,
         store: shared.store.clone(),
     };
-    Ok(Run {
+    Ok(Start::Run(Run {
         labels: labels.clone(),
         route: Arc::new(route),
         prefix: settings.prefix.clone(),
         link: Link::new(settings, checkpoint, rows, seed.finish()),
         journal: shared.journal.clone(),
         clock: shared.clock.clone(),
-        line,
+        line: line.clone(),
         commands,
-        shown,
+        view,
+        shown: shown.clone(),
         metrics: shared.metrics.clone(),
         cursor,
-    })
+    }))
+}
+
+/// Where the link stands; its store keeps from now on what it needs.
+async fn prepare(shared: &Shared, id: &LinkId, bucket: &str) -> Result<(Option<Checkpoint>, Vec<Row>), Blocked> {
+    let loaded = shared.journal.load(id, ROWS_MAX).await?;
+    shared.store.register(bucket, &consumer_name(id), true).await?;
+    Ok(loaded)
+}
+
+async fn bucket(shared: &Shared, view: &LinkView) -> Result<BucketInfo, Blocked> {
+    match shared.store.bucket(&view.rule.bucket).await {
+        Ok(bucket) if bucket.versioned => Ok(bucket),
+        Ok(bucket) => Err(Blocked::Unversioned(bucket.name)),
+        Err(store::Error::NoSuchBucket(name)) => Err(Blocked::MissingBucket(name)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Claims the link under an epoch above what its receiver has seen: an owner with a lost or restored journal learns
+/// from the receiver how far epochs have come.
+async fn claim(
+    shared: &Shared,
+    id: &LinkId,
+    line: &watch::Receiver<Option<Arc<Connection>>>,
+    at_least: u64,
+) -> Result<Claimed, Error> {
+    let claimed = shared.tenure.claim(id, at_least).await?;
+    let standing = line.borrow().clone();
+    let (Claimed::Owned(lease), Some(standing)) = (&claimed, standing) else { return Ok(claimed) };
+    match standing.highest_epoch(&link_name(id)).await {
+        Ok(highest) if highest >= lease.epoch => shared.tenure.claim(id, highest + 1).await,
+        // Should it have seen more, it will say so at the first frame.
+        _ => Ok(claimed),
+    }
 }

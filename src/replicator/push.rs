@@ -1,8 +1,9 @@
 //! One version out: reads it from the own store, sends it over the peer's line, and says in the
 //! link's words what became of it. Decides nothing.
+use super::tenure::Lease;
 use crate::journal::LinkId;
 use crate::link::{Failure, Outcome};
-use crate::peer::client::Connection;
+use crate::peer::client::{Connection, Error};
 use crate::peer::{Ack, Outgoing};
 use crate::store::{self, Store};
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use storage_engine::version::{Kind, Origin, Version, VersionId};
 pub struct Route {
     /// The link, for its epoch at the receiver.
     pub id: LinkId,
-    pub epoch: u64,
+    /// This process' claim on it: nothing is sent once it is over.
+    pub lease: Arc<Lease>,
     /// Bucket here and bucket there.
     pub bucket: String,
     pub peer_bucket: String,
@@ -70,9 +72,11 @@ impl Route {
                 Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
             }
         }
+        let lease = self.lease.clone();
         let outgoing = Outgoing {
             link: link_name(&self.id),
-            epoch: self.epoch,
+            epoch: lease.epoch,
+            may_send: Arc::new(move || lease.is_held()),
             bucket: self.peer_bucket.clone(),
             version,
             body,
@@ -85,6 +89,8 @@ impl Route {
                 tracing::debug!(error = %e, "The peer went away during a push.");
                 Pushed::Failed(Failure::PeerGone)
             }
+            // The loop ends with the claim; nobody counts an attempt.
+            Err(Error::NotOwned) => Pushed::Failed(Failure::PeerGone),
             // The own store could not give all bytes, or the version fits no frame.
             Err(e) => Pushed::Failed(Failure::Retryable(e.to_string())),
         }

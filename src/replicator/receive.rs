@@ -19,6 +19,10 @@ const CLOCK_AHEAD_MS: u64 = 60_000;
 /// When a sender should try again what this site cannot take now.
 const RETRY_MS: u64 = 500;
 
+/// How long a known epoch is believed without asking the journal: another replicator of this site may have seen a
+/// higher one. A sender that lost its link stops by itself; this is the second fence.
+const EPOCH_FRESH_MS: u64 = 2_000;
+
 /// The receiving side of a site.
 pub struct Receive {
     pub rules: watch::Receiver<Snapshot>,
@@ -26,8 +30,8 @@ pub struct Receive {
     pub journal: Arc<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
-    /// Highest epoch seen per incoming link; the journal holds the same.
-    pub epochs: Mutex<BTreeMap<String, u64>>,
+    /// Highest epoch seen per incoming link, and when the journal last said so.
+    pub epochs: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Conflicts seen since the start.
     pub conflicts: AtomicU64,
     /// Versions refused since the start.
@@ -101,14 +105,15 @@ impl Receive {
     }
 
     async fn check_epoch(&self, link: String, epoch: u64) -> Result<(), Ack> {
+        let now = self.clock.now_millis();
         let seen = self.epochs.lock().expect("no panic while held").get(&link).copied();
         let highest = match seen {
-            Some(seen) if epoch <= seen => seen,
+            Some((seen, at)) if epoch <= seen && now.saturating_sub(at) < EPOCH_FRESH_MS => seen,
             // A new epoch is durable before anything is applied under it.
             _ => {
                 let known = self.journal.see_epoch(&link, epoch).await;
                 let known = known.map_err(|e| Ack::Retry { after_ms: RETRY_MS, reason: e.to_string() })?;
-                self.epochs.lock().expect("no panic while held").insert(link, known);
+                self.epochs.lock().expect("no panic while held").insert(link, (known, now));
                 known
             }
         };

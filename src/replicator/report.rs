@@ -10,7 +10,7 @@ pub struct LinkReport {
     pub rule: String,
     pub bucket: String,
     pub peer: String,
-    /// live, catching_up, peer_down, suspended, stopped, blocked.
+    /// live, catching_up, peer_down, suspended, stopped, blocked; standby: another process pushes it.
     pub state: String,
     /// Unix milliseconds of this snapshot.
     pub measured_at: u64,
@@ -25,6 +25,8 @@ pub struct LinkReport {
     pub parked_versions: u64,
     pub clock_ahead_versions: u64,
     pub last_error: Option<String>,
+    /// Name in the journal of the process that pushes the link, where it is another and known.
+    pub owner: Option<String>,
 }
 
 impl LinkReport {
@@ -49,6 +51,17 @@ impl LinkReport {
             parked_versions: shown.parked_versions,
             clock_ahead_versions: shown.clock_ahead_versions,
             last_error: shown.last_error,
+            owner: None,
+        }
+    }
+
+    /// A link that another process pushes, or will: what is known of it is known there.
+    pub fn standby(labels: &LinkLabels, now: u64, owner: Option<String>) -> Self {
+        LinkReport {
+            state: "standby".into(),
+            last_error: None,
+            owner,
+            ..LinkReport::blocked(labels, now, String::new())
         }
     }
 
@@ -113,14 +126,17 @@ pub struct SiteReport {
 }
 
 impl SiteReport {
-    /// Whether nothing waits, nothing is parked, every peer answers and every document is in force.
+    /// Whether nothing is parked, every lag is known, every peer answers and every document is in force.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
             && self.peers.iter().all(|p| p.is_up)
-            && self.links.iter().all(|l| l.parked_versions == 0 && l.lag_seconds.is_some())
+            && self.pushed_here().all(|l| l.parked_versions == 0 && l.lag_seconds.is_some())
     }
-    /// Whether every link has nothing left to send.
+    fn pushed_here(&self) -> impl Iterator<Item = &LinkReport> {
+        self.links.iter().filter(|l| l.state != "standby")
+    }
+    /// Whether every link that is pushed from here has nothing left to send.
     pub fn is_drained(&self) -> bool {
-        self.links.iter().all(|l| l.backlog_versions == Some(0) && l.retry_versions == 0 && l.parked_versions == 0)
+        self.pushed_here().all(|l| l.backlog_versions == Some(0) && l.retry_versions == 0 && l.parked_versions == 0)
     }
 }

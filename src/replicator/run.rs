@@ -40,6 +40,8 @@ pub struct Run<'a> {
     pub clock: Arc<dyn Clock>,
     pub line: watch::Receiver<Option<Arc<Connection>>>,
     pub commands: &'a mut mpsc::Receiver<Command>,
+    /// The rule as it is now: what the link starts with the next time.
+    pub view: &'a mut LinkView,
     pub shown: watch::Sender<LinkReport>,
     pub metrics: Arc<Metrics>,
     /// The rule's prefix, for the backlog.
@@ -51,11 +53,14 @@ pub struct Run<'a> {
 /// Why a link's loop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
+    /// A person or a rule ended it.
     Drained,
+    /// Drained, so that another process may have the link.
+    CalledBack,
+    /// The claim on the link is over: nothing more may be sent or written.
+    Lost,
     /// Another owner of the link was seen, under this epoch.
-    Fenced {
-        highest: u64,
-    },
+    Fenced { highest: u64 },
 }
 
 type Flight = BoxFuture<'static, (u64, Pushed)>;
@@ -72,6 +77,10 @@ struct Busy {
     intake: bool,
     wake_at: Option<u64>,
     stopped: bool,
+    /// Why the journal took no checkpoint the last time.
+    journal_trouble: Option<String>,
+    /// Draining for another process, not for good.
+    called_back: bool,
 }
 
 impl Run<'_> {
@@ -84,10 +93,19 @@ impl Run<'_> {
         self.step(&mut busy, if up { Event::PeerUp } else { Event::PeerDown });
         let ended = loop {
             if busy.stopped {
-                break Ended::Drained;
+                break if busy.called_back { Ended::CalledBack } else { Ended::Drained };
             }
             self.read_on(&mut busy);
+            let lease = self.route.lease.clone();
             let event = tokio::select! {
+                () = lease.lost() => {
+                    tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, "The claim on the link is over; its pushes stop.");
+                    break Ended::Lost;
+                }
+                () = lease.called_back(), if !busy.called_back => {
+                    busy.called_back = true;
+                    Event::Drain
+                }
                 Some((id, pushed)) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
                     Pushed::Done(outcome) => Event::Pushed { id, outcome },
                     Pushed::Failed(failure) => { self.count_failure(&failure); Event::PushFailed { id, failure } }
@@ -99,10 +117,15 @@ impl Run<'_> {
                 (seq, result) = wait(&mut busy.recording) => {
                     busy.recording = None;
                     match result {
-                        Ok(checkpoint) => { self.commit(checkpoint).await; Event::Recorded { seq } }
+                        Ok(checkpoint) => {
+                            busy.journal_trouble = None;
+                            self.commit(checkpoint).await;
+                            Event::Recorded { seq }
+                        }
                         Err(journal::Error::Fenced { current, .. }) => break Ended::Fenced { highest: current },
                         Err(e) => {
                             tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, error = %e, "The journal did not take a checkpoint; intake waits.");
+                            busy.journal_trouble = Some(e.to_string());
                             Event::RecordFailed { seq }
                         }
                     }
@@ -133,10 +156,14 @@ impl Run<'_> {
                     Some(Command::Alter(view)) => {
                         let settings = view.settings();
                         self.prefix.clone_from(&settings.prefix);
+                        *self.view = *view;
                         Event::RuleAltered(settings)
                     }
                     Some(Command::Retry(which)) => Event::Retry(which),
-                    Some(Command::Drain) | None => Event::Drain,
+                    Some(Command::Drain) | None => {
+                        busy.called_back = false;
+                        Event::Drain
+                    }
                 },
                 () = until(&*self.clock, busy.wake_at) => { busy.wake_at = None; Event::Tick },
                 _ = measure.tick() => { self.show(&mut busy).await; Event::Tick },
@@ -200,7 +227,7 @@ impl Run<'_> {
     }
 
     fn record(&self, seq: u64, record: Record) -> Recording {
-        let (journal, id, epoch) = (self.journal.clone(), self.route.id.clone(), self.route.epoch);
+        let (journal, id, epoch) = (self.journal.clone(), self.route.id.clone(), self.route.lease.epoch);
         Box::pin(async move {
             let result = journal.record(&id, epoch, &record).await;
             (seq, result.map(|()| record.checkpoint))
@@ -229,7 +256,8 @@ impl Run<'_> {
         if behind.is_some_and(|b| b.versions == 0) {
             self.step(busy, Event::CaughtUp);
         }
-        let report = LinkReport::new(&self.labels, now, self.link.shown(now), behind);
+        let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind);
+        report.last_error = busy.journal_trouble.clone().or(report.last_error);
         report.measure(&self.labels, &self.metrics);
         self.shown.send_replace(report);
     }

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub bytes: Family<LinkLabels, Counter>,
     pub attempts_failed: Family<ResultLabels, Counter>,
     pub conflicts: Counter,
+    pub link_owned: Family<LinkLabels, Gauge>,
+    pub link_epoch: Family<LinkLabels, Gauge>,
     pub peer_up: Family<PeerLabels, Gauge>,
     pub frames_refused: Family<RefusedLabels, Counter>,
 }
@@ -72,6 +74,8 @@ impl Default for Metrics {
             bytes: Family::default(),
             attempts_failed: Family::default(),
             conflicts: Counter::default(),
+            link_owned: Family::default(),
+            link_epoch: Family::default(),
             peer_up: Family::default(),
             frames_refused: Family::default(),
         };
@@ -101,6 +105,8 @@ impl Metrics {
         r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());
         r.register("link_attempts_failed", "Pushes that did not succeed", self.attempts_failed.clone());
         r.register("conflicts", "Versions born without knowing each other", self.conflicts.clone());
+        r.register("link_owned", "1 where this process pushes the link", self.link_owned.clone());
+        r.register("link_epoch", "Epoch this process owns the link under", self.link_epoch.clone());
         r.register("peer_up", "1 while the peer answers", self.peer_up.clone());
         r.register("peer_frames_refused", "Frames outside the grant or of a stale epoch", self.frames_refused.clone());
     }
@@ -114,7 +120,20 @@ impl Metrics {
             drop(self.attempts_failed.get_or_create(&result_labels(link, reason)));
         }
         drop(self.bytes.get_or_create(link));
+        drop(self.link_owned.get_or_create(link));
         drop(self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }));
+    }
+
+    /// This process pushes the link.
+    pub fn own(&self, link: &LinkLabels, epoch: u64) {
+        self.link_owned.get_or_create(link).set(1);
+        self.link_epoch.get_or_create(link).set(epoch.cast_signed());
+    }
+
+    /// It does not any more.
+    pub fn disown(&self, link: &LinkLabels) {
+        self.link_owned.get_or_create(link).set(0);
+        self.link_epoch.remove(link);
     }
 
     /// Removes the gauges of a link that has stopped: what cannot be known is absent.

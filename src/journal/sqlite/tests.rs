@@ -50,3 +50,106 @@ async fn a_file_that_is_no_journal_is_unusable_and_left_alone() {
     assert!(matches!(SqliteJournal::open(&path).await, Err(Error::Unusable(_))));
     assert_eq!(std::fs::read(&path).unwrap(), vec![7u8; 8192]);
 }
+
+/// What a power cut leaves of the two files.
+#[derive(Clone, Default)]
+struct Files {
+    database: Vec<u8>,
+    wal: Vec<u8>,
+}
+
+const WAL_HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+
+impl Files {
+    fn of(dir: &Path) -> Files {
+        let read = |name: &str| std::fs::read(dir.join(name)).unwrap_or_default();
+        Files { database: read("journal.sqlite"), wal: read("journal.sqlite-wal") }
+    }
+
+    /// Ends of the WAL's frames, and of its header.
+    fn frames(&self) -> impl Iterator<Item = usize> {
+        let page = u32::from_be_bytes(self.wal[8..12].try_into().unwrap()) as usize;
+        (WAL_HEADER_BYTES..=self.wal.len()).step_by(FRAME_HEADER_BYTES + page)
+    }
+
+    /// A first part of what these files became, the rest as it was.
+    fn torn(&self, after: &Files, database: usize, wal: usize) -> Files {
+        let mix = |before: &[u8], after: &[u8], cut: usize| {
+            let kept = before.get(cut..).unwrap_or_default();
+            [&after[..cut.min(after.len())], kept].concat()
+        };
+        Files { database: mix(&self.database, &after.database, database), wal: mix(&self.wal, &after.wal, wal) }
+    }
+
+    /// Where the journal stands when it is opened on them.
+    async fn recover(&self, link: &LinkId) -> (u64, Vec<Row>) {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("journal.sqlite"), &self.database).unwrap();
+        std::fs::write(dir.path().join("journal.sqlite-wal"), &self.wal).unwrap();
+        let journal = SqliteJournal::open(&dir.path().join("journal.sqlite")).await.unwrap();
+        let (checkpoint, mut rows) = journal.load(link, usize::MAX).await.unwrap();
+        rows.sort_by(|a, b| a.key.cmp(&b.key));
+        (checkpoint.map_or(0, |c| c.committed_through), rows)
+    }
+}
+
+/// Record number `n`: a row made, a row gone; every eighth so large that the WAL is folded into the database.
+fn numbered(n: u64) -> Record {
+    let row = |key: String, error_bytes: usize| Row {
+        key,
+        version_id: storage_engine::version::VersionId::from_bytes([7; 16]),
+        pending_since: n,
+        bytes: 1,
+        attempts: 1,
+        next_attempt: n,
+        last_error: "x".repeat(error_bytes),
+        state: RowState::Pending,
+        floor: None,
+    };
+    let mut upserts = vec![row(format!("small {n:04}"), 100)];
+    if n.is_multiple_of(8) {
+        upserts.extend((0..500).map(|i| row(format!("large {i:04}"), 3_000)));
+    }
+    let gone = (n > 3).then(|| (format!("small {:04}", n - 3), upserts[0].version_id));
+    let checkpoint = Checkpoint { committed_through: n, ..Checkpoint::default() };
+    Record { checkpoint, upserts, deletes: gone.into_iter().collect() }
+}
+
+#[tokio::test]
+async fn files_cut_at_every_frame_recover_to_what_was_committed() {
+    let dir = TempDir::new().unwrap();
+    let journal = SqliteJournal::open(&dir.path().join("journal.sqlite")).await.unwrap();
+    let link = LinkId { rule: "r".into(), bucket: "b".into(), peer: "p".into() };
+    let terms = ClaimTerms { at_least: 0, lease: Duration::from_secs(15), patience: Duration::ZERO };
+    let Claim::Owned { epoch } = journal.claim(&link, "me", terms).await.unwrap() else { panic!("it is free") };
+    let (mut before, mut earlier) = (Files::of(dir.path()), (0, Vec::new()));
+    let (mut states, mut folds) = (0, 0);
+    for n in 1..=40 {
+        journal.record(&link, epoch, &numbered(n)).await.unwrap();
+        let after = Files::of(dir.path());
+        let now = after.recover(&link).await;
+        assert_eq!(now.0, n, "what was answered is there");
+        // The WAL is written first, and synced, before a page of the database is.
+        let news: Vec<usize> =
+            after.frames().filter(|end| after.wal[..*end] != before.wal[..(*end).min(before.wal.len())]).collect();
+        let every = news.len().div_ceil(20).max(1);
+        for end in news.iter().copied().step_by(every) {
+            for cut in [end, end + 512] {
+                let found = before.torn(&after, 0, cut).recover(&link).await;
+                // A commit frame ends a record: cut before the last frame's end, it is as if never written.
+                assert!(found == earlier || found == now, "record {n} cut at {cut} is half there: {}", found.0);
+                states += 1;
+            }
+        }
+        if after.database != before.database {
+            folds += 1;
+            for cut in (0..after.database.len()).step_by(4096 * 16) {
+                assert_eq!(before.torn(&after, cut, after.wal.len()).recover(&link).await, now, "folding cut at {cut}");
+                states += 1;
+            }
+        }
+        (before, earlier) = (after, now);
+    }
+    assert!(states > 200 && folds > 0, "{states} crash states, {folds} folds");
+}

@@ -176,6 +176,7 @@ pub fn outgoing(key: &str, bytes: Bytes) -> Outgoing {
     Outgoing {
         link: "rule/bucket".into(),
         epoch: 1,
+        may_send: Arc::new(|| true),
         bucket: "logs".into(),
         version,
         body: Some(futures::stream::iter([Ok(bytes)]).boxed()),

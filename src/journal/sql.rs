@@ -1,0 +1,41 @@
+//! What both SQL journals share: a database's errors in the journal's words, and integers as SQL has them.
+use super::Error;
+use sqlx::postgres::PgDatabaseError;
+
+/// Code of an error the database gave: SQLSTATE of PostgreSQL, extended result code of SQLite.
+pub fn code(e: &sqlx::Error) -> Option<String> {
+    Some(e.as_database_error()?.code()?.into_owned())
+}
+
+/// Primary result code of SQLite: the low byte of the extended one.
+pub fn sqlite_code(e: &sqlx::Error) -> Option<i32> {
+    if is_postgres(e) { None } else { code(e)?.parse().ok().map(|c: i32| c & 0xff) }
+}
+
+fn is_postgres(e: &sqlx::Error) -> bool {
+    e.as_database_error().is_some_and(|d| d.try_downcast_ref::<PgDatabaseError>().is_some())
+}
+
+/// Nearly all may pass: a full disk, a server that starts, stops or fails over. Trying again does not cure a file
+/// that is corrupt or no database (SQLITE_CORRUPT, SQLITE_NOTADB), nor what tables, rights or types do not allow
+/// (SQLSTATE classes 42 and 22), nor what cannot be decoded.
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Self {
+        let is_lasting = match &e {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => true,
+            e if is_postgres(e) => code(e).is_some_and(|c| c.starts_with("42") || c.starts_with("22")),
+            e => matches!(sqlite_code(e), Some(11 | 26)),
+        };
+        if is_lasting { Error::Unusable(e.to_string()) } else { Error::Unavailable(e.to_string()) }
+    }
+}
+
+/// SQL's integers are signed; what does not fit (a time in the year 292,278,994) is kept as the greatest.
+pub fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// An integer that was never negative when it was written.
+pub fn uint(value: i64, column: &str) -> Result<u64, Error> {
+    u64::try_from(value).map_err(|_| Error::Unusable(format!("{column} is negative")))
+}

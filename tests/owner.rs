@@ -1,0 +1,371 @@
+//! Who pushes a link: two replicators of one site share its store and its journal, and push to another site over
+//! real TLS. Each runs on a thread and a runtime of its own, so that it can be killed or paused as a process can.
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use isthmus::cli::certs;
+use isthmus::journal::memory::MemoryJournal;
+use isthmus::journal::{Journal, postgres};
+use isthmus::peer::identity::{Files, Identity};
+use isthmus::peer::server::{Counters, Known, Server};
+use isthmus::peer::{Ack, Incoming, Receiver};
+use isthmus::replicator::Replicator;
+use isthmus::replicator::own::Shared;
+use isthmus::replicator::receive::Receive;
+use isthmus::replicator::tenure::{Tenure, Terms};
+use isthmus::rule::refs::Refs;
+use isthmus::rule::watch_folder::{self, Snapshot};
+use isthmus::store::bundled::BundledStore;
+use isthmus::telemetry::metrics::Metrics;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc as blocking};
+use std::time::Duration;
+use storage_engine::clock::SystemClock;
+use storage_engine::drive::Drive;
+use storage_engine::drive::memory::MemoryDrive;
+use storage_engine::object::{Body, List, Objects, Put, Versioning};
+use storage_engine::version::Origin;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+#[path = "../src/journal/postgres/server.rs"]
+#[allow(dead_code)] // the journal's own tests use the rest
+mod pg;
+
+const BUCKETS: [&str; 2] = ["logs", "photos"];
+const TRUST: &str = "test.example";
+
+/// Terms in tenths of seconds, for what need not be shown with the real ones.
+const SHORT: Terms = Terms {
+    lease: Duration::from_millis(3_000),
+    renew: Duration::from_millis(1_000),
+    patience: Duration::from_millis(1_500),
+};
+
+type OpenJournal = Arc<dyn Fn() -> BoxFuture<'static, Arc<dyn Journal>> + Send + Sync>;
+
+/// Everything that arrives at the receiving site, in order: link and epoch.
+struct Spy {
+    inner: Arc<Receive>,
+    heard: Mutex<Vec<(String, u64)>>,
+}
+
+#[async_trait]
+impl Receiver for Spy {
+    async fn receive(&self, incoming: Incoming) -> Ack {
+        self.heard.lock().unwrap().push((incoming.link.clone(), incoming.epoch));
+        self.inner.receive(incoming).await
+    }
+    async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
+        self.inner.highest_epoch(site, link).await
+    }
+}
+
+impl Spy {
+    /// Frames that came under an epoch below one heard before on the same link.
+    fn stale(&self) -> Vec<(String, u64)> {
+        let mut highest: BTreeMap<&str, u64> = BTreeMap::new();
+        let heard = self.heard.lock().unwrap();
+        let mut stale = Vec::new();
+        for (link, epoch) in heard.iter() {
+            let seen = highest.entry(link).or_default();
+            *seen = (*seen).max(*epoch);
+            if epoch < seen {
+                stale.push((link.clone(), *epoch));
+            }
+        }
+        stale
+    }
+}
+
+/// Site `fra` with its store and two replicators to come; site `ams`, which listens.
+struct World {
+    dir: tempfile::TempDir,
+    fra: Objects,
+    ams: Objects,
+    spy: Arc<Spy>,
+    rules: watch::Receiver<Snapshot>,
+    _tell: Vec<watch::Sender<Snapshot>>,
+    journal: OpenJournal,
+    written: usize,
+}
+
+fn objects(origin: &str) -> Objects {
+    let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
+    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
+}
+
+/// The documents of a site: itself, its peer at `port`, and a rule per bucket where it sends.
+fn write_documents(dir: &Path, own: &str, peer: &str, port: u16, sends: bool) {
+    std::fs::create_dir_all(dir).unwrap();
+    let site = format!(
+        "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
+         listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: {own}}}}}"
+    );
+    std::fs::write(dir.join("site.yaml"), document("Site", own, &site)).unwrap();
+    let grants: String = BUCKETS.iter().map(|b| format!("      - {{bucket: {b}}}\n")).collect();
+    let peer_spec = format!(
+        "  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{port}\"\n    tls:\n      \
+         caRef: {{kind: Secret, name: {own}}}\n      identities: [\"{}\"]\n    inbound:\n{grants}",
+        certs::spiffe_id(TRUST, peer)
+    );
+    std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &peer_spec)).unwrap();
+    for bucket in BUCKETS.iter().filter(|_| sends) {
+        let rule = format!("  siteRef: {{name: {own}}}\n  bucket: {bucket}\n  destinations: [{{peer: {peer}}}]");
+        std::fs::write(dir.join(format!("{bucket}.yaml")), document("ReplicationRule", bucket, &rule)).unwrap();
+    }
+}
+
+/// The rules of a folder, and who could tell of others.
+fn rules(dir: &Path) -> (watch::Sender<Snapshot>, watch::Receiver<Snapshot>) {
+    let snapshot = watch_folder::read(dir, None).snapshot;
+    assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
+    watch::channel(snapshot)
+}
+
+fn replicator(
+    site: &str,
+    store: &Objects,
+    refs: &Path,
+    rules: watch::Receiver<Snapshot>,
+    tenure: Arc<Tenure>,
+    journal: Arc<dyn Journal>,
+) -> Arc<Replicator> {
+    let shared = Shared {
+        store: Arc::new(BundledStore(store.clone())),
+        journal,
+        clock: Arc::new(SystemClock),
+        metrics: Arc::new(Metrics::default()),
+        tenure,
+    };
+    Arc::new(Replicator::new(site.into(), site.into(), shared, Refs::new(refs), rules))
+}
+
+impl World {
+    async fn new(journal: OpenJournal) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = dir.path().join("secrets");
+        let hosts: &[&str] = &["127.0.0.1"];
+        certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
+        let (fra, ams) = (objects("fra"), objects("ams"));
+        for (store, bucket) in [&fra, &ams].into_iter().flat_map(|s| BUCKETS.map(|b| (s, b))) {
+            store.create_bucket(bucket, Versioning::Enabled).await.unwrap();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        write_documents(&dir.path().join("fra"), "fra", "ams", listener.local_addr().unwrap().port(), true);
+        write_documents(&dir.path().join("ams"), "ams", "fra", 1, false);
+        let (tell_fra, at_fra) = rules(&dir.path().join("fra"));
+        let (tell_ams, at_ams) = rules(&dir.path().join("ams"));
+        let seen: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
+        let tenure = Arc::new(Tenure::new(seen.clone(), "ams".into(), Terms::default()));
+        let receiving = replicator("ams", &ams, dir.path(), at_ams, tenure, seen);
+        let spy = Arc::new(Spy { inner: receiving.receiver(), heard: Mutex::default() });
+        let server = Server {
+            site: "ams".into(),
+            identity: Arc::new(Identity::load(Files::in_folder(&secrets.join("ams"))).await.unwrap()),
+            resolver: Arc::new(|uri| {
+                let is_fra = uri == certs::spiffe_id(TRUST, "fra");
+                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into() })
+            }),
+            receiver: spy.clone(),
+            clock: Arc::new(SystemClock),
+            settings: isthmus::peer::server::Settings::default(),
+            counters: Arc::new(Counters::default()),
+        };
+        let tasks = TaskTracker::new();
+        tokio::spawn(Arc::new(server).run(listener, tasks, CancellationToken::new()));
+        World { dir, fra, ams, spy, rules: at_fra, _tell: vec![tell_fra, tell_ams], journal, written: 0 }
+    }
+
+    /// Writes some objects into every bucket of `fra`.
+    async fn write(&mut self, count: usize) {
+        for _ in 0..count {
+            self.written += 1;
+            for bucket in BUCKETS {
+                let bytes = Bytes::from(format!("object {} of {bucket}", self.written));
+                let body: Body = futures::stream::iter([Ok(bytes)]).boxed();
+                self.fra.put(bucket, &format!("k{:05}", self.written), Put::default(), body).await.unwrap();
+            }
+        }
+    }
+
+    /// Objects that `ams` holds.
+    async fn arrived(&self) -> usize {
+        let mut count = 0;
+        for bucket in BUCKETS {
+            let page = self.ams.list(bucket, List { limit: 10_000, versions: true, ..List::default() }).await.unwrap();
+            count += page.entries.len();
+        }
+        count
+    }
+
+    async fn all_arrive(&self) {
+        let wanted = self.written * BUCKETS.len();
+        let all = async {
+            while self.arrived().await < wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("every object arrives");
+        assert_eq!(self.arrived().await, wanted, "once each");
+    }
+
+    /// Starts a replicator of `fra`.
+    fn start(&self, name: &str, terms: Terms) -> Instance {
+        let (fra, refs, rules, journal) =
+            (self.fra.clone(), self.dir.path().to_owned(), self.rules.clone(), self.journal.clone());
+        let (kill, killed) = oneshot::channel::<()>();
+        let (freezer, mut freezes) = mpsc::channel::<blocking::Receiver<()>>(1);
+        let (tell, told) = blocking::channel();
+        let holder = name.to_string();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let journal = journal().await;
+                let tenure = Arc::new(Tenure::new(journal.clone(), holder, terms));
+                let replicator = replicator("fra", &fra, &refs, rules, tenure, journal);
+                tell.send(replicator.clone()).unwrap();
+                tokio::spawn(async move { replicator.run(CancellationToken::new()).await });
+                tokio::spawn(async move {
+                    while let Some(thaw) = freezes.recv().await {
+                        // The one thread of this runtime stands still, and with it everything: as under SIGSTOP.
+                        let _ = thaw.recv();
+                    }
+                });
+                let _ = killed.await;
+            });
+            // Dropped with all its tasks where they stand: as under SIGKILL.
+            runtime.shutdown_background();
+        });
+        let replicator = told.recv().expect("it starts");
+        Instance { replicator, freezer, kill: Some(kill), thread: Some(thread) }
+    }
+}
+
+/// One replicator, as a process.
+struct Instance {
+    replicator: Arc<Replicator>,
+    freezer: mpsc::Sender<blocking::Receiver<()>>,
+    kill: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Instance {
+    fn owned(&self) -> usize {
+        self.replicator.report().links.iter().filter(|l| matches!(l.state.as_str(), "live" | "catching_up")).count()
+    }
+    fn kill(&mut self) {
+        self.kill.take();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+    /// Stands still until the sender is dropped.
+    async fn freeze(&self) -> blocking::Sender<()> {
+        let (thaw, thawed) = blocking::channel();
+        self.freezer.send(thawed).await.unwrap();
+        thaw
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Writes on until the fact holds; returns after how long.
+async fn until(world: &mut World, what: &str, fact: impl Fn() -> bool) -> Duration {
+    let began = Instant::now();
+    while !fact() {
+        assert!(began.elapsed() < Duration::from_secs(60), "in vain: {what}");
+        world.write(1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    began.elapsed()
+}
+
+fn in_memory() -> OpenJournal {
+    let journal = MemoryJournal::default();
+    Arc::new(move || {
+        let journal = journal.clone();
+        Box::pin(async move { Arc::new(journal) as Arc<dyn Journal> })
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_a_killed_owner_move_within_20_s_without_loss() {
+    let server = match pg::Server::start(&[]).await {
+        Ok(server) => server,
+        Err(why) => {
+            writeln!(std::io::stderr(), "SKIPPED: a killed owner on PostgreSQL: {why}").unwrap();
+            return;
+        }
+    };
+    let settings =
+        postgres::Settings { url_file: server.url_file(), tls: postgres::Tls::Off, ca_file: None, connections_max: 4 };
+    let open: OpenJournal = Arc::new(move || {
+        let settings = settings.clone();
+        Box::pin(async move { Arc::new(postgres::PostgresJournal::open(settings).await.unwrap()) as Arc<dyn Journal> })
+    });
+    let mut world = World::new(open).await;
+    let mut one = world.start("one", Terms::default());
+    let two = world.start("two", Terms::default());
+    until(&mut world, "each owns one link", || one.owned() == 1 && two.owned() == 1).await;
+    one.kill();
+    let took = until(&mut world, "the other owns both", || two.owned() == 2).await;
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    world.all_arrive().await;
+    assert_eq!(world.spy.stale(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_was_paused_sends_nothing_when_it_wakes() {
+    let mut world = World::new(in_memory()).await;
+    let one = world.start("one", SHORT);
+    until(&mut world, "the first owns both", || one.owned() == 2).await;
+    let thaw = one.freeze().await;
+    let two = world.start("two", SHORT);
+    until(&mut world, "the other owns both", || two.owned() == 2).await;
+    world.all_arrive().await;
+    world.write(20).await;
+    let pushed = world.spy.heard.lock().unwrap().len();
+    drop(thaw);
+    let standby = || one.replicator.report().links.iter().any(|l| l.state == "standby");
+    until(&mut world, "the first knows that it is not the owner", standby).await;
+    world.all_arrive().await;
+    assert!(world.spy.heard.lock().unwrap().len() > pushed, "the other pushed on meanwhile");
+    assert_eq!(world.spy.stale(), [], "a frame under an epoch that was over");
+    // Both live: the links are spread again.
+    until(&mut world, "each owns one link", || one.owned() == 1 && two.owned() == 1).await;
+    world.all_arrive().await;
+    assert_eq!(world.spy.stale(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_whose_journal_was_lost_or_restored_is_not_shut_out() {
+    let mut world = World::new(in_memory()).await;
+    let mut one = world.start("one", SHORT);
+    for _ in 0..3 {
+        until(&mut world, "it owns both", || one.owned() == 2).await;
+        one.kill();
+        one = world.start("one", SHORT);
+    }
+    world.all_arrive().await;
+    one.kill();
+    // A journal from before the first epoch: the receiver has seen higher ones.
+    world.journal = in_memory();
+    let again = world.start("one", SHORT);
+    until(&mut world, "it owns both again", || again.owned() == 2).await;
+    world.all_arrive().await;
+}
