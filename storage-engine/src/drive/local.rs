@@ -453,9 +453,9 @@ struct Sink {
 }
 
 impl Sink {
-    async fn flush(&mut self, last: bool) -> Result<(), Error> {
+    async fn flush(&mut self, bytes: Bytes, last: bool) -> Result<(), Error> {
         self.drive.online()?;
-        let (name, bytes, at) = (self.name.clone(), self.waiting.split().freeze(), self.written);
+        let (name, at) = (self.name.clone(), self.written);
         self.written += bytes.len() as u64;
         let done = self.drive.blocking(move |drive| {
             let disk = &drive.0.disk;
@@ -473,13 +473,22 @@ impl Sink {
 #[async_trait]
 impl ShardSink for Sink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        // A piece of a full stripe is large enough as it is and is not copied.
+        if self.waiting.is_empty() && bytes.len() >= WRITE_BYTES {
+            return self.flush(bytes, false).await;
+        }
         self.waiting.extend_from_slice(&bytes);
-        if self.waiting.len() >= WRITE_BYTES { self.flush(false).await } else { Ok(()) }
+        if self.waiting.len() < WRITE_BYTES {
+            return Ok(());
+        }
+        let bytes = self.waiting.split().freeze();
+        self.flush(bytes, false).await
     }
 
     /// Durable already on return, so that a commit waits for no shard but its own.
     async fn seal(mut self: Box<Self>) -> Result<(), Error> {
-        self.flush(true).await?;
+        let bytes = self.waiting.split().freeze();
+        self.flush(bytes, true).await?;
         self.sealed = true;
         Ok(())
     }

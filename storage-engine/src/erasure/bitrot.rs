@@ -50,6 +50,29 @@ pub fn framed_bytes(piece_bytes: usize) -> usize {
     piece_bytes + piece_bytes.div_ceil(BLOCK_BYTES) * CHECKSUM_BYTES
 }
 
+/// Where the blocks of a piece of `piece_bytes` stand in it once it is laid out, checksums left out.
+pub fn blocks(piece_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..piece_bytes).step_by(BLOCK_BYTES).map(move |at| {
+        let start = at + (at / BLOCK_BYTES + 1) * CHECKSUM_BYTES;
+        start..start + (piece_bytes - at).min(BLOCK_BYTES)
+    })
+}
+
+/// A piece of `piece_bytes` as it will stand on the drive: room for the checksums, `bytes`, and zeros to
+/// the end. It is written once and coded where it lies.
+pub fn laid_out(piece_bytes: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(framed_bytes(piece_bytes));
+    let mut rest = bytes;
+    for block in blocks(piece_bytes) {
+        out.resize(block.start, 0);
+        let (held, after) = rest.split_at(rest.len().min(block.len()));
+        out.extend_from_slice(held);
+        out.resize(block.end, 0);
+        rest = after;
+    }
+    out
+}
+
 /// Bytes on the drive of one shard of a blob.
 pub fn shard_bytes(size_bytes: u64, stripe_bytes: u32, k: usize) -> u64 {
     let stripe = u64::from(stripe_bytes.max(1));
@@ -75,11 +98,11 @@ pub fn place(blob: &Blob, stripe: u64, data_bytes: usize, wanted: Range<usize>) 
 }
 
 impl Shard {
-    /// Appends a piece (or whole blocks of one) to `out` as it stands on the drive.
-    pub fn frame(self, first_block: u64, piece: &[u8], out: &mut Vec<u8>) {
-        for (block, bytes) in (first_block..).zip(piece.chunks(BLOCK_BYTES)) {
-            out.extend_from_slice(&self.checksum(block, bytes).to_le_bytes());
-            out.extend_from_slice(bytes);
+    /// Fills in the checksums of a piece (or whole blocks of one) that is [laid out](laid_out).
+    pub fn seal(self, first_block: u64, framed: &mut [u8]) {
+        for (block, framed) in (first_block..).zip(framed.chunks_mut(CHECKSUM_BYTES + BLOCK_BYTES)) {
+            let (checksum, bytes) = framed.split_at_mut(CHECKSUM_BYTES);
+            checksum.copy_from_slice(&self.checksum(block, bytes).to_le_bytes());
         }
     }
 
@@ -131,12 +154,19 @@ mod tests {
         Blob { id: Uuid::from_u128(7), size_bytes, k, m: 1, first: 0, stripe_bytes }
     }
 
+    /// Appends a piece as it stands on the drive.
+    fn frame(shard: Shard, first_block: u64, piece: &[u8], out: &mut Vec<u8>) {
+        let mut framed = laid_out(piece.len(), piece);
+        shard.seal(first_block, &mut framed);
+        out.extend(framed);
+    }
+
     #[test]
     fn a_flip_anywhere_and_any_truncation_is_detected() {
         let shard = Shard { blob: Uuid::from_u128(7), index: 2 };
         let piece: Vec<u8> = (0..BLOCK_BYTES + 300).map(|i| (i * 7) as u8).collect();
         let mut framed = Vec::new();
-        shard.frame(5, &piece, &mut framed);
+        frame(shard, 5, &piece, &mut framed);
         let place = Place { first_block: 5, on_drive: 0..framed.len() as u64, in_piece: 0..piece.len() };
         assert_eq!(shard.verify(&place, &framed.clone().into()).unwrap().concat(), piece);
         let end = framed.len();
@@ -158,7 +188,7 @@ mod tests {
     fn a_block_in_the_place_of_another_is_detected() {
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let mut framed = Vec::new();
-        Shard { blob: a, index: 0 }.frame(3, b"the same bytes", &mut framed);
+        frame(Shard { blob: a, index: 0 }, 3, b"the same bytes", &mut framed);
         let framed = Bytes::from(framed);
         let at = |first_block| Place { first_block, on_drive: 0..framed.len() as u64, in_piece: 0..14 };
         assert!(Shard { blob: a, index: 0 }.verify(&at(3), &framed).is_ok());
@@ -170,7 +200,7 @@ mod tests {
     #[test]
     fn the_frame_stays_as_it_was_first_written() {
         let mut framed = Vec::new();
-        Shard { blob: Uuid::from_u128(0x0102_0304), index: 3 }.frame(9, b"isthmus", &mut framed);
+        frame(Shard { blob: Uuid::from_u128(0x0102_0304), index: 3 }, 9, b"isthmus", &mut framed);
         let checksum = [28, 213, 87, 160, 214, 4, 157, 76];
         assert_eq!(framed, [&checksum[..], b"isthmus"].concat());
     }
@@ -188,7 +218,7 @@ mod tests {
             for slice in super::super::stripe::slices(&blob, 0..size).take(40) {
                 let len = piece_bytes(slice.data_bytes, k.into());
                 let piece: Vec<u8> = (0..len).map(|i| (i as u64 * 31 + slice.stripe) as u8).collect();
-                shard.frame(next_block, &piece, &mut on_drive);
+                frame(shard, next_block, &piece, &mut on_drive);
                 next_block += len.div_ceil(BLOCK_BYTES) as u64;
                 pieces.push((slice, piece));
             }

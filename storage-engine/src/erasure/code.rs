@@ -64,20 +64,18 @@ impl Code {
         self.k + self.m
     }
 
-    /// Computes the parity: `shards` is k + m shards of `shard_bytes` one after another, data first;
-    /// the parity part is overwritten.
+    /// Computes the parity of k pieces of data of one length; `parity` is overwritten.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the lengths do not fit.
-    pub fn encode(&self, shards: &mut [u8], shard_bytes: usize) -> Result<(), Error> {
-        if shard_bytes == 0 || shards.len() != self.shards() * shard_bytes {
+    /// [`Error::Shape`] when the numbers or lengths do not fit, or there are no bytes.
+    pub fn encode(&self, data: &[&[u8]], parity: &mut [&mut [u8]]) -> Result<(), Error> {
+        let bytes = data.first().map_or(0, |piece| piece.len());
+        let counts = data.len() == self.k && parity.len() == self.m;
+        if bytes == 0 || !counts || data.iter().any(|p| p.len() != bytes) || parity.iter().any(|p| p.len() != bytes) {
             return Err(Error::Shape);
         }
         let Some(coder) = &self.coder else { return Ok(()) };
-        let (data, parity) = shards.split_at_mut(self.k * shard_bytes);
-        let data: Vec<&[u8]> = data.chunks_exact(shard_bytes).collect();
-        let mut parity: Vec<&mut [u8]> = parity.chunks_exact_mut(shard_bytes).collect();
-        coder.encode(&data, &mut parity).map_err(|_| Error::Shape)
+        coder.encode(data, parity).map_err(|_| Error::Shape)
     }
 
     /// Rebuilds the shards named in `wanted` from any k present ones.
@@ -121,6 +119,14 @@ mod tests {
             .collect()
     }
 
+    /// Codes shards that stand one after another, data first.
+    fn encode(code: &Code, shards: &mut [u8], shard_bytes: usize) -> Result<(), Error> {
+        let (data, parity) = shards.split_at_mut(code.k() * shard_bytes);
+        let data: Vec<&[u8]> = data.chunks_exact(shard_bytes).collect();
+        let mut parity: Vec<&mut [u8]> = parity.chunks_exact_mut(shard_bytes).collect();
+        code.encode(&data, &mut parity)
+    }
+
     #[test]
     fn parity_is_byte_identical_to_the_reference_coder() {
         for (k, m) in [(1, 1), (2, 2), (4, 4), (8, 4), (12, 4), (3, 2), (5, 3)] {
@@ -129,7 +135,7 @@ mod tests {
                 ours.resize((k + m) * shard_bytes, 0xee);
                 let mut theirs: Vec<Vec<u8>> = ours.chunks(shard_bytes).map(<[u8]>::to_vec).collect();
                 ReedSolomon::new(k, m).unwrap().encode(&mut theirs).unwrap();
-                Code::new(k, m).unwrap().encode(&mut ours, shard_bytes).unwrap();
+                encode(&Code::new(k, m).unwrap(), &mut ours, shard_bytes).unwrap();
                 assert_eq!(ours, theirs.concat(), "{k}+{m} of {shard_bytes} bytes");
             }
         }
@@ -144,7 +150,7 @@ mod tests {
         for (k, m, parity) in golden {
             let mut shards: Vec<u8> = (0..4 * k).map(|i| (i * i * 37 + 11) as u8).collect();
             shards.resize((k + m) * 4, 0);
-            Code::new(k, m).unwrap().encode(&mut shards, 4).unwrap();
+            encode(&Code::new(k, m).unwrap(), &mut shards, 4).unwrap();
             assert_eq!(&shards[k * 4..], parity, "{k}+{m}");
         }
     }
@@ -158,9 +164,11 @@ mod tests {
         assert!(Code::new(0, 4).is_err());
         assert!(Code::new(30, 30).is_err());
         let code = Code::new(2, 1).unwrap();
-        assert_eq!(code.encode(&mut [0; 7], 2), Err(Error::Shape));
+        assert_eq!(code.encode(&[&[0; 2], &[0; 1]], &mut [&mut [0; 2]]), Err(Error::Shape), "of different lengths");
+        assert_eq!(code.encode(&[&[0; 2]], &mut [&mut [0; 2]]), Err(Error::Shape), "too few");
+        assert_eq!(code.encode(&[&[], &[]], &mut [&mut []]), Err(Error::Shape), "no bytes");
         assert_eq!(code.rebuild(&[Some(&[1]), None, None], &[1]), Err(Error::TooFew { have: 1, k: 2 }));
         assert_eq!(code.rebuild(&[Some(&[1]), Some(&[1, 2]), None], &[2]), Err(Error::Shape));
-        assert!(Code::new(1, 0).unwrap().encode(&mut [7; 3], 3).is_ok());
+        assert!(Code::new(1, 0).unwrap().encode(&[&[7; 3]], &mut []).is_ok());
     }
 }

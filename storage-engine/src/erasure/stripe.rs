@@ -3,9 +3,11 @@
 //! A blob is a sequence of stripes of `stripe_bytes` of data, the last one shorter. A stripe of `len`
 //! bytes gives k data shards of ceil(len / k) bytes, the last ones padded with zeros, and m parity
 //! shards of the same length. Called by `object/blob.rs`; the blocks inside a shard are `bitrot.rs`.
+use super::bitrot::{self, BLOCK_BYTES, Shard};
 use super::code::{Code, Error};
 use crate::record::Blob;
 use std::ops::Range;
+use uuid::Uuid;
 
 /// Data bytes per stripe of blobs written today; each blob says its own.
 ///
@@ -17,17 +19,31 @@ pub fn piece_bytes(data_bytes: usize, k: usize) -> usize {
     data_bytes.div_ceil(k)
 }
 
-/// Codes one stripe: k + m pieces one after another, data first.
+/// Codes one stripe of a blob: its k + m pieces, data first, as they stand on the drives (`bitrot.rs`).
+///
+/// Each byte of data is copied once, to where it leaves from; parity is computed in place.
 ///
 /// # Errors
 /// [`Error::Shape`] for an empty stripe: empty blobs have no stripe.
-pub fn encode(code: &Code, data: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn encode(code: &Code, blob: Uuid, stripe: u64, data: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    if data.is_empty() {
+        return Err(Error::Shape);
+    }
     let piece = piece_bytes(data.len(), code.k());
-    let mut out = Vec::with_capacity(piece * code.shards());
-    out.extend_from_slice(data);
-    out.resize(piece * code.shards(), 0);
-    code.encode(&mut out, piece)?;
-    Ok(out)
+    let mut own = data.chunks(piece);
+    let mut framed: Vec<Vec<u8>> =
+        (0..code.shards()).map(|_| bitrot::laid_out(piece, own.next().unwrap_or_default())).collect();
+    let (held, parity) = framed.split_at_mut(code.k());
+    for block in bitrot::blocks(piece) {
+        let held: Vec<&[u8]> = held.iter().map(|shard| &shard[block.clone()]).collect();
+        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(|shard| &mut shard[block.clone()]).collect();
+        code.encode(&held, &mut parity)?;
+    }
+    let first_block = stripe * piece_bytes(STRIPE_BYTES as usize, code.k()).div_ceil(BLOCK_BYTES) as u64;
+    for (index, shard) in (0..).zip(&mut framed) {
+        Shard { blob, index }.seal(first_block, shard);
+    }
+    Ok(framed)
 }
 
 /// The `data_bytes` of a stripe from any k of its pieces.
@@ -80,19 +96,28 @@ pub fn slices(blob: &Blob, range: Range<u64>) -> impl Iterator<Item = Slice> + S
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use uuid::Uuid;
+
+    /// The pieces of a stripe, checksums left out.
+    fn coded(code: &Code, data: &[u8]) -> Vec<Vec<u8>> {
+        let bare = |framed: &Vec<u8>| -> Vec<u8> {
+            let piece = piece_bytes(data.len(), code.k());
+            bitrot::blocks(piece).flat_map(|block| framed[block].to_vec()).collect()
+        };
+        encode(code, Uuid::nil(), 0, data).unwrap().iter().map(bare).collect()
+    }
 
     proptest! {
         #[test]
         fn any_m_pieces_may_be_lost(
             (k, m) in prop::sample::select(vec![(1, 0), (1, 1), (2, 2), (4, 4), (8, 4), (12, 4), (3, 2)]),
-            data in prop::collection::vec(any::<u8>(), 1..5000),
+            seed in prop::collection::vec(any::<u8>(), 1..5000),
+            // Up to three blocks a piece.
+            copies in 1usize..150,
             dice in any::<u64>(),
         ) {
-            let code = Code::new(k, m).unwrap();
-            let coded = encode(&code, &data).unwrap();
-            let piece = piece_bytes(data.len(), k);
-            let mut pieces: Vec<Option<&[u8]>> = coded.chunks(piece).map(Some).collect();
+            let (code, data) = (Code::new(k, m).unwrap(), seed.repeat(copies));
+            let coded = coded(&code, &data);
+            let mut pieces: Vec<Option<&[u8]>> = coded.iter().map(|p| Some(&p[..])).collect();
             let mut dice = dice;
             for _ in 0..m {
                 pieces[(dice % (k + m) as u64) as usize] = None;
@@ -119,10 +144,10 @@ mod tests {
     #[test]
     fn more_than_m_lost_is_an_error_not_bytes() {
         let code = Code::new(4, 2).unwrap();
-        let coded = encode(&code, b"seventeen letters").unwrap();
-        let mut pieces: Vec<Option<&[u8]>> = coded.chunks(5).map(Some).collect();
+        let coded = coded(&code, b"seventeen letters");
+        let mut pieces: Vec<Option<&[u8]>> = coded.iter().map(|p| Some(&p[..])).collect();
         (pieces[0], pieces[3], pieces[5]) = (None, None, None);
         assert_eq!(decode(&code, &pieces, 17), Err(Error::TooFew { have: 3, k: 4 }));
-        assert_eq!(encode(&code, b""), Err(Error::Shape));
+        assert_eq!(encode(&code, Uuid::nil(), 0, b""), Err(Error::Shape));
     }
 }

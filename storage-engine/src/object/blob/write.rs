@@ -7,9 +7,8 @@ use super::digest::{self, Sums};
 use super::{Data, INLINE_WORK_BYTES, slot};
 use crate::drive::{self, Drive, ShardSink};
 use crate::entropy;
-use crate::erasure::bitrot::{BLOCK_BYTES, Shard};
 use crate::erasure::code::Code;
-use crate::erasure::stripe::{self, STRIPE_BYTES, piece_bytes};
+use crate::erasure::stripe::{self, STRIPE_BYTES};
 use crate::object::{Body, Error, Expect, Inner};
 use crate::record::Blob;
 use bytes::{Bytes, BytesMut};
@@ -177,8 +176,7 @@ impl<'a> Spread<'a> {
         if data.len() <= INLINE_WORK_BYTES {
             hashes.md5.update(&data);
             hashes.sums.update(&data);
-            let pieces = pieces(&code, id, stripe, &data);
-            self.write(pieces).await?;
+            self.write(pieces(&code, id, stripe, &data)).await?;
             return Ok(hashes);
         }
         let Hashes { mut md5, mut sums } = hashes;
@@ -295,16 +293,7 @@ impl<'a> Spread<'a> {
 
 /// The pieces of one stripe as they stand on the drives.
 fn pieces(code: &Code, blob: Uuid, stripe: u64, data: &[u8]) -> Vec<Vec<u8>> {
-    let coded = stripe::encode(code, data).expect("a gathered stripe is not empty");
-    let piece = piece_bytes(data.len(), code.k());
-    let first_block = stripe * piece_bytes(STRIPE_BYTES as usize, code.k()).div_ceil(BLOCK_BYTES) as u64;
-    let framed = |(index, piece): (usize, &[u8])| {
-        let index = u8::try_from(index).expect("Code::new allows no more than 32 shards");
-        let mut out = Vec::with_capacity(crate::erasure::bitrot::framed_bytes(piece.len()));
-        Shard { blob, index }.frame(first_block, piece, &mut out);
-        out
-    };
-    coded.chunks_exact(piece).enumerate().map(framed).collect()
+    stripe::encode(code, blob, stripe, data).expect("a gathered stripe is not empty")
 }
 
 async fn patiently<T>(slot: usize, call: impl Future<Output = Result<T, drive::Error>>) -> Result<T, drive::Error> {
