@@ -265,6 +265,21 @@ async fn the_backlog_counts_versions_once_and_ends_at_zero() {
     assert_eq!(store.objects.backlog("bucket", cursor.as_ref(), "").await.unwrap(), Default::default());
 }
 
+#[tokio::test]
+async fn a_long_backlog_is_estimated_from_its_oldest_part() {
+    let store = store().await;
+    let start = SystemClock.now_millis();
+    for n in 0..1_200 {
+        put(&store.objects, &format!("{}/{n}", if n < 1_000 { "old" } else { "new" })).await;
+    }
+    let all = store.objects.backlog("bucket", None, "").await.unwrap();
+    assert!((900..=1_500).contains(&all.versions) && (9_000..=15_000).contains(&all.bytes), "{all:?}");
+    assert!(all.oldest_pending_since.is_some_and(|at| at >= start));
+    // What a prefix has only far behind the cursor is found all the same.
+    assert!(store.objects.backlog("bucket", None, "new/").await.unwrap().versions > 0);
+    assert_eq!(store.objects.backlog("bucket", None, "none/").await.unwrap(), Default::default());
+}
+
 /// The S3 front door and the private API run these on any thread.
 #[allow(dead_code)]
 fn futures_may_move_between_threads(objects: &Objects, cursor: &Cursor) {

@@ -36,8 +36,9 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// Attempts resolved at once.
 const RESOLVES_AT_ONCE: usize = 16;
 
-/// Versions a backlog counts one by one; beyond it the count says "at least", which is as bad for an operator.
-const BACKLOG_MAX: usize = 100_000;
+/// Entries of each drive's log that a backlog counts one by one; what lies further is estimated, so that
+/// measuring a long backlog does not slow down working it off. One page of what a link reads at once.
+const BACKLOG_ENTRIES: usize = 256;
 
 impl Objects {
     /// Changes of a bucket after `cursor` (`None`: from the beginning), at most `limit`; waits until
@@ -84,8 +85,8 @@ impl Objects {
     }
 
     /// What lies behind `cursor` in a bucket, of keys with `prefix`: each version counted once, as the
-    /// drives that answer know it. Reads what is pending, never the whole bucket; from
-    /// 100,000 versions on the figures are lower bounds.
+    /// drives that answer know it. Exact for a short backlog and for an empty one; of a long one the
+    /// oldest part is counted and the rest estimated from it by the lengths of the logs.
     ///
     /// # Errors
     /// As [`Objects::changes`].
@@ -98,7 +99,7 @@ impl Objects {
         let (mut backlog, mut counted) = (Backlog::default(), BTreeSet::new());
         let mut everybody = true;
         loop {
-            let tails = inner.tails(bucket, &position, &mut heads, BATCH_MAX, everybody).await?;
+            let tails = inner.tails(bucket, &position, &mut heads, BACKLOG_ENTRIES, everybody).await?;
             everybody = false;
             let sightings = inner.sightings.lock().unwrap_or_else(PoisonError::into_inner);
             for logged in tails.iter().flat_map(|t| &t.entries).filter(|l| l.record.key().starts_with(prefix)) {
@@ -111,7 +112,14 @@ impl Objects {
             }
             drop(sightings);
             tails.iter().for_each(|tail| position.set(tail.slot, tail.through));
-            if tails.iter().all(|t| t.entries.len() < BATCH_MAX) || counted.len() >= BACKLOG_MAX {
+            if tails.iter().all(|t| t.entries.len() < BACKLOG_ENTRIES) {
+                return Ok(backlog);
+            }
+            // Of a prefix that was not met yet nothing can be said: it may have nothing behind the cursor.
+            if backlog.versions > 0 {
+                let passed = tails.iter().map(|t| t.through - behind.place(t.slot)).sum();
+                let left = tails.iter().map(|t| inner.drives[t.slot].head().borrow().saturating_sub(t.through)).sum();
+                backlog.extrapolate(passed, left);
                 return Ok(backlog);
             }
         }
@@ -250,5 +258,12 @@ impl Backlog {
         self.versions += 1;
         self.bytes += bytes;
         self.oldest_pending_since = Some(self.oldest_pending_since.map_or(pending_since, |o| o.min(pending_since)));
+    }
+
+    /// Takes what was counted over `passed` places of the logs as the measure of `left` more.
+    fn extrapolate(&mut self, passed: Lsn, left: Lsn) {
+        let more = |counted: u64| u64::try_from(u128::from(counted) * u128::from(left) / u128::from(passed.max(1)));
+        self.versions = self.versions.saturating_add(more(self.versions).unwrap_or(u64::MAX));
+        self.bytes = self.bytes.saturating_add(more(self.bytes).unwrap_or(u64::MAX));
     }
 }
