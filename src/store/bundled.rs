@@ -4,9 +4,6 @@ use async_trait::async_trait;
 use storage_engine::object::{List, Marker, Objects, Versioning};
 use storage_engine::version::{Version, VersionId};
 
-/// Versions of one key looked at for a conflict: the newest are enough, an older one was seen when it was new.
-const KEY_PAGE: usize = 32;
-
 /// A store reached by a function call.
 pub struct BundledStore(pub Objects);
 
@@ -41,9 +38,7 @@ impl Store for BundledStore {
         self.0.apply(bucket, version, body, traceparent).await
     }
     async fn versions_of(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
-        let list = List { prefix: key.into(), limit: KEY_PAGE, versions: true, ..List::default() };
-        let page = self.0.list(bucket, list).await?;
-        Ok(page.entries.into_iter().map(|e| e.version).take_while(|v| v.key == key).collect())
+        self.0.versions(bucket, key).await
     }
     async fn list_versions(
         &self,

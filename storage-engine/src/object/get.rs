@@ -38,6 +38,16 @@ impl Objects {
         Ok(self.0.read_one(bucket.id, key, version).await?.map(|(record, _)| record.version))
     }
 
+    /// Every version of a key that S3 shows, markers included, newest first.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchBucket`], [`Error::Unavailable`].
+    pub async fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
+        let bucket = self.0.bucket_doc(bucket).await?;
+        let records = self.0.read_key(bucket.id, key).await?;
+        Ok(records.into_iter().map(|record| record.version).filter(Version::is_live).collect())
+    }
+
     /// One version by id with its bytes, for replication; delete markers open like objects of no bytes.
     ///
     /// # Errors
