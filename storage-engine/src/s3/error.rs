@@ -56,9 +56,7 @@ pub fn from_object(error: Error, by_id: bool) -> S3Error {
         Error::BadDigest(what) => s3_error!(BadDigest, "{what} does not match what was received."),
         Error::Body(source) => from_body(source),
         Error::Unavailable(_) => s3_error!(ServiceUnavailable, "Too few drives answered. Please try again."),
-        Error::Full => {
-            custom(STORAGE_FULL, StatusCode::SERVICE_UNAVAILABLE, "The drives are full; nothing was written.")
-        }
+        Error::Full => custom(STORAGE_FULL, StatusCode::SERVICE_UNAVAILABLE, "The drives are full; nothing was acked."),
         Error::Conflict(why) => S3Error::with_message(S3ErrorCode::OperationAborted, why),
         Error::Corrupt(_) => s3_error!(error, InternalError, "Too many shards of the object are lost or corrupt."),
         Error::Expired => s3_error!(error, InternalError),

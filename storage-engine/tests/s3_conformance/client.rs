@@ -61,7 +61,11 @@ impl Store {
     }
     async fn open(dir: TempDir, limits: Limits) -> Store {
         let settings = Settings { limits, ..settings(&dir) };
-        let mut node = StoreNode::open(&settings, Arc::new(SystemClock), Origin::new("here")).await.unwrap();
+        let node = StoreNode::open(&settings, Arc::new(SystemClock), Origin::new("here")).await.unwrap();
+        Store::serve(dir, node).await
+    }
+    /// The node on a socket of its own.
+    pub async fn serve(dir: TempDir, mut node: StoreNode) -> Store {
         node.bind().await.unwrap();
         let addr = node.s3_addr().unwrap();
         let stop = CancellationToken::new();
