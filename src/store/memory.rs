@@ -78,7 +78,7 @@ impl MemoryStore {
     pub fn tag(&mut self, now: u64, key: &str, id: VersionId, set: BTreeMap<String, String>) -> Option<Version> {
         self.get(key, id).filter(|v| v.is_live())?;
         let stamp = self.stamp(now, key);
-        let change = Version { tags: Some(Tags { stamp, set }), ..Version::blank(key, id) };
+        let change = Version { tags: Some(Tags::new(stamp, set)), ..Version::blank(key, id) };
         self.join(now, &change);
         Some(change)
     }
@@ -172,7 +172,7 @@ impl MemoryStore {
         self.last_hlc
     }
     fn stamp(&mut self, now: u64, key: &str) -> Stamp {
-        Stamp { hlc: self.tick(now, key), origin: self.origin.clone() }
+        Stamp::new(self.tick(now, key), self.origin.clone())
     }
 
     /// Record and feed entry change together, or not at all; true: something was learnt.

@@ -229,7 +229,13 @@ fn record(n: u64) -> Record {
     let hlc = Hlc::from_bits(hlc.bits() + n % 4);
     let etag = format!("{n:032x}");
     let checksums = BTreeMap::from([("crc64nvme".to_owned(), "AAAAAAAAAAA=".to_owned())]);
-    let part = Part { number: 1, size_bytes: 4_096, etag: etag.clone(), checksums: checksums.clone() };
+    let part = Part {
+        number: 1,
+        size_bytes: 4_096,
+        etag: etag.clone(),
+        checksums: checksums.clone(),
+        unknown: Fields::default(),
+    };
     let mut version = Version::blank(&key(n), id);
     version.birth = Some(Birth {
         order: Order { hlc, origin: Origin::new("waw"), version_id: id },
@@ -246,6 +252,7 @@ fn record(n: u64) -> Record {
     });
     let mut record = Record::new(BUCKET, version, hlc);
     let id = Uuid::from_u128(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) | 1);
-    record.blobs = vec![Blob { id, size_bytes: 4_096, k: 4, m: 4, first: 0, stripe_bytes: 1 << 20 }];
+    record.blobs =
+        vec![Blob { id, size_bytes: 4_096, k: 4, m: 4, first: 0, stripe_bytes: 1 << 20, unknown: Fields::default() }];
     record
 }

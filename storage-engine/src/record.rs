@@ -31,6 +31,8 @@ pub struct Blob {
     pub first: u8,
     /// Data bytes per stripe.
     pub stripe_bytes: u32,
+    /// Fields of a later format.
+    pub unknown: Fields,
 }
 
 /// A version as one drive holds it.
@@ -164,7 +166,7 @@ impl fmt::Debug for Coded {
 
 impl Blob {
     fn to_fields(&self) -> Fields {
-        let mut f = Fields::default();
+        let mut f = self.unknown.clone();
         f.put_bytes(1, self.id.as_bytes());
         f.put(2, &self.size_bytes);
         f.put(3, &self.k);
@@ -181,6 +183,7 @@ impl Blob {
             m: f.need(4)?,
             first: f.need(5)?,
             stripe_bytes: f.need(6)?,
+            unknown: f,
         })
     }
 }

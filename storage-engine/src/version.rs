@@ -33,6 +33,8 @@ pub struct Part {
     pub etag: String,
     /// Additional checksums of the part: lower-case algorithm (`crc32`, `sha256` …) to base64.
     pub checksums: BTreeMap<String, String>,
+    /// Fields of a later format.
+    pub unknown: Fields,
 }
 
 /// What never changes after a version was made.
@@ -69,6 +71,8 @@ pub struct Tags {
     pub stamp: Stamp,
     /// The tags.
     pub set: BTreeMap<String, String>,
+    /// Fields of a later format.
+    pub unknown: Fields,
 }
 
 /// A version of a key, as far as it is known.
@@ -128,10 +132,7 @@ impl Version {
             f.put_fields(3, &b.to_fields());
         }
         if let Some(t) = &self.tags {
-            let mut g = Fields::default();
-            g.put_fields(1, &t.stamp.to_fields());
-            g.put(2, &t.set);
-            f.put_fields(4, &g);
+            f.put_fields(4, &t.to_fields());
         }
         if let Some(p) = &self.purge {
             f.put_fields(5, &p.to_fields());
@@ -149,13 +150,7 @@ impl Version {
             key: f.need(1)?,
             id: order::version_id(&mut f, 2)?,
             birth: f.take_fields(3)?.map(Birth::from_fields).transpose()?,
-            tags: f
-                .take_fields(4)?
-                .map(|mut g| {
-                    let stamp = g.take_fields(1)?.ok_or(wire::Error::Missing(1))?;
-                    Ok::<_, wire::Error>(Tags { stamp: Stamp::from_fields(stamp)?, set: g.need(2)? })
-                })
-                .transpose()?,
+            tags: f.take_fields(4)?.map(Tags::from_fields).transpose()?,
             purge: f.take_fields(5)?.map(Stamp::from_fields).transpose()?,
             unknown: f,
         })
@@ -165,9 +160,9 @@ impl Version {
 impl Birth {
     fn to_fields(&self) -> Fields {
         let mut f = self.unknown.clone();
-        f.put_fields(1, &self.order.to_fields());
+        f.put_within(1, |g| self.order.put(g));
         if let Some(base) = &self.base {
-            f.put_fields(2, &base.to_fields());
+            f.put_within(2, |g| base.put(g));
         }
         f.put(3, &matches!(self.kind, Kind::DeleteMarker));
         f.put(4, &self.size_bytes);
@@ -183,10 +178,9 @@ impl Birth {
         f
     }
     fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
-        let order = f.take_fields(1)?.ok_or(wire::Error::Missing(1))?;
         Ok(Birth {
-            order: Order::from_fields(order)?,
-            base: f.take_fields(2)?.map(Order::from_fields).transpose()?,
+            order: f.take_within(1, Order::take)?.ok_or(wire::Error::Missing(1))?,
+            base: f.take_within(2, Order::take)?,
             kind: if f.need(3)? { Kind::DeleteMarker } else { Kind::Object },
             size_bytes: f.need(4)?,
             etag: f.need(5)?,
@@ -204,9 +198,26 @@ impl Birth {
     }
 }
 
+impl Tags {
+    /// A tag set of this format.
+    pub fn new(stamp: Stamp, set: BTreeMap<String, String>) -> Self {
+        Tags { stamp, set, unknown: Fields::default() }
+    }
+    fn to_fields(&self) -> Fields {
+        let mut f = self.unknown.clone();
+        f.put_fields(1, &self.stamp.to_fields());
+        f.put(2, &self.set);
+        f
+    }
+    fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
+        let stamp = f.take_fields(1)?.ok_or(wire::Error::Missing(1))?;
+        Ok(Tags { stamp: Stamp::from_fields(stamp)?, set: f.need(2)?, unknown: f })
+    }
+}
+
 impl Part {
     fn to_fields(&self) -> Fields {
-        let mut f = Fields::default();
+        let mut f = self.unknown.clone();
         f.put(1, &self.number);
         f.put(2, &self.size_bytes);
         f.put(3, &self.etag);
@@ -214,6 +225,6 @@ impl Part {
         f
     }
     fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
-        Ok(Part { number: f.need(1)?, size_bytes: f.need(2)?, etag: f.need(3)?, checksums: f.need(4)? })
+        Ok(Part { number: f.need(1)?, size_bytes: f.need(2)?, etag: f.need(3)?, checksums: f.need(4)?, unknown: f })
     }
 }

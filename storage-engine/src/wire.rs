@@ -166,6 +166,31 @@ impl Fields {
         self.remove(key, |raw| Fields::parse(byte_string(key, raw)?))
     }
 
+    /// Takes out of nested fields what `take` knows; what it leaves stays under `key` for [`put_within`](Self::put_within).
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the field does not hold fields, and what `take` returns.
+    pub fn take_within<T>(
+        &mut self,
+        key: u32,
+        take: impl FnOnce(&mut Fields) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let Some(mut inner) = self.take_fields(key)? else { return Ok(None) };
+        let taken = take(&mut inner)?;
+        if !inner.is_empty() {
+            self.put_fields(key, &inner);
+        }
+        Ok(Some(taken))
+    }
+
+    /// Puts nested fields in, beside those that [`take_within`](Self::take_within) left there.
+    pub fn put_within(&mut self, key: u32, put: impl FnOnce(&mut Fields)) {
+        let left = self.take_fields(key).expect("only nested fields are left under the number of nested fields");
+        let mut inner = left.unwrap_or_default();
+        put(&mut inner);
+        self.put_fields(key, &inner);
+    }
+
     /// Joins the fields of `other` in: for a field on both sides the greater bytes win.
     pub fn join(&mut self, other: &Fields) {
         for (key, theirs) in other.iter() {

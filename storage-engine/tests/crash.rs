@@ -27,7 +27,7 @@ fn id(n: u128) -> VersionId {
 }
 
 fn stamp(millis: u64) -> Stamp {
-    Stamp { hlc: at(millis), origin: Origin::new("a") }
+    Stamp::new(at(millis), Origin::new("a"))
 }
 
 fn version(key: &str, n: u128, hlc: Ballot) -> Version {
@@ -48,7 +48,15 @@ fn version(key: &str, n: u128, hlc: Ballot) -> Version {
 }
 
 fn blob(n: u128) -> Blob {
-    Blob { id: Uuid::from_u128(n), size_bytes: 3, k: 4, m: 4, first: 0, stripe_bytes: 1 << 20 }
+    Blob {
+        id: Uuid::from_u128(n),
+        size_bytes: 3,
+        k: 4,
+        m: 4,
+        first: 0,
+        stripe_bytes: 1 << 20,
+        unknown: Fields::default(),
+    }
 }
 
 /// A PUT of version `n` at millisecond `n` with an inline shard of `bytes` bytes (0: none).
@@ -69,7 +77,7 @@ fn insert(key: &str, n: u64) -> Op {
 }
 
 fn tags(key: &str, n: u64, millis: u64, value: &str) -> Op {
-    let tags = Tags { stamp: stamp(millis), set: BTreeMap::from([("t".to_owned(), value.to_owned())]) };
+    let tags = Tags::new(stamp(millis), BTreeMap::from([("t".to_owned(), value.to_owned())]));
     let version = Version { tags: Some(tags), ..Version::blank(key, id(n.into())) };
     Op::Join { version: Box::new(version), pending_since: millis }
 }

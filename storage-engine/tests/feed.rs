@@ -13,6 +13,7 @@ use storage_engine::object::{Body, Conditions, Error, Objects, Put, Versioning};
 use storage_engine::quorum::participant::{Op, Request, Verdict};
 use storage_engine::record::{Blob, Record};
 use storage_engine::version::{Hlc, Origin, Stamp, Version, VersionId};
+use storage_engine::wire::Fields;
 
 /// Longest wait for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -169,7 +170,15 @@ async fn leave(store: &Store, key: &str, drives: usize) -> Change {
     let mut record = Record::new(bucket, version, hlc);
     // With bytes: fewer than k holders cannot be completed by anybody, so the attempt comes to nothing.
     let id_of_blob = storage_engine::entropy::id();
-    record.blobs = vec![Blob { id: id_of_blob, size_bytes: 10, k: 4, m: 4, first: 0, stripe_bytes: 1 << 20 }];
+    record.blobs = vec![Blob {
+        id: id_of_blob,
+        size_bytes: 10,
+        k: 4,
+        m: 4,
+        first: 0,
+        stripe_bytes: 1 << 20,
+        unknown: Fields::default(),
+    }];
     for drive in &store.drives[..drives] {
         let op = Op::Accept { record: record.clone().into(), shards: Vec::new() };
         let reply = drive.call(Request { epoch: 1, bucket, key: key.into(), op }).await.unwrap();

@@ -148,10 +148,11 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Fields;
     use proptest::prelude::*;
 
     fn blob(size_bytes: u64, stripe_bytes: u32, k: u8) -> Blob {
-        Blob { id: Uuid::from_u128(7), size_bytes, k, m: 1, first: 0, stripe_bytes }
+        Blob { id: Uuid::from_u128(7), size_bytes, k, m: 1, first: 0, stripe_bytes, unknown: Fields::default() }
     }
 
     /// Appends a piece as it stands on the drive.

@@ -95,6 +95,7 @@ pub fn slices(blob: &Blob, range: Range<u64>) -> impl Iterator<Item = Slice> + S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Fields;
     use proptest::prelude::*;
 
     /// The pieces of a stripe, checksums left out.
@@ -128,7 +129,7 @@ mod tests {
 
         #[test]
         fn slices_cover_the_range_once_and_in_order(size in 0u64..5000, stripe_bytes in 1u32..700, a in 0u64..6000, b in 0u64..6000) {
-            let blob = Blob { id: Uuid::nil(), size_bytes: size, k: 4, m: 4, first: 0, stripe_bytes };
+            let blob = Blob { id: Uuid::nil(), size_bytes: size, k: 4, m: 4, first: 0, stripe_bytes, unknown: Fields::default() };
             let range = a.min(b)..a.max(b);
             let mut at = range.start.min(size);
             for slice in slices(&blob, range.clone()) {

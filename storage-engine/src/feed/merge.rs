@@ -170,7 +170,7 @@ mod tests {
     /// A change of key `n`: its state is a purge stamped `n`, so that each differs.
     fn record(n: u64, acked: bool) -> Record {
         let mut version = Version::blank(&format!("key-{n}"), VersionId::from_bytes([7; 16]));
-        version.purge = Some(Stamp { hlc: Hlc::from_millis(n), origin: Origin::new("a") });
+        version.purge = Some(Stamp::new(Hlc::from_millis(n), Origin::new("a")));
         let mut record = Record::new(BucketId::SYSTEM, version, Hlc::from_millis(n));
         record.acked = acked;
         record

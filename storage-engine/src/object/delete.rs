@@ -63,7 +63,7 @@ impl Inner {
         let is_marker = found.as_ref().is_some_and(|r| r.version.is_delete_marker());
         if found.is_some_and(|r| r.version.purge.is_none()) {
             let mut version = Version::blank(key, id);
-            version.purge = Some(Stamp { hlc: self.clock.tick(Hlc::ZERO), origin: self.origin.clone() });
+            version.purge = Some(Stamp::new(self.clock.tick(Hlc::ZERO), self.origin.clone()));
             self.join(bucket.id, version).await?;
         }
         Ok(Deleted { version_id: Some(id), delete_marker: is_marker })
@@ -90,7 +90,7 @@ impl Inner {
         let make = |hlc: Hlc, version_id, base| {
             let order = Order { hlc, origin: self.origin.clone(), version_id };
             let mut version = marker(key, order, base);
-            version.purge = Some(Stamp { hlc, origin: self.origin.clone() });
+            version.purge = Some(Stamp::new(hlc, self.origin.clone()));
             version
         };
         let test =

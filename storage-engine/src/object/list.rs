@@ -194,7 +194,7 @@ mod tests {
     }
     fn purged(key: &str, n: u64) -> Record {
         let mut record = version(key, n, Kind::Object);
-        record.version.purge = Some(Stamp { hlc: Hlc::from_millis(n), origin: Origin::new("a") });
+        record.version.purge = Some(Stamp::new(Hlc::from_millis(n), Origin::new("a")));
         record
     }
     fn walk(list: List, keys: &[(&str, Vec<Record>)]) -> Page {

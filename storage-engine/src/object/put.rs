@@ -28,7 +28,13 @@ impl Objects {
         let Put { headers, metadata, tags, expect, conditions, traceparent } = put;
         let StoredBody { data, size_bytes, md5, crc64nvme, checksums } = inner.store_body(body, expect).await?;
         let etag = hex(&md5);
-        let part = Part { number: 1, size_bytes, etag: etag.clone(), checksums: checksums.clone() };
+        let part = Part {
+            number: 1,
+            size_bytes,
+            etag: etag.clone(),
+            checksums: checksums.clone(),
+            unknown: Fields::default(),
+        };
         let make = |hlc: Hlc, id: VersionId, base: Option<Order>| {
             let mut version = Version::blank(key, id);
             version.birth = Some(Birth {
@@ -44,8 +50,8 @@ impl Objects {
                 metadata: metadata.clone(),
                 unknown: Fields::default(),
             });
-            let stamp = Stamp { hlc, origin: inner.origin.clone() };
-            version.tags = (!tags.is_empty()).then(|| Tags { stamp, set: tags.clone() });
+            let stamp = Stamp::new(hlc, inner.origin.clone());
+            version.tags = (!tags.is_empty()).then(|| Tags::new(stamp, tags.clone()));
             version
         };
         let test = |records: &[Record]| conditions_hold(records, &conditions);

@@ -27,15 +27,14 @@ impl Objects {
         for _ in 0..RACES_MAX {
             let opened = self.open(name, key, version).await?;
             let id = opened.record.id();
-            let stamp = |hlc| Stamp { hlc, origin: self.0.origin.clone() };
+            let stamp = |hlc| Stamp::new(hlc, self.0.origin.clone());
             let done = if id.is_null() {
-                let retag =
-                    |hlc, version: &mut Version| version.tags = Some(Tags { stamp: stamp(hlc), set: tags.clone() });
+                let retag = |hlc, version: &mut Version| version.tags = Some(Tags::new(stamp(hlc), tags.clone()));
                 self.0.rewrite_null(&bucket, &opened.record, &retag).await?
             } else {
                 let above = opened.version.max_hlc();
                 let mut version = Version::blank(key, id);
-                version.tags = Some(Tags { stamp: stamp(self.0.clock.tick(above)), set: tags.clone() });
+                version.tags = Some(Tags::new(stamp(self.0.clock.tick(above)), tags.clone()));
                 self.0.join(bucket.id, version).await?;
                 true
             };

@@ -10,6 +10,7 @@ use crate::object::put::{conditions_hold, marker};
 use crate::quorum::participant::{Effect, Gate, KeyView, Op, Reply, Request, decide};
 use crate::record::{Blob, BucketId, Record};
 use crate::version::{Ballot, Hlc, Kind, Order, Origin, Stamp, Version, VersionId};
+use crate::wire::Fields;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -232,7 +233,7 @@ async fn act(
         Plan::Purge(id) => {
             begun.lock().unwrap().insert(id);
             let mut version = Version::blank(KEY, id);
-            version.purge = Some(Stamp { hlc: inner.clock.tick(Hlc::ZERO), origin: inner.origin.clone() });
+            version.purge = Some(Stamp::new(inner.clock.tick(Hlc::ZERO), inner.origin.clone()));
             inner.join(BUCKET, version).await?;
             Learnt::Purged(id)
         }
@@ -240,14 +241,22 @@ async fn act(
             let make = |hlc: Hlc, version_id, base| {
                 let mut version = marker(KEY, Order { hlc, origin: inner.origin.clone(), version_id }, base);
                 version.birth.as_mut().expect("a marker is born").kind = Kind::Object;
-                version.purge = matches!(plan, Plan::PurgeNull).then(|| Stamp { hlc, origin: inner.origin.clone() });
+                version.purge = matches!(plan, Plan::PurgeNull).then(|| Stamp::new(hlc, inner.origin.clone()));
                 version
             };
             let conditions = super::Conditions { if_none_match: true, if_match: None };
             let test = |records: &[Record]| conditions_hold(records, &conditions);
             let create = matches!(plan, Plan::Create);
             let id = if matches!(plan, Plan::Put | Plan::Create) { NewId::Fresh } else { NewId::Null };
-            let blob = Blob { id: Uuid::nil(), size_bytes: 1, k: 1, m: 1, first: 0, stripe_bytes: 1 };
+            let blob = Blob {
+                id: Uuid::nil(),
+                size_bytes: 1,
+                k: 1,
+                m: 1,
+                first: 0,
+                stripe_bytes: 1,
+                unknown: Fields::default(),
+            };
             let blobs = if matches!(plan, Plan::PurgeNull) { vec![] } else { vec![blob] };
             let data = Data::held(blobs, 0);
             let test = create.then_some(&test as Test<'_>);

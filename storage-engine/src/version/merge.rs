@@ -43,7 +43,7 @@ pub fn join(version: &mut Version, other: &Version) -> Joined {
     }
     // The earliest purge is the one that counted; later ones change nothing.
     version.purge = match (version.purge.take(), other.purge.clone()) {
-        (Some(a), Some(b)) => Some(a.min(b)),
+        (Some(a), Some(b)) => Some(a.earlier(b)),
         (a, b) => a.or(b),
     };
     version.unknown.join(&other.unknown);

@@ -1,5 +1,6 @@
 //! The order of versions: (HLC, origin, version id). Pure.
 use crate::wire::{self, Fields};
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
@@ -121,7 +122,8 @@ impl FromStr for VersionId {
     }
 }
 
-/// Place of a version among the versions of its key, alike on every site.
+/// Place of a version among the versions of its key, alike on every site. It is compared everywhere, so
+/// what a later format says beside it stays with its holder ([`Fields::take_within`]).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order {
     /// When it was born.
@@ -136,20 +138,26 @@ impl Order {
     /// The order as fields.
     pub fn to_fields(&self) -> Fields {
         let mut f = Fields::default();
+        self.put(&mut f);
+        f
+    }
+    pub(super) fn put(&self, f: &mut Fields) {
         f.put(1, &self.hlc.bits());
         f.put(2, &self.origin.as_str().to_string());
         f.put_bytes(3, self.version_id.as_bytes());
-        f
     }
     /// An order from its fields.
     ///
     /// # Errors
     /// [`wire::Error`] when a field is missing or of another type.
     pub fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
+        Self::take(&mut f)
+    }
+    pub(super) fn take(f: &mut Fields) -> Result<Self, wire::Error> {
         Ok(Order {
             hlc: Hlc::from_bits(f.need(1)?),
             origin: Origin::new(&f.need::<String>(2)?),
-            version_id: version_id(&mut f, 3)?,
+            version_id: version_id(f, 3)?,
         })
     }
 }
@@ -168,12 +176,29 @@ pub struct Stamp {
     pub hlc: Hlc,
     /// Where.
     pub origin: Origin,
+    /// Fields of a later format.
+    pub unknown: Fields,
 }
 
 impl Stamp {
+    /// A stamp of this format.
+    pub fn new(hlc: Hlc, origin: Origin) -> Self {
+        Stamp { hlc, origin, unknown: Fields::default() }
+    }
+    /// The earlier of two; of equal ones, with all that either knows.
+    pub(super) fn earlier(mut self, other: Stamp) -> Stamp {
+        match (self.hlc, &self.origin).cmp(&(other.hlc, &other.origin)) {
+            Ordering::Less => self,
+            Ordering::Greater => other,
+            Ordering::Equal => {
+                self.unknown.join(&other.unknown);
+                self
+            }
+        }
+    }
     /// The stamp as fields.
     pub fn to_fields(&self) -> Fields {
-        let mut f = Fields::default();
+        let mut f = self.unknown.clone();
         f.put(1, &self.hlc.bits());
         f.put(2, &self.origin.as_str().to_string());
         f
@@ -183,6 +208,6 @@ impl Stamp {
     /// # Errors
     /// [`wire::Error`] when a field is missing or of another type.
     pub fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
-        Ok(Stamp { hlc: Hlc::from_bits(f.need(1)?), origin: Origin::new(&f.need::<String>(2)?) })
+        Ok(Stamp { hlc: Hlc::from_bits(f.need(1)?), origin: Origin::new(&f.need::<String>(2)?), unknown: f })
     }
 }

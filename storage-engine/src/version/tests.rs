@@ -2,6 +2,7 @@
 use super::merge::{is_conflict, join};
 use super::*;
 use crate::record::{Blob, BucketId, Record};
+use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -10,7 +11,11 @@ fn origins() -> impl Strategy<Value = Origin> {
 }
 /// Few readings, so that equal ones meet.
 fn stamps() -> impl Strategy<Value = Stamp> {
-    (0u64..4, origins()).prop_map(|(hlc, origin)| Stamp { hlc: Hlc::from_bits(hlc), origin })
+    (0u64..4, origins(), unknowns()).prop_map(|(hlc, origin, unknown)| Stamp {
+        hlc: Hlc::from_bits(hlc),
+        origin,
+        unknown,
+    })
 }
 fn orders() -> impl Strategy<Value = Order> {
     stamps().prop_map(|s| Order { hlc: s.hlc, origin: s.origin, version_id: VersionId::from_bytes([1; 16]) })
@@ -40,7 +45,11 @@ fn births() -> impl Strategy<Value = Birth> {
     )
 }
 fn tags() -> impl Strategy<Value = Tags> {
-    (stamps(), prop::collection::btree_map("[xy]", "[01]", 0..2)).prop_map(|(stamp, set)| Tags { stamp, set })
+    (stamps(), prop::collection::btree_map("[xy]", "[01]", 0..2), unknowns()).prop_map(|(stamp, set, unknown)| Tags {
+        stamp,
+        set,
+        unknown,
+    })
 }
 /// Any piece of one version: whatever arrived, in whatever order.
 fn pieces() -> impl Strategy<Value = Version> {
@@ -52,6 +61,47 @@ fn pieces() -> impl Strategy<Value = Version> {
         unknown,
         ..Version::blank("key", VersionId::from_bytes([1; 16]))
     })
+}
+/// Where a record holds fields within fields: the number, what stands there, and whether it is a list.
+enum Level {
+    Record,
+    Version,
+    Birth,
+    Order,
+    Tags,
+    Stamp,
+    Part,
+    Blob,
+}
+impl Level {
+    fn below(&self) -> &'static [(u32, Level, bool)] {
+        match self {
+            Level::Record => &[(2, Level::Version, false), (5, Level::Blob, true)],
+            Level::Version => &[(3, Level::Birth, false), (4, Level::Tags, false), (5, Level::Stamp, false)],
+            Level::Birth => &[(1, Level::Order, false), (2, Level::Order, false), (8, Level::Part, true)],
+            Level::Tags => &[(1, Level::Stamp, false)],
+            Level::Order | Level::Stamp | Level::Part | Level::Blob => &[],
+        }
+    }
+    /// The same fields as a later version may write them: at every level some that we do not know.
+    fn later(&self, bytes: &[u8], news: &mut impl Iterator<Item = Fields>) -> Vec<u8> {
+        let mut fields = Fields::parse(bytes).unwrap();
+        for (number, level, is_list) in self.below() {
+            if *is_list {
+                let list: Vec<ByteVec> = fields.need(*number).unwrap();
+                let list: Vec<_> = list.iter().map(|one| ByteVec::from(level.later(one, news))).collect();
+                fields.put(*number, &list);
+            } else if let Some(one) = fields.take_bytes(*number).unwrap() {
+                fields.put_bytes(*number, &level.later(&one, news));
+            }
+        }
+        fields.join(&news.next().unwrap());
+        fields.to_bytes()
+    }
+}
+fn blob(id: u128) -> Blob {
+    let id = Uuid::from_u128(id);
+    Blob { id, size_bytes: 7, k: 4, m: 2, first: 1, stripe_bytes: 8, unknown: Fields::default() }
 }
 fn joined(a: &Version, b: &Version) -> Version {
     let mut out = a.clone();
@@ -91,8 +141,29 @@ proptest! {
         let mut record = Record::new(BucketId(Uuid::from_u128(5)), a, Hlc::from_bits(9));
         record.tested = Some(Hlc::ZERO);
         record.traceparent = Some("00-0-0-00".into());
-        record.blobs = vec![Blob { id: Uuid::from_u128(6), size_bytes: 7, k: 4, m: 2, first: 1, stripe_bytes: 8 }];
+        record.blobs = vec![blob(6)];
         prop_assert_eq!(Record::from_bytes(&record.to_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn fields_of_a_later_version_survive_at_every_level(a in pieces(), news in prop::collection::vec(unknowns(), 1..8)) {
+        let mut record = Record::new(BucketId(Uuid::from_u128(5)), a, Hlc::from_bits(9));
+        record.blobs = vec![blob(6), blob(7)];
+        if let Some(birth) = &mut record.version.birth {
+            let part = |number| Part { number, size_bytes: 1, etag: String::new(), checksums: BTreeMap::new(), unknown: Fields::default() };
+            birth.parts = vec![part(1), part(2)];
+        }
+        let bytes = Level::Record.later(&record.to_bytes(), &mut news.iter().cycle().cloned());
+        let mut read = Record::from_bytes(&bytes).unwrap();
+        prop_assert_eq!(read.to_bytes(), bytes.clone());
+        // A change of what we know leaves what we do not know.
+        read.missing = 3;
+        let mut expected = Fields::parse(&bytes).unwrap();
+        expected.put(7, &3u32);
+        prop_assert_eq!(read.to_bytes(), expected.to_bytes());
+        let mut alone = Version::blank(read.key(), read.id());
+        merge::join(&mut alone, &read.version);
+        prop_assert_eq!(alone, read.version);
     }
 
     #[test]
@@ -114,21 +185,26 @@ proptest! {
     }
 }
 
-/// Files of the first format, and the same with fields of a later one, written by a separate encoder.
+/// Files of the first format, and the same with fields of a later one at the top (`-newer`) and at every
+/// level (`-newer-nested`), written by a separate encoder.
 #[test]
 fn stored_bytes_are_read_and_written_unchanged() {
-    for golden in
-        [&include_bytes!("../../tests/golden/version.bin")[..], include_bytes!("../../tests/golden/version-newer.bin")]
-    {
+    for golden in [
+        &include_bytes!("../../tests/golden/version.bin")[..],
+        include_bytes!("../../tests/golden/version-newer.bin"),
+        include_bytes!("../../tests/golden/version-newer-nested.bin"),
+    ] {
         let version = Version::from_bytes(golden).unwrap();
         assert_eq!((version.key.as_str(), version.tags.as_ref().unwrap().set.len()), ("photos/ä.jpg", 2));
         assert_eq!(version.birth.as_ref().unwrap().parts[1].number, 2);
         assert_eq!(version.purge.as_ref().unwrap().origin.as_str(), "site-c");
         assert_eq!(version.to_bytes(), golden);
     }
-    for golden in
-        [&include_bytes!("../../tests/golden/record.bin")[..], include_bytes!("../../tests/golden/record-newer.bin")]
-    {
+    for golden in [
+        &include_bytes!("../../tests/golden/record.bin")[..],
+        include_bytes!("../../tests/golden/record-newer.bin"),
+        include_bytes!("../../tests/golden/record-newer-nested.bin"),
+    ] {
         let record = Record::from_bytes(golden).unwrap();
         assert_eq!((record.blobs[0].first, record.tested, record.acked), (3, Some(Hlc::ZERO), true));
         assert_eq!(record.to_bytes(), golden);

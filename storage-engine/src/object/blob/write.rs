@@ -11,6 +11,7 @@ use crate::erasure::code::Code;
 use crate::erasure::stripe::{self, STRIPE_BYTES};
 use crate::object::{Body, Error, Expect, Inner};
 use crate::record::Blob;
+use crate::wire::Fields;
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use futures::stream::{Fuse, StreamExt};
@@ -153,7 +154,15 @@ impl<'a> Spread<'a> {
         let id = entropy::id();
         let narrow = |x: usize| u8::try_from(x).expect("Code::new allows no more than 32 shards");
         let first = narrow(usize::from(id.as_bytes()[15]) % n); // spreads the data shards over the drives
-        let blob = Blob { id, size_bytes: 0, k: narrow(k), m: narrow(n - k), first, stripe_bytes: STRIPE_BYTES };
+        let blob = Blob {
+            id,
+            size_bytes: 0,
+            k: narrow(k),
+            m: narrow(n - k),
+            first,
+            stripe_bytes: STRIPE_BYTES,
+            unknown: Fields::default(),
+        };
         let mut spread = Spread {
             drives: &inner.drives,
             write_quorum: inner.quorum.write(),

@@ -6,6 +6,7 @@
 use crate::object::document::{Content, Document};
 use crate::object::{Conditions, Error, PartRef, UploadChecksum};
 use crate::version::{Order, Part};
+use crate::wire::Fields;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crc_fast::CrcAlgorithm;
@@ -72,6 +73,7 @@ pub(super) fn assemble(
             size_bytes: content.size_bytes,
             etag: content.etag.clone(),
             checksums: content.checksums.clone(),
+            unknown: Fields::default(),
         });
     }
     if whole.size_bytes > OBJECT_BYTES_MAX {

@@ -79,8 +79,8 @@ impl UploadDoc {
             unknown: Fields::default(),
         });
         if !self.tags.is_empty() {
-            let stamp = Stamp { hlc: whole.order.hlc, origin: whole.order.origin.clone() };
-            version.tags = Some(Tags { stamp, set: self.tags.clone() });
+            let stamp = Stamp::new(whole.order.hlc, whole.order.origin.clone());
+            version.tags = Some(Tags::new(stamp, self.tags.clone()));
         }
         version
     }

@@ -3,7 +3,7 @@ use super::*;
 use crate::version::{Hlc, Stamp, Tags};
 
 fn stamp(millis: u64) -> Stamp {
-    Stamp { hlc: Hlc::from_millis(millis), origin: Origin::new("elsewhere") }
+    Stamp::new(Hlc::from_millis(millis), Origin::new("elsewhere"))
 }
 /// What joins a version after its birth.
 fn component(born: &Version) -> Version {
@@ -49,7 +49,7 @@ async fn tags_before_their_birth_are_kept_unseen_and_older_ones_lose() {
     let (_set, objects) = store(Versioning::Enabled).await;
     let tags = |millis, text: &str| {
         let set = BTreeMap::from([("colour".to_owned(), text.to_owned())]);
-        Version { tags: Some(Tags { stamp: stamp(millis), set }), ..component(&born) }
+        Version { tags: Some(Tags::new(stamp(millis), set)), ..component(&born) }
     };
     assert_eq!(apply(&objects, &tags(9, "red"), None).await.expect("W"), Applied::Applied);
     assert!(matches!(get(&objects, None).await, Err(Error::NoSuchKey)), "unborn is invisible");
