@@ -4,12 +4,15 @@
 //! changed by compare-and-set. This file never reads the feed; `serve` does.
 use super::Cursor;
 use super::cursor::Position;
+use crate::drive::Lsn;
 use crate::object::document::{Content, Document, RACES_MAX, is_race};
 use crate::object::{Error, Inner, Objects};
 use crate::record::BucketId;
+use crate::version::Version;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 /// Longest name of a consumer, bytes of UTF-8: with its prefix it stays a key of usual length.
 const NAME_BYTES_MAX: usize = 256;
@@ -108,6 +111,30 @@ impl Inner {
     /// [`Error::Unavailable`].
     pub(crate) async fn versioning_is_kept(&self, bucket: BucketId) -> Result<bool, Error> {
         Ok(self.consumers(bucket).await?.iter().any(|c| c.keeps_versioning))
+    }
+
+    /// By slot: how far in the drive's log everything is durable at every consumer of the bucket that may
+    /// lack something of the version `held`; beyond the end of all logs where there is none.
+    ///
+    /// A floor stands where the feed was last read, and a slow drive may log the change behind it: what
+    /// was shown in just this state before the floor is at the consumer, wherever else it stands.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub(crate) async fn passed(&self, bucket: BucketId, held: &Version) -> Result<Vec<Lsn>, Error> {
+        let incarnations: Vec<_> = self.drives.iter().map(|d| d.incarnation()).collect();
+        let mut passed = vec![Lsn::MAX; incarnations.len()];
+        for consumer in self.consumers(bucket).await? {
+            let floor = consumer.floor.and_then(|f| Position::resume(&f, self.epoch, &incarnations).ok());
+            let sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+            if floor.as_ref().is_some_and(|floor| sightings.is_past(bucket, held, floor)) {
+                continue;
+            }
+            for (slot, passed) in passed.iter_mut().enumerate() {
+                *passed = (*passed).min(floor.as_ref().map_or(0, |f| f.place(slot)));
+            }
+        }
+        Ok(passed)
     }
 
     async fn change_consumer(

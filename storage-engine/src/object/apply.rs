@@ -60,7 +60,7 @@ impl Inner {
         traceparent: Option<String>,
     ) -> Result<Applied, Error> {
         let found = self.read_one(bucket.id, &version.key, version.id).await?;
-        let mut held = found.map_or_else(|| Version::blank(&version.key, version.id), |(record, _)| record.version);
+        let held = found.map_or_else(|| Version::blank(&version.key, version.id), |(record, _)| record.version);
         let superseded = held.purge.is_some();
         // A birth matters only where it can still show; of a purged version nothing does.
         if let (None, Some(birth), None, None) = (&held.birth, &version.birth, &held.purge, &version.purge) {
@@ -76,8 +76,8 @@ impl Inner {
         if held.birth.is_some() && version.birth.is_some() && held.birth != version.birth {
             tracing::error!(key = version.key, version_id = %version.id, "Two births bear one version id.");
         }
-        if merge::join(&mut held, &news).changed {
-            self.join(bucket.id, news).await?;
+        if merge::join(&mut held.clone(), &news).changed {
+            self.join(bucket.id, news, &held).await?;
             return Ok(if superseded { Applied::Superseded } else { Applied::Applied });
         }
         Ok(if superseded && version.purge.is_none() { Applied::Superseded } else { Applied::AlreadyPresent })

@@ -61,10 +61,10 @@ impl Inner {
         let found = self.read_one(bucket.id, key, id).await?.map(|(record, _)| record);
         check(found.as_ref(), conditions)?;
         let is_marker = found.as_ref().is_some_and(|r| r.version.is_delete_marker());
-        if found.is_some_and(|r| r.version.purge.is_none()) {
+        if let Some(held) = found.map(|r| r.version).filter(|v| v.purge.is_none()) {
             let mut version = Version::blank(key, id);
             version.purge = Some(Stamp::new(self.clock.tick(Hlc::ZERO), self.origin.clone()));
-            self.join(bucket.id, version).await?;
+            self.join(bucket.id, version, &held).await?;
         }
         Ok(Deleted { version_id: Some(id), delete_marker: is_marker })
     }

@@ -91,7 +91,7 @@ impl Inner {
                 Step::Forward(versions) => {
                     rounds += 1;
                     for version in &versions {
-                        self.join(bucket, version.clone()).await?;
+                        self.join_behind(bucket, version.clone(), |_| 0).await?;
                     }
                     reader.add(self.fresh(bucket, key).await?);
                     reader.forwarded(versions);

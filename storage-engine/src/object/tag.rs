@@ -35,7 +35,7 @@ impl Objects {
                 let above = opened.version.max_hlc();
                 let mut version = Version::blank(key, id);
                 version.tags = Some(Tags::new(stamp(self.0.clock.tick(above)), tags.clone()));
-                self.0.join(bucket.id, version).await?;
+                self.0.join(bucket.id, version, &opened.version).await?;
                 true
             };
             if done {

@@ -3,6 +3,7 @@ mod apply;
 mod conditions;
 mod debt;
 mod delete;
+mod lag;
 mod tag;
 
 use super::fixture::{Set, body};

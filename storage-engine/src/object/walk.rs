@@ -124,7 +124,7 @@ impl World {
         let mut drives = self.drives.lock().unwrap();
         let drive = &mut drives[slot];
         let ceiling = if self.bug == Bug::CeilingLost { Ballot::ZERO } else { drive.ceiling };
-        drive.gate = Gate { epoch: 1, promise: Ballot::ZERO, ceiling_at_start: ceiling };
+        drive.gate = Gate { epoch: 1, ceiling_at_start: ceiling, ..Gate::default() };
     }
 
     fn now(&self) -> u64 {
@@ -234,7 +234,7 @@ async fn act(
             begun.lock().unwrap().insert(id);
             let mut version = Version::blank(KEY, id);
             version.purge = Some(Stamp::new(inner.clock.tick(Hlc::ZERO), inner.origin.clone()));
-            inner.join(BUCKET, version).await?;
+            inner.join_behind(BUCKET, version, |_| 0).await?;
             Learnt::Purged(id)
         }
         Plan::Put | Plan::Create | Plan::PutNull | Plan::PurgeNull => {

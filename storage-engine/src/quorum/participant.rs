@@ -31,7 +31,8 @@ pub enum Op {
     /// Rule 6: this attempt never counts.
     Abort { version: VersionId, ballot: Ballot },
     /// Rule 7 and every later component: join this state (a purge, tags) into the version, held or not.
-    Join { version: Box<Version>, pending_since: u64 },
+    /// `passed`: all that this drive logged up to there is durable at every registered consumer.
+    Join { version: Box<Version>, pending_since: u64, passed: u64 },
     /// Rule 7: flag a held attempt as acked.
     Ack { version: VersionId, ballot: Ballot },
     /// Rule 8: heal inserts a record, promises ignored.
@@ -99,6 +100,8 @@ pub struct Gate {
     pub promise: Ballot,
     /// The durable ceiling when the process started (rule 9), and the join floor where that is higher.
     pub ceiling_at_start: Ballot,
+    /// Of a join: where its version stands in the drive's feed; zero: nowhere.
+    pub place: u64,
 }
 
 /// What a drive does about a request.
@@ -142,7 +145,10 @@ pub fn decide(view: &KeyView, gate: &Gate, request: &Request) -> Decision {
         Op::Prepare { ballot } => prepare(view, gate, *ballot),
         Op::Fence { version, ballot } => fence(view, gate, *version, *ballot),
         Op::Abort { version, ballot } => abort(view, *version, *ballot),
-        Op::Join { version, pending_since } => join(view, request.bucket, version, *pending_since),
+        Op::Join { version, pending_since, passed } => {
+            let since = if gate.place > *passed { view.pending_since(version.id) } else { None };
+            join(view, request.bucket, version, since.map_or(*pending_since, |since| since.min(*pending_since)))
+        }
         Op::Ack { version, ballot } => match view.held(*version, *ballot) {
             Some(held) if !held.acked => Decision::change(Effect::Ack { version: *version, ballot: *ballot }),
             Some(_) => Decision::say(Verdict::Ok),
@@ -216,7 +222,7 @@ fn abort(view: &KeyView, id: VersionId, ballot: Ballot) -> Decision {
     Decision::change(Effect::Abort { version: id, ballot })
 }
 
-/// Rule 7, for every later component. A null version has none (it is rewritten whole): `Gone`.
+/// Rule 7, for every later component; a change that waits for a consumer stays as old as it was. A null version has none (it is rewritten whole): `Gone`.
 fn join(view: &KeyView, bucket: BucketId, version: &Version, pending_since: u64) -> Decision {
     if version.id.is_null() {
         return Decision::say(Verdict::Gone);
@@ -311,6 +317,10 @@ impl KeyView {
     /// The attempt, where it is held.
     pub fn held(&self, id: VersionId, ballot: Ballot) -> Option<&Record> {
         self.records.iter().find(|r| r.ballot == ballot && r.id() == id)
+    }
+    /// Since when the oldest change of a version waits, by its records.
+    fn pending_since(&self, id: VersionId) -> Option<u64> {
+        self.records.iter().filter(|r| r.id() == id).map(|r| r.pending_since).min()
     }
     /// Whether the attempt was aborted.
     pub fn aborted(&self, id: VersionId, ballot: Ballot) -> bool {

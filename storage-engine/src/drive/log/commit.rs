@@ -210,6 +210,10 @@ impl Committer {
             epoch: self.superblock.epoch,
             promise: self.promises.of(&key),
             ceiling_at_start: self.promises.floor,
+            place: match &request.op {
+                Op::Join { version, .. } => held.feed.get(&version.id).copied().unwrap_or(0),
+                _ => 0,
+            },
         };
         let decision = decide(&held.view, &gate, request);
         if let Some(promise) = decision.promise {
