@@ -15,6 +15,7 @@ pub struct Metrics {
     seconds: [AtomicU64; SECONDS_BOUNDS.len() + 1],
     micros: AtomicU64,
     quorum_failures: AtomicU64,
+    commits_below_target: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -28,6 +29,9 @@ pub struct Snapshot {
     pub seconds_sum: f64,
     /// Operations that found no quorum of drives.
     pub quorum_failures: u64,
+    /// Records acked although, when all had answered, some drive lacked them or their shard. A lower bound
+    /// of the debt made since the process started: one whose drive hangs is not told, and none is ever taken off.
+    pub commits_below_target: u64,
 }
 
 impl Metrics {
@@ -44,6 +48,10 @@ impl Metrics {
     pub fn quorum_failed(&self) {
         self.quorum_failures.fetch_add(1, Ordering::Relaxed);
     }
+    /// Counts a record that was acked and is not whole on every drive.
+    pub fn committed_below_target(&self) {
+        self.commits_below_target.fetch_add(1, Ordering::Relaxed);
+    }
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -51,6 +59,7 @@ impl Metrics {
             seconds_buckets: self.seconds.iter().map(|b| b.load(Ordering::Relaxed)).collect(),
             seconds_sum: self.micros.load(Ordering::Relaxed) as f64 / 1e6,
             quorum_failures: self.quorum_failures.load(Ordering::Relaxed),
+            commits_below_target: self.commits_below_target.load(Ordering::Relaxed),
         }
     }
 }

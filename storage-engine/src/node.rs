@@ -94,7 +94,7 @@ impl StoreNode {
         origin: Origin,
     ) -> StoreNode {
         let objects = Objects::new(drives.clone(), parity, clock, origin);
-        let metrics = Arc::new(Metrics::default());
+        let metrics = objects.0.metrics.clone();
         let gate = s3::gate(objects.clone(), users, settings, metrics.clone());
         let (limits, listen) = (settings.limits.clone(), settings.s3_listen);
         StoreNode { drives, objects, gate, metrics, limits, listen, listener: None }

@@ -25,6 +25,7 @@ mod walk;
 use crate::bucket::Cache;
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
+use crate::metrics::Metrics;
 use crate::quorum::Quorum;
 use crate::record::BucketId;
 use crate::version::{Hlc, Origin, Version, VersionId};
@@ -272,6 +273,8 @@ pub(crate) struct Inner {
     pub(crate) epoch: u64,
     /// What the feed showed lately; only spares readers duplicates.
     pub(crate) sightings: std::sync::Mutex<crate::feed::sightings::Sightings>,
+    /// What the store counts.
+    pub(crate) metrics: Arc<Metrics>,
     /// Bucket documents already read.
     pub(crate) buckets: Cache,
     /// Bounds what is left to stragglers, in KiB.
@@ -292,6 +295,7 @@ impl Objects {
             origin,
             epoch: 1,
             sightings: std::sync::Mutex::default(),
+            metrics: Arc::default(),
             buckets: Cache::default(),
             stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),
         }))

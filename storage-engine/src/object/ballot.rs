@@ -197,18 +197,25 @@ impl Inner {
     fn follow(&self, asked: Asked, record: &Coded, data: &Data) {
         let acks =
             self.ask_all(record.bucket, record.key(), |_| Op::Ack { version: record.id(), ballot: record.ballot });
-        let (drives, epoch, data) = (self.drives.clone(), self.epoch, data.clone());
+        let (drives, epoch, data, metrics) = (self.drives.clone(), self.epoch, data.clone(), self.metrics.clone());
         let record = record.clone();
         let bytes: usize = data.shards.iter().flatten().map(|(_, shard)| shard.len()).sum();
         self.background(bytes, async move {
             let (tally, ()) = futures::join!(asked.drain_counting(), acks.drain());
+            let mut holders = tally.holders();
             for drive in drives.iter().filter(|d| tally.refused(d.slot())) {
                 let acked = Record { acked: true, ..(*record).clone() };
                 let op = Op::Insert { record: acked.into(), shards: data.shards_of(drive.slot()) };
                 let request = Request { epoch, bucket: record.bucket, key: record.key().to_owned(), op };
-                if let Err(err) = drive.call(request).await {
-                    tracing::debug!(drive = drive.slot(), %err, "A drive stays without a decided record until it heals.");
+                match drive.call(request).await {
+                    Ok(reply) => holders += usize::from(reply.verdict == Verdict::Ok),
+                    Err(err) => {
+                        tracing::debug!(drive = drive.slot(), %err, "A drive stays without a decided record until it heals.");
+                    }
                 }
+            }
+            if holders < drives.len() || record.missing != 0 {
+                metrics.committed_below_target();
             }
         });
     }

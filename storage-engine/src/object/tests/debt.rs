@@ -119,3 +119,28 @@ async fn a_replica_is_acked_by_the_rule_of_a_put() {
     assert_eq!((applied, record(&objects).await.missing), (Applied::Applied, 0b0010));
     assert!(get(&set.start_without(&[1, 2]), None).await.expect("k shards") == bytes);
 }
+
+#[tokio::test]
+async fn what_is_acked_without_every_drive_or_shard_is_counted() {
+    let (set, objects) = store(Versioning::Enabled).await;
+    let count = || objects.0.metrics.snapshot().commits_below_target;
+    let until = async |debts: u64| {
+        let counted = async {
+            while count() < debts {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), counted).await.expect("the debt is counted");
+    };
+    put(&objects, b"whole").await;
+    until_all_hold_it(&set, &objects).await;
+    set.drives[2].set_offline(true);
+    put(&objects, b"three of four").await;
+    until(1).await;
+    set.drives[2].set_offline(false);
+    put_large(&set, &objects, &large()).await.expect("three drives hold shard and record");
+    until(2).await;
+    put(&objects, b"whole").await;
+    until_all_hold_it(&set, &objects).await;
+    assert_eq!(count(), 2, "what every drive holds is no debt");
+}
