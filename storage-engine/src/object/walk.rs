@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -77,6 +77,9 @@ struct World {
     drives: Mutex<Vec<Held>>,
     bag: Mutex<Vec<(usize, Ask)>>,
     step: AtomicU64,
+    /// An accept that one drive has is on its way to the others until somebody was fenced. Trace H1 needs
+    /// a writer overtaken by a reader: by chance alone one walk in 50,000, this way one in 20 to 30.
+    accepts_linger: AtomicBool,
     bug: Bug,
 }
 
@@ -97,7 +100,16 @@ impl World {
         }
     }
 
+    fn lingers(&self, ask: &Ask) -> bool {
+        let Ask::Call(Request { op: Op::Accept { record, .. }, .. }, _) = ask else { return false };
+        let is_held = |drive: &Held| drive.view.held(record.id(), record.ballot).is_some();
+        self.accepts_linger.load(Ordering::Relaxed) && self.drives.lock().unwrap().iter().any(is_held)
+    }
+
     fn judge(&self, drive: &mut Held, request: &Request) -> Reply {
+        if matches!(request.op, Op::Fence { .. }) {
+            self.accepts_linger.store(false, Ordering::Relaxed);
+        }
         let mut gate = drive.gate;
         if self.bug == Bug::AcceptBelowPromise && matches!(request.op, Op::Accept { .. }) {
             gate = Gate { epoch: gate.epoch, ..Gate::default() };
@@ -271,7 +283,7 @@ async fn act(
 }
 
 /// One walk; the error is what was violated.
-fn walk(seed: u64, n: usize, k: usize, bug: Bug) -> Result<(), String> {
+fn walk(seed: u64, (n, k): (usize, usize), accepts_linger: bool, bug: Bug) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async move {
         let mut dice = Dice(seed);
@@ -282,6 +294,7 @@ fn walk(seed: u64, n: usize, k: usize, bug: Bug) -> Result<(), String> {
             drives: Mutex::new((0..n).map(|_| held()).collect()),
             bag: Mutex::default(),
             step: AtomicU64::new(0),
+            accepts_linger: AtomicBool::new(accepts_linger),
             bug,
         });
         let process = || {
@@ -330,7 +343,7 @@ type Task = tokio::task::JoinHandle<Result<(), Error>>;
 
 /// Delivers until all clients are done; `rough`: not always, not once, not in order.
 async fn run(world: &World, dice: &mut Dice, tasks: &mut [Task], rough: bool) {
-    let mut idle = 0;
+    let (mut idle, mut lingering) = (0, 0);
     while idle < 40 {
         for _ in 0..4 {
             tokio::task::yield_now().await;
@@ -339,7 +352,14 @@ async fn run(world: &World, dice: &mut Dice, tasks: &mut [Task], rough: bool) {
         let picked = {
             let mut bag = world.bag.lock().unwrap();
             let len = bag.len();
-            (len > 0).then(|| bag.swap_remove(dice.roll(len)))
+            let at = (len > 0).then(|| dice.roll(len));
+            // So often in a row means that nothing else is on its way.
+            if lingering < 24 && at.is_some_and(|at| world.lingers(&bag[at].1)) {
+                lingering += 1;
+                continue;
+            }
+            lingering = 0;
+            at.map(|at| bag.swap_remove(at))
         };
         let Some((slot, ask)) = picked else {
             idle = if tasks.iter().all(|t| t.is_finished()) { idle + 10 } else { idle + 1 };
@@ -429,33 +449,33 @@ fn judge(log: &[(u64, u64, Learnt)], begun: &BTreeSet<VersionId>, drives: &[Held
     Ok(())
 }
 
-fn walks(n: usize, k: usize, seeds: Range<u64>, bug: Bug) -> Option<String> {
-    seeds
-        .into_iter()
-        .find_map(|seed| walk(seed, n, k, bug).err().map(|why| format!("seed {seed}, {n} drives, k={k}: {why}")))
+fn walks(set: (usize, usize), accepts_linger: bool, seeds: Range<u64>, bug: Bug) -> Option<String> {
+    let told = |seed, why| format!("seed {seed}, (drives, k) {set:?}, accepts linger {accepts_linger}: {why}");
+    seeds.into_iter().find_map(|seed| walk(seed, set, accepts_linger, bug).err().map(|why| told(seed, why)))
 }
 
 #[test]
 fn three_drives_keep_every_promise_in_random_walks() {
-    assert_eq!(walks(3, 1, 0..1_500, Bug::None), None);
+    assert_eq!(walks((3, 1), false, 0..1_500, Bug::None), None);
+    assert_eq!(walks((3, 1), true, 0..500, Bug::None), None);
 }
 
 #[test]
 fn four_drives_keep_every_promise_in_random_walks() {
-    assert_eq!(walks(4, 2, 0..1_500, Bug::None), None);
+    assert_eq!(walks((4, 2), false, 0..1_500, Bug::None), None);
+    assert_eq!(walks((4, 2), true, 0..500, Bug::None), None);
 }
 
-/// Each over seeds that pass with all rules in place. H1 takes a rare coincidence, about one walk in
-/// 50,000, since a reader looks before it fences: its range holds one such walk.
+/// Each over seeds that pass with all rules in place, which the walks above prove.
 #[test]
 fn a_rule_left_out_is_noticed() {
-    assert_eq!(walks(3, 1, 54_000..55_000, Bug::None), None);
-    for (bug, name, seeds) in [
-        (Bug::DenialWithoutPromise, "denial without promise", 54_000..55_000),
-        (Bug::AbortByVersion, "abort by version", 0..1_500),
-        (Bug::CeilingLost, "ceiling lost", 0..1_500),
-        (Bug::AcceptBelowPromise, "accept below the promise", 0..1_500),
+    for (bug, name, set, accepts_linger, seeds) in [
+        (Bug::DenialWithoutPromise, "denial without promise", (3, 1), true, 0..500),
+        (Bug::DenialWithoutPromise, "denial without promise", (4, 2), true, 0..500),
+        (Bug::AbortByVersion, "abort by version", (3, 1), false, 0..1_500),
+        (Bug::CeilingLost, "ceiling lost", (3, 1), false, 0..1_500),
+        (Bug::AcceptBelowPromise, "accept below the promise", (3, 1), false, 0..1_500),
     ] {
-        assert!(walks(3, 1, seeds, bug).is_some(), "{name} passes");
+        assert!(walks(set, accepts_linger, seeds, bug).is_some(), "{name} passes");
     }
 }
