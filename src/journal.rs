@@ -6,6 +6,7 @@
 pub mod conformance;
 pub mod memory;
 pub mod postgres;
+pub mod reach;
 mod sql;
 pub mod sqlite;
 

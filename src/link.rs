@@ -6,6 +6,7 @@
 //!
 //! This file is the words: events in, actions out, and what the journal keeps. `machine` is the state
 //! machine; what it decides with stands in a file per noun.
+mod existing;
 mod lag;
 mod machine;
 pub mod planted;
@@ -18,6 +19,7 @@ mod tests;
 mod window;
 
 pub use retry::{CLOCK_AHEAD, ROWS_MAX};
+pub use scope::{Filter, Scope, includes};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub enum Event {
     Changed { changes: Vec<Change>, cursor: Cursor },
     /// The feed was seen at its head: nothing waits behind the cursor.
     CaughtUp,
+    /// The pass over existing versions yielded these; `is_last`: it has come to its end.
+    Existing { changes: Vec<Change>, cursor: Cursor, is_last: bool },
     /// The peer answered: durable there.
     Pushed { id: PushId, outcome: Outcome },
     /// The push did not succeed.
@@ -108,6 +112,10 @@ pub struct Settings {
     pub delete_markers: bool,
     /// Whether purges travel.
     pub version_deletes: bool,
+    /// What rules of a higher priority send to the same peer: not sent here.
+    pub yields_to: Vec<Filter>,
+    /// Whether what was there before the rule, or before it was widened, is sent too.
+    pub existing_objects: bool,
     /// Versions of the rule are applied at the peer in commit order: one in flight.
     pub commit_order: bool,
     /// Bytes a second; `None`: no limit.
@@ -141,8 +149,20 @@ pub enum Action {
     /// Go back: read the feed again from this cursor; what was taken in since is forgotten. A batch read
     /// before this action must not be handed in any more: it would hide the gap in front of it.
     Rewind(Option<Cursor>),
+    /// Read the feed besides, from this place up to that one, for existing versions; or stop that (`None`).
+    /// What was read before this action must not be handed in any more.
+    Existing(Option<Survey>),
     /// Nothing is in flight or unrecorded any more.
     Stop,
+}
+
+/// A second reading of the feed, for versions that were there before the rule covered them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// From here on; `None`: from the beginning.
+    pub cursor: Option<Cursor>,
+    /// Up to here: what lies behind it was judged as it came.
+    pub until: Cursor,
 }
 
 /// One transaction of the journal.
@@ -165,6 +185,28 @@ pub struct Checkpoint {
     pub floor: Option<Cursor>,
     /// Commit time up to which everything is at the peer.
     pub committed_through: Millis,
+    /// What of the past was sent or is being sent; `None`: all that the settings cover.
+    pub reach: Option<Reach>,
+}
+
+/// What of the versions before the cursor is at the peer or on its way there.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Reach {
+    /// All versions in it; `None`: only what changed since the rule came.
+    pub covered: Option<Scope>,
+    /// The pass under way.
+    pub existing: Option<Existing>,
+}
+
+/// A pass over existing versions, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Existing {
+    /// Every version before it is at the peer or in a row.
+    pub cursor: Option<Cursor>,
+    /// Where the pass ends.
+    pub until: Cursor,
+    /// Versions in it were sent before the pass began, and since then as they changed.
+    pub except: Option<Scope>,
 }
 
 /// A version that failed while the peer answered.
@@ -204,6 +246,9 @@ pub struct Shown {
     pub pending_versions: u64,
     pub pending_bytes: u64,
     pub retry_versions: u64,
+    /// Of the pending ones, those a pass over existing versions took in.
+    pub existing_versions: u64,
+    pub existing_bytes: u64,
     pub parked_versions: u64,
     pub clock_ahead_versions: u64,
     pub in_flight: u64,
@@ -230,6 +275,7 @@ pub struct Link {
     pending: lag::Pending,
     rows: retry::Rows,
     progress: progress::Progress,
+    existing: existing::Existing,
     recorder: recorder::Recorder,
     pacer: window::Pacer,
     /// No push before it: one said that the peer is gone, and `PeerDown` has not come yet.

@@ -16,9 +16,9 @@ use crate::peer::identity::{Files, Identity};
 use crate::rule::plan::{self, Change, LinkName, LinkView};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::Snapshot;
-use crate::rule::{PeerDoc, RuleSet};
+use crate::rule::{PeerDoc, RuleSet, SiteDoc};
 use crate::store::Store;
-use line::Standing;
+use line::{Line, Standing};
 use own::Shared;
 use receive::Receive;
 use report::{LinkReport, PeerReport, ProblemReport, SiteReport};
@@ -62,6 +62,8 @@ pub struct Replicator {
     site_id: String,
     shared: Shared,
     refs: Refs,
+    /// What the peer listener shows and believes.
+    listener: Arc<Identity>,
     rules: watch::Receiver<Snapshot>,
     receive: Arc<Receive>,
     tasks: TaskTracker,
@@ -71,7 +73,14 @@ pub struct Replicator {
 
 impl Replicator {
     /// A replicator that has started nothing yet.
-    pub fn new(site: String, site_id: String, shared: Shared, refs: Refs, rules: watch::Receiver<Snapshot>) -> Self {
+    pub fn new(
+        site: &SiteDoc,
+        shared: Shared,
+        refs: Refs,
+        listener: Arc<Identity>,
+        rules: watch::Receiver<Snapshot>,
+    ) -> Self {
+        let (site, site_id) = (site.name.clone(), site.site_id.clone());
         let receive = Arc::new(Receive {
             rules: rules.clone(),
             store: shared.store.clone(),
@@ -83,7 +92,7 @@ impl Replicator {
             refused: 0.into(),
         });
         let (tasks, state, ready) = (TaskTracker::new(), Mutex::default(), AtomicBool::new(false));
-        Replicator { site, site_id, shared, refs, rules, receive, tasks, state, ready }
+        Replicator { site, site_id, shared, refs, listener, rules, receive, tasks, state, ready }
     }
 
     /// What the peer listener hands versions to.
@@ -198,8 +207,6 @@ impl Replicator {
                         let _ = commands.send(Command::Alter(Box::new(view.clone()))).await;
                     }
                 }
-                // A link without a cursor reads the feed from its beginning, and the feed holds every version.
-                Change::Backfill { .. } => {}
             }
         }
     }
@@ -230,24 +237,25 @@ impl Replicator {
             if let Some(old) = self.state().lines.insert(name.clone(), handle) {
                 old.stop.cancel();
             }
-            match self.identity(set, peer).await {
-                Ok(identity) => {
-                    let target = Target {
-                        endpoint: peer.endpoint.clone(),
-                        server_name: peer.server_name.clone(),
-                        identities: peer.identities.clone(),
-                        site: self.site_id.clone(),
-                        peer_site: peer.site_id.clone(),
-                    };
-                    let tasks = self.tasks.clone();
-                    self.tasks.spawn(line::keep(name.clone(), target, identity, tasks, standing, trouble, stop));
-                }
+            let files = match self.files(set, peer) {
+                Ok(files) => files,
                 Err(e) => {
-                    tracing::error!(peer = %name, error = %e, "The peer's certificates cannot be used; put them right and touch its document.");
+                    tracing::error!(peer = %name, error = %e, "The peer's certificates are named wrongly; put its document right.");
                     trouble.send_replace(Some(e));
+                    continue;
                 }
-            }
+            };
+            let target = Target {
+                endpoint: peer.endpoint.clone(),
+                server_name: peer.server_name.clone(),
+                identities: peer.identities.clone(),
+                site: self.site_id.clone(),
+                peer_site: peer.site_id.clone(),
+            };
+            let line = Line { peer: name.clone(), target, files, tasks: self.tasks.clone(), standing, trouble };
+            self.tasks.spawn(line::keep(line, stop));
         }
+        self.trust(set).await;
         let gone: Vec<_> = self.state().lines.keys().filter(|n| !set.peers.contains_key(*n)).cloned().collect();
         for name in gone {
             if let Some(line) = self.state().lines.remove(&name) {
@@ -256,15 +264,21 @@ impl Replicator {
         }
     }
 
+    /// The listener believes the CAs of the peers there are, and no others.
+    async fn trust(&self, set: &RuleSet) {
+        let bundles = set.peers.values().filter_map(|peer| self.refs.file(&peer.ca).ok()).collect();
+        if let Err(e) = self.listener.trust(bundles).await {
+            tracing::warn!(error = %e, "The peer listener keeps the CAs it had; they are read again within a minute.");
+        }
+    }
+
     /// What this site shows to one peer, and the CA that peer must chain to.
-    async fn identity(&self, set: &RuleSet, peer: &PeerDoc) -> Result<Arc<Identity>, String> {
+    fn files(&self, set: &RuleSet, peer: &PeerDoc) -> Result<Files, String> {
         let site = set.sites.get(&self.site).ok_or("the Site document is gone")?;
         let secret = peer.client_secret.as_ref().unwrap_or(&site.tls_secret);
         let own = self.refs.tls(secret).map_err(|e| e.to_string())?;
         let authority = self.refs.file(&peer.ca).map_err(|e| e.to_string())?;
-        let files = Files { certificate: own.certificate, key: own.key, authorities: vec![authority] };
-        let identity = Arc::new(Identity::load(files).await.map_err(|e| e.to_string())?);
-        Ok(identity)
+        Ok(Files { certificate: own.certificate, key: own.key, authorities: vec![authority] })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,6 +11,8 @@ pub mod resource;
 pub mod validate;
 pub mod watch_folder;
 
+pub use crate::link::Filter;
+
 use crate::link;
 use std::collections::BTreeMap;
 use storage_engine::version::Origin;
@@ -134,13 +136,6 @@ pub struct Rule {
     pub generation: u64,
 }
 
-/// Which objects a rule covers; all conditions must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    pub prefix: String,
-    pub tags: BTreeMap<String, String>,
-}
-
 /// One peer a rule sends to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -211,6 +206,18 @@ impl RuleSet {
         }
     }
 
+    /// What rules of a higher priority send of the same bucket to the same peer: of the rules that cover an object,
+    /// the highest applies, whatever it lets travel. Two that meet never have the same priority (`rule/validate.rs`).
+    pub fn higher(&self, rule: &Rule, peer: &str) -> Vec<Filter> {
+        let is_higher = |other: &&Rule| {
+            (&other.site, &other.bucket) == (&rule.site, &rule.bucket)
+                && other.priority > rule.priority
+                && other.destinations.iter().any(|d| d.peer == peer)
+                && other.filter.meets(&rule.filter)
+        };
+        self.rules.values().filter(is_higher).map(|other| other.filter.clone()).collect()
+    }
+
     /// The links of a Site: each rule with each of its destinations.
     pub fn links_of<'a>(&'a self, site: &'a str) -> impl Iterator<Item = (&'a Rule, &'a Destination)> {
         let rules = self.rules.values().filter(move |rule| rule.site == site);
@@ -222,6 +229,8 @@ impl RuleSet {
 ///
 /// A limit that several links share (the rule's over its peers) is divided evenly; the site's and the peer's hold
 /// for each link by itself, for what other links use is not known here.
+///
+/// `yields_to` is left empty: it depends on other rules ([`RuleSet::higher`]).
 pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, peer: &PeerDoc) -> link::Settings {
     let share = rule.bandwidth.map(|all| (all / rule.destinations.len().max(1) as u64).max(1));
     link::Settings {
@@ -232,6 +241,8 @@ pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, pee
         peer_origin: Origin::new(&peer.site_id),
         delete_markers: rule.replicate.delete_markers,
         version_deletes: rule.replicate.version_deletes,
+        yields_to: Vec::new(),
+        existing_objects: rule.replicate.existing_objects,
         commit_order: rule.commit_order,
         bandwidth: [destination.bandwidth, share, peer.bandwidth, site.bandwidth].into_iter().flatten().min(),
         window_versions: site.transfers_max.map_or(WINDOW_VERSIONS, |max| max.clamp(1, WINDOW_VERSIONS)),

@@ -8,9 +8,9 @@ use crate::peer::server::{Counters, Known, Server};
 use crate::replicator::own::Shared;
 use crate::replicator::tenure::{Tenure, Terms};
 use crate::replicator::{Replicator, admin};
+use crate::rule::SiteDoc;
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::{self, Snapshot};
-use crate::rule::{RuleSet, SiteDoc};
 use crate::shutdown;
 use crate::store::bundled::BundledStore;
 use crate::telemetry::metrics::Metrics;
@@ -62,7 +62,7 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     let refs = Refs::new(&settings.refs_dir);
     let first = watch_folder::read(&settings.rules_dir, None).snapshot;
     let site = own_site(&first, &settings).map_err(Configuration)?;
-    let identity = identity(&first.rules, &site, &refs).await.context("read own certificate").map_err(Configuration)?;
+    let identity = identity(&site, &refs).await.context("read own certificate").map_err(Configuration)?;
 
     let origin = Origin::new(&site.site_id);
     let mut node = StoreNode::open(&settings.store, clock.clone(), origin)
@@ -103,11 +103,11 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         metrics: Arc::new(Metrics::default()),
     };
     let (tell, rules) = watch::channel(first);
-    let replicator = Arc::new(Replicator::new(site.name.clone(), site.site_id.clone(), shared, refs, rules.clone()));
+    let replicator = Arc::new(Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone()));
     let server = Arc::new(Server {
         site: site.site_id.clone(),
         identity: identity.clone(),
-        resolver: resolver(rules),
+        resolver: resolver(rules, refs),
         receiver: replicator.receiver(),
         clock,
         settings: crate::peer::server::Settings::default(),
@@ -117,7 +117,7 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     let tasks = TaskTracker::new();
     let store_stop = CancellationToken::new();
     let store = tasks.spawn(node.run(store_stop.clone()));
-    tasks.spawn(identity_watch(identity, stop.clone()));
+    tasks.spawn(identity.keep_fresh(stop.clone()));
     tasks.spawn(watch_folder::watch(settings.rules_dir, Some(settings.refs_dir), tell, stop.clone()));
     tasks.spawn(server.run(peers, tasks.clone(), stop.clone()));
     tasks.spawn(serve_admin(public, local, replicator.clone(), store_stop.clone()));
@@ -147,29 +147,20 @@ fn own_site(first: &Snapshot, settings: &Settings) -> anyhow::Result<SiteDoc> {
     })
 }
 
-/// What the peer listener shows, and the CAs of all peers.
-async fn identity(set: &RuleSet, site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
+/// What the peer listener shows. The peers' CAs are the replicator's to name: they come and go with the rules.
+async fn identity(site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
     let own = refs.tls(&site.tls_secret)?;
-    let mut authorities = vec![own.ca];
-    for peer in set.peers.values() {
-        let file = refs.file(&peer.ca)?;
-        if !authorities.contains(&file) {
-            authorities.push(file);
-        }
-    }
-    Ok(Arc::new(Identity::load(Files { certificate: own.certificate, key: own.key, authorities }).await?))
-}
-
-async fn identity_watch(identity: Arc<Identity>, stop: CancellationToken) {
-    identity.keep_fresh(stop).await;
+    let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca] };
+    Ok(Arc::new(Identity::load(files).await?))
 }
 
 /// Whose certificate it is, under the rules of this moment.
-fn resolver(rules: watch::Receiver<Snapshot>) -> crate::peer::server::Resolver {
+fn resolver(rules: watch::Receiver<Snapshot>, refs: Refs) -> crate::peer::server::Resolver {
     Arc::new(move |uri| {
         let snapshot = rules.borrow();
         let peer = snapshot.rules.peers.values().find(|p| p.identities.iter().any(|i| i == uri))?;
-        Some(Known { site: peer.site_id.clone(), peer: peer.name.clone() })
+        let authority = refs.file(&peer.ca).ok()?;
+        Some(Known { site: peer.site_id.clone(), peer: peer.name.clone(), authority })
     })
 }
 

@@ -24,6 +24,8 @@ pub trait Store: Send + Sync + 'static {
     async fn bucket(&self, name: &str) -> Result<BucketInfo, Error>;
     /// Changes after `cursor` (`None`: from the beginning), at most `limit`; waits until there is one.
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error>;
+    /// Where the feed of a bucket ends now: everything acked before lies before it.
+    async fn head(&self, bucket: &str) -> Result<Cursor, Error>;
     /// All that is held of a version; `None`: nothing.
     async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error>;
     /// The bytes of a version from `offset` on.

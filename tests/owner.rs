@@ -133,7 +133,7 @@ fn rules(dir: &Path) -> (watch::Sender<Snapshot>, watch::Receiver<Snapshot>) {
     watch::channel(snapshot)
 }
 
-fn replicator(
+async fn replicator(
     site: &str,
     store: &Objects,
     refs: &Path,
@@ -148,7 +148,9 @@ fn replicator(
         metrics: Arc::new(Metrics::default()),
         tenure,
     };
-    Arc::new(Replicator::new(site.into(), site.into(), shared, Refs::new(refs), rules))
+    let own = rules.borrow().rules.sites[site].clone();
+    let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
+    Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
 }
 
 impl World {
@@ -168,14 +170,16 @@ impl World {
         let (tell_ams, at_ams) = rules(&dir.path().join("ams"));
         let seen: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
         let tenure = Arc::new(Tenure::new(seen.clone(), "ams".into(), Terms::default()));
-        let receiving = replicator("ams", &ams, dir.path(), at_ams, tenure, seen);
+        let receiving = replicator("ams", &ams, dir.path(), at_ams, tenure, seen).await;
         let spy = Arc::new(Spy { inner: receiving.receiver(), heard: Mutex::default() });
+        let own = Files::in_folder(&secrets.join("ams"));
+        let authority = own.authorities[0].clone();
         let server = Server {
             site: "ams".into(),
-            identity: Arc::new(Identity::load(Files::in_folder(&secrets.join("ams"))).await.unwrap()),
-            resolver: Arc::new(|uri| {
+            identity: Arc::new(Identity::load(own).await.unwrap()),
+            resolver: Arc::new(move |uri| {
                 let is_fra = uri == certs::spiffe_id(TRUST, "fra");
-                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into() })
+                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into(), authority: authority.clone() })
             }),
             receiver: spy.clone(),
             clock: Arc::new(SystemClock),
@@ -233,7 +237,7 @@ impl World {
             runtime.block_on(async move {
                 let journal = journal().await;
                 let tenure = Arc::new(Tenure::new(journal.clone(), holder, terms));
-                let replicator = replicator("fra", &fra, &refs, rules, tenure, journal);
+                let replicator = replicator("fra", &fra, &refs, rules, tenure, journal).await;
                 tell.send(replicator.clone()).unwrap();
                 tokio::spawn(async move { replicator.run(CancellationToken::new()).await });
                 tokio::spawn(async move {

@@ -40,8 +40,11 @@ pub fn spiffe_id(trust_domain: &str, site: &str) -> String {
     format!("spiffe://{trust_domain}/site/{site}/replicator")
 }
 
+/// A CA and its key.
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
+
 /// A CA with a new key, which lives as long as the value.
-pub(crate) fn authority(name: &str) -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
+pub(crate) fn authority(name: &str) -> anyhow::Result<Authority> {
     let mut params = CertificateParams::new(Vec::new()).context("name the CA")?;
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -51,12 +54,7 @@ pub(crate) fn authority(name: &str) -> anyhow::Result<CertifiedIssuer<'static, K
 }
 
 /// A certificate and its key, both PEM, with `hosts` and `uris` as alternative names.
-pub(crate) fn issue(
-    ca: &CertifiedIssuer<'static, KeyPair>,
-    name: &str,
-    hosts: &[&str],
-    uris: &[&str],
-) -> anyhow::Result<(String, String)> {
+pub(crate) fn issue(ca: &Authority, name: &str, hosts: &[&str], uris: &[&str]) -> anyhow::Result<(String, String)> {
     let mut params = CertificateParams::new(Vec::new()).context("name the site")?;
     params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

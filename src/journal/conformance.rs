@@ -4,7 +4,7 @@
 //! `open` yields the same journal once more each time, as after a crash: whatever was answered `Ok` before must
 //! be there, and nothing may rely on the earlier handle having been closed.
 use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId};
-use crate::link::{Checkpoint, Record, Row, RowState};
+use crate::link::{Checkpoint, Existing, Filter, Reach, Record, Row, RowState, Scope};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -62,7 +62,16 @@ fn row(key: &str, n: u64, next_attempt: u64, state: RowState) -> Row {
     }
 }
 fn checkpoint(at: u64) -> Checkpoint {
-    Checkpoint { cursor: cursor(b"\xff\x00cursor"), floor: None, committed_through: at }
+    let scope = |prefix: &str| Scope {
+        filter: Filter { prefix: prefix.into(), tags: [("a\u{0}".to_string(), "\u{1f600}".to_string())].into() },
+        yields_to: vec![Filter::default()],
+        version_deletes: true,
+        ..Scope::default()
+    };
+    let until = Cursor(Bytes::from_static(b"\xff\x00until"));
+    let existing = Existing { cursor: cursor(b"\x00"), until, except: Some(scope("old/")) };
+    let reach = Some(Reach { covered: Some(scope("")), existing: Some(existing) }).filter(|_| at != 1);
+    Checkpoint { cursor: cursor(b"\xff\x00cursor"), floor: None, committed_through: at, reach }
 }
 
 /// A lease no test outlives.

@@ -92,6 +92,7 @@ fn checkpoint_of(row: &SqliteRow) -> Result<Checkpoint, Error> {
         cursor: cursor(row, "cursor")?,
         floor: cursor(row, "floor")?,
         committed_through: uint(row, "committed_through")?,
+        reach: row.try_get::<Option<String>, _>("reach")?.map(|text| super::reach::from_text(&text)).transpose()?,
     })
 }
 
@@ -134,14 +135,15 @@ async fn owned(db: &mut SqliteConnection, link: &LinkId, epoch: u64) -> Result<i
 
 async fn put_checkpoint(db: &mut SqliteConnection, link: i64, checkpoint: &Checkpoint) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO checkpoint (link, cursor, floor, committed_through) VALUES (?, ?, ?, ?)
+        "INSERT INTO checkpoint (link, cursor, floor, committed_through, reach) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (link) DO UPDATE SET cursor = excluded.cursor, floor = excluded.floor,
-         committed_through = excluded.committed_through",
+         committed_through = excluded.committed_through, reach = excluded.reach",
     )
     .bind(link)
     .bind(blob(&checkpoint.cursor))
     .bind(blob(&checkpoint.floor))
     .bind(int(checkpoint.committed_through))
+    .bind(checkpoint.reach.as_ref().map(super::reach::to_text))
     .execute(db)
     .await?;
     Ok(())
@@ -262,7 +264,7 @@ impl Journal for SqliteJournal {
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
         let mut db = self.connection.lock().await;
         let found = sqlx::query(
-            "SELECT rule, bucket, peer, cursor, floor, committed_through
+            "SELECT rule, bucket, peer, cursor, floor, committed_through, reach
              FROM checkpoint JOIN link ON link.id = checkpoint.link ORDER BY rule, bucket, peer",
         )
         .fetch_all(&mut *db)

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every change taken in is outstanding in its batch until it is acked, a row, or forgotten
 //! by a rewind of the feed to the settled cursor; so no change before a recorded cursor is lost.
+use super::existing::{Existing, FIRST_PLACE};
 use super::lag::{Pending, earliest};
 use super::planted::Planted;
 use super::progress::{LOADED, Progress};
@@ -9,7 +10,9 @@ use super::recorder::Recorder;
 use super::retry::{ROWS_MAX, RowId, Rows};
 use super::scope::{self, Item};
 use super::window::{Pacer, Queue};
-use super::{Action, Change, Checkpoint, Event, Failure, Link, Millis, Outcome, PushId, Record, Row, Settings, Shown};
+use super::{
+    Action, Change, Checkpoint, Event, Failure, Link, Millis, Outcome, PushId, Record, Row, Settings, Shown, Survey,
+};
 use std::collections::BTreeMap;
 use storage_engine::feed::Cursor;
 use storage_engine::version::Version;
@@ -34,17 +37,28 @@ enum Load {
     Row(RowId),
 }
 
+impl Flight {
+    fn is_existing(&self) -> bool {
+        matches!(&self.load, Load::Change(item) if item.is_existing())
+    }
+}
+
 impl Link {
     /// A link as the journal left it: stopped at its checkpoint, the peer not yet seen.
     ///
     /// `seed` feeds the jitter of retries and nothing else.
     pub fn new(settings: Settings, checkpoint: Option<Checkpoint>, rows: Vec<Row>, seed: u64) -> Link {
         let checkpoint = checkpoint.unwrap_or_default();
-        let Checkpoint { cursor, floor, committed_through } = checkpoint.clone();
+        let Checkpoint { cursor, floor, committed_through, reach } = checkpoint.clone();
+        let mut existing = Existing::load(reach, settings.existing_objects.then(|| settings.scope()));
+        let known = Checkpoint { reach: Some(existing.reach()), ..checkpoint };
+        // The rule may have changed while nobody ran it.
+        existing.cover(settings.scope(), cursor.clone(), settings.existing_objects);
         Link {
             progress: Progress::new(cursor, floor, committed_through, rows.len()),
+            existing,
             rows: Rows::load(rows, LOADED),
-            recorder: Recorder::new(checkpoint),
+            recorder: Recorder::new(known),
             settings,
             seed,
             is_peer_up: false,
@@ -79,6 +93,7 @@ impl Link {
         match event {
             Event::Changed { changes, cursor } => self.take_in(changes, cursor, &mut out),
             Event::CaughtUp => self.is_caught_up = self.is_reading,
+            Event::Existing { changes, cursor, is_last } => self.take_in_existing(changes, cursor, is_last),
             Event::Pushed { id, outcome } => self.on_pushed(id, outcome, &mut out),
             Event::PushFailed { id, failure } => self.on_failed(now, id, failure),
             Event::Recorded { seq } => self.recorder.recorded(seq),
@@ -111,6 +126,11 @@ impl Link {
         self.progress.taken()
     }
 
+    /// Where the pass over existing versions stands, while it has something to read.
+    pub fn survey(&self) -> Option<Survey> {
+        self.existing.survey()
+    }
+
     /// Whether a record as it is now travels on this link.
     pub fn includes(&self, version: &Version) -> bool {
         scope::includes(&self.settings, version)
@@ -122,9 +142,11 @@ impl Link {
         let rows = if self.has_planted(Planted::LagWithoutRows) { &Pending::default() } else { &self.rows.pending };
         Shown {
             state: self.state(now),
-            oldest_pending: earliest(self.pending.oldest(), rows.oldest()),
-            pending_versions: self.pending.versions + rows.versions,
-            pending_bytes: self.pending.bytes.saturating_add(rows.bytes),
+            oldest_pending: earliest(earliest(self.pending.oldest(), self.existing.pending.oldest()), rows.oldest()),
+            pending_versions: self.pending.versions + self.existing.pending.versions + rows.versions,
+            pending_bytes: self.pending.bytes.saturating_add(self.existing.pending.bytes).saturating_add(rows.bytes),
+            existing_versions: self.existing.pending.versions,
+            existing_bytes: self.existing.pending.bytes,
             retry_versions: self.rows.retrying(),
             parked_versions: self.rows.parked(),
             clock_ahead_versions: self.rows.clock_ahead(),
@@ -168,21 +190,51 @@ impl Link {
         }
     }
 
+    /// Takes in what a pass found; what came after it was told to stop is read again.
+    fn take_in_existing(&mut self, changes: Vec<Change>, cursor: Cursor, is_last: bool) {
+        if !self.existing.is_reading() || !self.is_open() {
+            return;
+        }
+        let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
+        let is_sent = |v: &Version| self.existing.except().is_some_and(|sent| sent.includes(&self.settings, v));
+        let is_wanted = |c: &Change| scope::includes(&self.settings, &c.version) && !is_sent(&c.version);
+        let wanted: Vec<Change> = changes.into_iter().filter(is_wanted).collect();
+        let batch = self.existing.progress.take_in(cursor, wanted.len(), newest);
+        for change in wanted {
+            // Behind every ticket of a live change.
+            let item = Item { change, batch, ticket: FIRST_PLACE + self.next_ticket };
+            self.next_ticket += 1;
+            self.existing.pending.add(item.change.pending_since, item.bytes());
+            self.queue.push(item);
+        }
+        if is_last {
+            self.existing.end_of_reading();
+        }
+    }
+
+    /// The progress a batch or a place belongs to.
+    fn progress_of(&mut self, place: u64) -> &mut Progress {
+        if place >= FIRST_PLACE { &mut self.existing.progress } else { &mut self.progress }
+    }
+    fn pending_of(&mut self, item: &Item) -> &mut Pending {
+        if item.is_existing() { &mut self.existing.pending } else { &mut self.pending }
+    }
+
     fn on_pushed(&mut self, id: PushId, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(flight) = self.land(id) else { return };
         self.queue.land(&flight.key, None);
         let (row, done) = match flight.load {
             Load::Change(item) => {
                 let (since, bytes) = (item.change.pending_since, item.bytes());
-                self.pending.remove(since, bytes);
-                self.progress.finish(item.batch);
+                self.pending_of(&item).remove(since, bytes);
+                self.progress_of(item.batch).finish(item.batch);
                 ((flight.key, item.change.version.id), Some((since, bytes)))
             }
             Load::Row(row) => (row, None),
         };
         // A change carries all that is held of its version, so its row is done with it.
         let row = self.rows.remove(&row).map(|entry| {
-            self.progress.release(entry.place);
+            self.progress_of(entry.place).release(entry.place);
             (entry.row.pending_since, entry.row.bytes)
         });
         if let Some((pending_since, bytes)) = done.or(row) {
@@ -218,7 +270,7 @@ impl Link {
             Load::Change(item) => {
                 let row = (flight.key, item.change.version.id);
                 self.make_row(&row, &item);
-                self.progress.finish(item.batch);
+                self.progress_of(item.batch).finish(item.batch);
                 row
             }
             Load::Row(row) => row,
@@ -230,14 +282,14 @@ impl Link {
     /// Before its batch is finished: the cursor may pass a change only with its row.
     fn make_row(&mut self, row: &RowId, item: &Item) {
         let (since, bytes) = (item.change.pending_since, item.bytes());
-        self.pending.remove(since, bytes);
+        self.pending_of(item).remove(since, bytes);
         if self.has_planted(Planted::CursorPastFailed) {
             return;
         }
         if self.rows.get(row).is_some() {
             self.rows.merge(row, since, bytes);
         } else {
-            let floor = self.progress.hold(item.batch);
+            let floor = self.progress_of(item.batch).hold(item.batch);
             self.rows.make(row.clone(), since, bytes, item.batch, floor);
         }
     }
@@ -246,6 +298,7 @@ impl Link {
     fn land(&mut self, id: PushId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
         self.flying_bytes -= flight.weight;
+        self.existing.flying -= usize::from(flight.is_existing());
         Some(flight)
     }
 
@@ -257,14 +310,20 @@ impl Link {
         self.flying_bytes = 0;
         self.pending = Pending::default();
         self.is_caught_up = false;
-        if self.has_planted(Planted::NoRewind) {
-            let taken = self.progress.taken().cloned();
-            self.rows.rewind(self.progress.rewind());
-            if let Some(cursor) = taken {
-                self.progress.take_in(cursor, 0, 0);
-            }
-        } else {
-            self.rows.rewind(self.progress.rewind());
+        let taken = self.progress.taken().cloned();
+        self.rows.land_all();
+        if let Some(first) = self.progress.rewind() {
+            self.rows.move_back(first..FIRST_PLACE);
+        }
+        if let Some(cursor) = taken.filter(|_| self.has_planted(Planted::NoRewind)) {
+            self.progress.take_in(cursor, 0, 0);
+        }
+        let (first, was_reading) = self.existing.rewind();
+        if let Some(first) = first {
+            self.rows.move_back(first..u64::MAX);
+        }
+        if was_reading {
+            out.push(Action::Existing(None));
         }
         if self.is_reading {
             self.is_reading = false;
@@ -282,7 +341,10 @@ impl Link {
         }
         for row in self.rows.outside(&settings.prefix) {
             let entry = self.rows.remove(&row).expect("it was just listed");
-            self.progress.release(entry.place);
+            self.progress_of(entry.place).release(entry.place);
+        }
+        if is_altered {
+            self.existing.cover(settings.scope(), self.progress.cursor(), settings.existing_objects);
         }
         self.pacer = Pacer::default();
         self.settings = settings;
@@ -295,6 +357,8 @@ impl Link {
             self.push_changes(now, out);
         }
         self.set_intake(out);
+        self.set_survey(out);
+        self.existing.close();
         self.record(now, out);
         if self.is_draining && self.flights.is_empty() && self.recorder.is_idle() {
             self.is_stopped = true;
@@ -326,6 +390,9 @@ impl Link {
             let weight = scope::weight(next.bytes());
             // In commit order nothing overtakes a version that will go again by itself.
             let waits_for_row = self.settings.commit_order && self.rows.retrying() > 0;
+            if next.is_existing() && self.existing.flying >= (self.settings.window_versions / 2).max(1) {
+                return;
+            }
             if waits_for_row || self.rows.len() >= ROWS_MAX || self.pacer.ready_at() > now || !self.has_room(weight) {
                 return;
             }
@@ -346,6 +413,7 @@ impl Link {
         let id = self.next_push;
         self.next_push += 1;
         self.flying_bytes += flight.weight;
+        self.existing.flying += usize::from(flight.is_existing());
         self.pacer.spend(now, flight.weight, self.settings.bandwidth);
         self.flights.insert(id, flight);
         id
@@ -354,7 +422,9 @@ impl Link {
     /// Reads on below half of the bound, stops above it: no flapping at the edge.
     fn set_intake(&mut self, out: &mut Vec<Action>) {
         let bound = self.settings.window_versions.max(1) * INTAKE_WINDOWS;
-        let load = self.queue.len() + self.flights.len();
+        // Existing versions have a bound of their own, and never keep live changes out.
+        let existing = usize::try_from(self.existing.pending.versions).unwrap_or(usize::MAX);
+        let load = (self.queue.len() + self.flights.len()).saturating_sub(existing);
         let has_room = if self.is_reading { load <= bound } else { load <= bound / 2 };
         let wanted = self.is_open() && has_room && self.rows.len() < ROWS_MAX && !self.recorder.is_failing();
         if wanted != self.is_reading {
@@ -362,6 +432,15 @@ impl Link {
             self.is_caught_up = false;
             out.push(Action::Intake(wanted));
         }
+    }
+
+    /// Reads for a pass as long as no more than a window of it waits.
+    fn set_survey(&mut self, out: &mut Vec<Action>) {
+        let bound = self.settings.window_versions.max(1) as u64;
+        let waits = self.existing.pending.versions;
+        let has_room = if self.existing.is_reading() { waits <= bound } else { waits <= bound / 2 };
+        let may_read = self.is_open() && has_room && self.rows.len() < ROWS_MAX && !self.recorder.is_failing();
+        out.extend(self.existing.steer(may_read).map(Action::Existing));
     }
 
     fn record(&mut self, now: Millis, out: &mut Vec<Action>) {
@@ -378,10 +457,21 @@ impl Link {
 
     fn checkpoint(&self) -> Checkpoint {
         let cursor = self.progress.cursor();
-        let floor = if self.has_planted(Planted::FloorFromCursor) { cursor.clone() } else { self.progress.floor() };
-        let oldest = earliest(self.pending.oldest(), self.rows.pending.oldest());
+        let floor = if self.has_planted(Planted::FloorFromCursor) { cursor.clone() } else { self.floor() };
+        let pending = earliest(self.pending.oldest(), self.existing.pending.oldest());
+        let oldest = earliest(pending, self.rows.pending.oldest());
         let before_oldest = oldest.map_or(Millis::MAX, |t| t.saturating_sub(1));
-        Checkpoint { cursor, floor, committed_through: self.progress.newest_folded().min(before_oldest) }
+        let committed_through = self.progress.newest_folded().min(before_oldest).min(self.existing.through());
+        Checkpoint { cursor, floor, committed_through, reach: Some(self.existing.reach()) }
+    }
+
+    /// The earlier of two floors, whose order nobody knows: with rows on both sides it is the beginning.
+    fn floor(&self) -> Option<Cursor> {
+        match (self.existing.holds_floor(), self.progress.has_holds()) {
+            (false, _) => self.progress.floor(),
+            (true, false) => self.existing.progress.floor(),
+            (true, true) => None,
+        }
     }
 
     /// Asks for the next moment at which something happens by itself, unless an earlier one was asked for.

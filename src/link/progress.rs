@@ -57,6 +57,27 @@ impl Progress {
         }
     }
 
+    /// Goes on from a cursor without rows; batches are numbered from `first`.
+    pub(super) fn numbered_from(first: u64, cursor: Option<Cursor>) -> Self {
+        Progress { next: first, ..Progress::new(cursor, None, 0, 0) }
+    }
+
+    /// Begins at the beginning of the feed again; nothing may be outstanding. Rows keep holding the floor, now there.
+    pub(super) fn restart(&mut self) {
+        debug_assert!(self.is_settled(), "what is outstanding was forgotten before");
+        (self.taken, self.folded, self.newest_folded) = (None, None, 0);
+        self.holds.values_mut().for_each(|hold| hold.before = None);
+    }
+
+    /// Whether no change taken in is outstanding.
+    pub(super) fn is_settled(&self) -> bool {
+        self.batches.is_empty()
+    }
+    /// Whether rows hold the floor.
+    pub(super) fn has_holds(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
     /// Everything before it is at the peer or in a row.
     pub(super) fn cursor(&self) -> Option<Cursor> {
         self.folded.clone()

@@ -37,7 +37,8 @@ impl Recorder {
     }
     /// Whether a checkpoint differs from the one last asked for.
     pub(super) fn is_news(&self, checkpoint: &Checkpoint) -> bool {
-        checkpoint.cursor != self.last.cursor || checkpoint.floor != self.last.floor
+        let said = |c: &Checkpoint| (c.cursor.clone(), c.floor.clone(), c.reach.clone());
+        said(checkpoint) != said(&self.last)
     }
 
     /// Asks for a new record; only when idle.

@@ -169,13 +169,15 @@ impl Rows {
         self.rows.keys().filter(|(key, _)| !key.starts_with(prefix)).cloned().collect()
     }
 
-    /// Rows made from batches that are forgotten now hold `place`; those in flight have landed.
-    pub(super) fn rewind(&mut self, place: Option<u64>) {
+    /// Those in flight have landed.
+    pub(super) fn land_all(&mut self) {
         let flying: Vec<RowId> = self.rows.iter().filter(|(_, e)| e.is_flying).map(|(id, _)| id.clone()).collect();
         flying.iter().for_each(|id| self.land(id));
-        if let Some(place) = place {
-            self.rows.values_mut().for_each(|e| e.place = e.place.min(place));
-        }
+    }
+    /// Rows made from batches `places`, which are forgotten now, hold the first of them.
+    pub(super) fn move_back(&mut self, places: std::ops::Range<u64>) {
+        let moved = self.rows.values_mut().filter(|e| places.contains(&e.place));
+        moved.for_each(|e| e.place = places.start);
     }
 
     /// Whether rows changed since the last record.

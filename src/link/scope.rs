@@ -3,26 +3,94 @@
 //! The one place where loops are prevented at the sender. Called by `machine` for what the feed yields;
 //! a change outside is passed over, never held.
 use super::{Change, Settings};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use storage_engine::version::{Kind, Origin, Version};
 
 /// Bytes a head counts for in window and bandwidth: deletes are not free.
 const HEAD_BYTES: u64 = 256;
 
+/// Which objects of a bucket a rule covers; all conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Keys begin with this.
+    pub prefix: String,
+    /// Every one of these tags is set.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Filter {
+    /// Whether it covers a version. As in S3, a tag filter excludes delete markers: they carry no tags.
+    pub fn covers(&self, version: &Version) -> bool {
+        let set = version.tags.as_ref().map(|t| &t.set);
+        let has = |(name, value): (&String, &String)| set.and_then(|s| s.get(name)) == Some(value);
+        version.key.starts_with(&self.prefix) && self.tags.iter().all(has)
+    }
+    /// Whether an object can be covered by both.
+    pub fn meets(&self, other: &Filter) -> bool {
+        let prefixes = self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix);
+        prefixes && self.tags.iter().all(|(name, value)| other.tags.get(name).is_none_or(|v| v == value))
+    }
+    /// Whether `outer` covers all that this one covers.
+    pub fn is_within(&self, outer: &Filter) -> bool {
+        let has = |(name, value): (&String, &String)| self.tags.get(name) == Some(value);
+        self.prefix.starts_with(&outer.prefix) && outer.tags.iter().all(has)
+    }
+}
+
+/// What of a bucket travels on a link, origins left out: they never change while the link is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    pub filter: Filter,
+    /// Left to rules of a higher priority.
+    pub yields_to: Vec<Filter>,
+    pub delete_markers: bool,
+    pub version_deletes: bool,
+    pub forward_all: bool,
+}
+
+impl Settings {
+    /// What travels under them.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            filter: Filter { prefix: self.prefix.clone(), tags: self.tags.clone() },
+            yields_to: self.yields_to.clone(),
+            delete_markers: self.delete_markers,
+            version_deletes: self.version_deletes,
+            forward_all: self.forward_all,
+        }
+    }
+}
+
+impl Scope {
+    /// Whether `outer` surely lets everything travel that this one does. May say no where it does.
+    pub fn is_within(&self, outer: &Scope) -> bool {
+        let is_left_out = |left: &Filter| self.yields_to.iter().any(|own| left.is_within(own));
+        self.filter.is_within(&outer.filter)
+            && (outer.delete_markers || !self.delete_markers)
+            && (outer.version_deletes || !self.version_deletes)
+            && (outer.forward_all || !self.forward_all)
+            && outer.yields_to.iter().all(|left| !left.meets(&self.filter) || is_left_out(left))
+    }
+
+    /// Whether `version` travels under it, on the link with these settings.
+    pub(super) fn includes(&self, settings: &Settings, version: &Version) -> bool {
+        self.filter.covers(version)
+            && !self.yields_to.iter().any(|higher| higher.covers(version))
+            && has_kind(self.delete_markers, self.version_deletes, version)
+            && has_sender(settings, self.forward_all, version)
+    }
+}
+
 /// Whether `version` is to be made durable at the peer.
-pub(super) fn includes(settings: &Settings, version: &Version) -> bool {
-    version.key.starts_with(&settings.prefix)
-        && has_sender(settings, version)
-        && has_kind(settings, version)
-        && has_tags(settings, version)
+pub fn includes(settings: &Settings, version: &Version) -> bool {
+    // The prefix first, without a copy of the rest: the feed holds every key of the bucket.
+    version.key.starts_with(&settings.prefix) && settings.scope().includes(settings, version)
 }
 
 /// Own: some part of it was made here. Relay: some part of it was made elsewhere than at the peer.
-fn has_sender(settings: &Settings, version: &Version) -> bool {
-    if settings.forward_all {
-        !is_wholly_of(version, &settings.peer_origin)
-    } else {
-        version.has_origin(&settings.own_origin)
-    }
+fn has_sender(settings: &Settings, forward_all: bool, version: &Version) -> bool {
+    if forward_all { !is_wholly_of(version, &settings.peer_origin) } else { version.has_origin(&settings.own_origin) }
 }
 
 fn is_wholly_of(version: &Version, origin: &Origin) -> bool {
@@ -31,15 +99,9 @@ fn is_wholly_of(version: &Version, origin: &Origin) -> bool {
         && version.purge.as_ref().is_none_or(|p| &p.origin == origin)
 }
 
-fn has_kind(settings: &Settings, version: &Version) -> bool {
+fn has_kind(delete_markers: bool, version_deletes: bool, version: &Version) -> bool {
     let is_marker = version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker);
-    (settings.version_deletes || version.purge.is_none()) && (settings.delete_markers || !is_marker)
-}
-
-/// As in S3, a tag filter excludes delete markers: they carry no tags.
-fn has_tags(settings: &Settings, version: &Version) -> bool {
-    let set = version.tags.as_ref().map(|t| &t.set);
-    settings.tags.iter().all(|(name, value)| set.and_then(|s| s.get(name)) == Some(value))
+    (version_deletes || version.purge.is_none()) && (delete_markers || !is_marker)
 }
 
 /// Bytes of the body that travels: none for markers and purged versions.
@@ -54,11 +116,8 @@ pub(super) fn weight(body_bytes: u64) -> u64 {
 
 /// Whether what travels differs between two settings: what was read under the old ones is judged again.
 pub(super) fn is_altered(old: &Settings, new: &Settings) -> bool {
-    let scope = |s: &Settings| {
-        let who = (s.own_origin.clone(), s.peer_origin.clone(), s.forward_all);
-        (s.prefix.clone(), s.tags.clone(), who, s.delete_markers, s.version_deletes)
-    };
-    scope(old) != scope(new)
+    let who = |s: &Settings| (s.own_origin.clone(), s.peer_origin.clone(), s.existing_objects);
+    old.scope() != new.scope() || who(old) != who(new)
 }
 
 /// A change taken in, and the batch it came with.
@@ -77,4 +136,11 @@ impl Item {
     pub(super) fn bytes(&self) -> u64 {
         body_bytes(&self.change.version)
     }
+    /// Came from a pass over existing versions: gives way to what changes now.
+    pub(super) fn is_existing(&self) -> bool {
+        self.batch >= super::existing::FIRST_PLACE
+    }
 }
+
+#[cfg(test)]
+mod tests;

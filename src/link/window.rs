@@ -29,14 +29,18 @@ impl Queue {
         self.len
     }
 
-    /// Puts a change behind the others of its key.
+    /// Puts a change among the others of its key, by ticket: behind those taken in before it, and before existing ones.
     pub(super) fn push(&mut self, item: Item) {
         let (key, ticket) = (item.key().to_string(), item.ticket);
         let lane = self.lanes.entry(key.clone()).or_default();
-        if !lane.is_flying && lane.waiting.is_empty() {
+        let at = lane.waiting.partition_point(|waiting| waiting.ticket < ticket);
+        if !lane.is_flying && at == 0 {
+            if let Some(first) = lane.waiting.front() {
+                self.ready.remove(&first.ticket);
+            }
             self.ready.insert(ticket, key);
         }
-        lane.waiting.push_back(item);
+        lane.waiting.insert(at, item);
         self.len += 1;
     }
 
@@ -68,14 +72,13 @@ impl Queue {
         true
     }
 
-    /// What flew of `key` has ended; `back` goes first in its lane again.
+    /// What flew of `key` has ended; `back` goes to its place in the lane again.
     pub(super) fn land(&mut self, key: &str, back: Option<Item>) {
+        if let Some(item) = back {
+            self.push(item);
+        }
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.is_flying = false;
-        if let Some(item) = back {
-            lane.waiting.push_front(item);
-            self.len += 1;
-        }
         match lane.waiting.front() {
             Some(first) => {
                 self.ready.insert(first.ticket, key.to_string());

@@ -6,9 +6,11 @@
 //! TLS version, no anonymous side, no resumption without a fresh proof of the certificate.
 use rustls::client::Resumption;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version::TLS13};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,6 +36,9 @@ pub enum Error {
     /// The peer's certificate cannot be read, or does not hold exactly one URI.
     #[error("the certificate of the peer {0}")]
     Name(String),
+    /// The chain is good, but not under the CA bundle its name belongs to.
+    #[error("its certificate does not chain to {}: {reason}", authority.display())]
+    WrongAuthority { authority: PathBuf, reason: String },
 }
 
 /// Where the identity of this site lies.
@@ -63,12 +68,30 @@ impl Files {
 pub struct Configs {
     pub server: Arc<ServerConfig>,
     pub client: Arc<ClientConfig>,
+    /// A proof under each CA bundle alone, by its path.
+    proofs: BTreeMap<PathBuf, Arc<dyn ClientCertVerifier>>,
+}
+
+impl Configs {
+    /// Whether a caller's chain holds under this one bundle: the handshake only proves that it does under some.
+    ///
+    /// # Errors
+    /// [`Error::WrongAuthority`]: another bundle's CA signed it, or the bundle could never be read.
+    pub fn vouch(&self, authority: &Path, chain: &[CertificateDer<'_>], now_millis: u64) -> Result<(), Error> {
+        let wrong = |reason: String| Error::WrongAuthority { authority: authority.into(), reason };
+        let proof = self.proofs.get(authority).ok_or_else(|| wrong("the bundle was not read".into()))?;
+        let (leaf, between) = chain.split_first().ok_or_else(|| wrong("there is none".into()))?;
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(now_millis));
+        proof.verify_client_cert(leaf, between, now).map(|_| ()).map_err(|err| wrong(err.to_string()))
+    }
 }
 
 /// This site's identity, always the newest one that could be read.
 #[derive(Debug)]
 pub struct Identity {
     files: Files,
+    /// Bundles believed besides: those of the peers of this moment.
+    peers: RwLock<Vec<PathBuf>>,
     current: RwLock<Current>,
 }
 #[derive(Debug)]
@@ -83,9 +106,19 @@ impl Identity {
     /// # Errors
     /// Any [`Error`], naming the file: without an identity nothing may start.
     pub async fn load(files: Files) -> Result<Self, Error> {
-        let bytes = FileBytes::read(&files).await?;
+        let bytes = FileBytes::read(&files, &[], None).await?;
         let configs = configs(&files, &bytes)?;
-        Ok(Identity { files, current: RwLock::new(Current { bytes, configs }) })
+        Ok(Identity { files, peers: RwLock::default(), current: RwLock::new(Current { bytes, configs }) })
+    }
+
+    /// From now on believes these bundles besides those of its own files, and no others. One that cannot be read is
+    /// left out until it can, and said.
+    ///
+    /// # Errors
+    /// As [`Identity::reload`]; the bundles count with the next reload that succeeds.
+    pub async fn trust(&self, peers: Vec<PathBuf>) -> Result<bool, Error> {
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+        self.reload().await
     }
 
     /// What new handshakes use.
@@ -98,7 +131,9 @@ impl Identity {
     /// # Errors
     /// Any [`Error`]; the identity in use stays.
     pub async fn reload(&self) -> Result<bool, Error> {
-        let bytes = FileBytes::read(&self.files).await?;
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.current.read().unwrap_or_else(PoisonError::into_inner).bytes.peers.clone();
+        let bytes = FileBytes::read(&self.files, &peers, Some(known)).await?;
         if self.current.read().unwrap_or_else(PoisonError::into_inner).bytes == bytes {
             return Ok(false);
         }
@@ -108,7 +143,7 @@ impl Identity {
     }
 
     /// Reloads every [`RELOAD_INTERVAL`] until `stop`. May be dropped at any time.
-    pub async fn keep_fresh(&self, stop: CancellationToken) {
+    pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL)).await.is_some() {
             match self.reload().await {
                 Ok(true) => tracing::info!("The peer certificate was reloaded."),
@@ -125,16 +160,45 @@ struct FileBytes {
     certificate: Vec<u8>,
     key: Vec<u8>,
     authorities: Vec<Vec<u8>>,
+    peers: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl FileBytes {
-    async fn read(files: &Files) -> Result<Self, Error> {
+    /// `known`: the peers' bundles as they were read last; one that cannot be read now stays as it was.
+    async fn read(files: &Files, peers: &[PathBuf], known: Option<BTreeMap<PathBuf, Vec<u8>>>) -> Result<Self, Error> {
         let mut authorities = Vec::with_capacity(files.authorities.len());
         for path in &files.authorities {
             authorities.push(read(path).await?);
         }
-        Ok(FileBytes { certificate: read(&files.certificate).await?, key: read(&files.key).await?, authorities })
+        let (mut bundles, known) = (BTreeMap::new(), known.unwrap_or_default());
+        for path in peers {
+            let bytes = match read_bundle(path).await {
+                Ok(bytes) => Some(bytes),
+                Err(err) => {
+                    tracing::warn!(error = %err, "The CA bundle of a peer cannot be used; what was read of it before holds.");
+                    known.get(path).cloned()
+                }
+            };
+            bundles.extend(bytes.map(|bytes| (path.clone(), bytes)));
+        }
+        let (certificate, key) = (read(&files.certificate).await?, read(&files.key).await?);
+        Ok(FileBytes { certificate, key, authorities, peers: bundles })
     }
+}
+
+/// The bytes of a bundle whose every certificate can be a root.
+async fn read_bundle(path: &Path) -> Result<Vec<u8>, Error> {
+    let bytes = read(path).await?;
+    roots(path, &bytes)?;
+    Ok(bytes)
+}
+
+fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path, pem)? {
+        roots.add(authority).map_err(|err| unusable(path, err))?;
+    }
+    Ok(roots)
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -144,15 +208,17 @@ async fn read(path: &Path) -> Result<Vec<u8>, Error> {
 fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
     let chain = certificates(&files.certificate, &bytes.certificate)?;
     let key = PrivateKeyDer::from_pem_slice(&bytes.key).map_err(|err| malformed(&files.key, &err))?;
-    let mut roots = RootCertStore::empty();
-    for (path, pem) in files.authorities.iter().zip(&bytes.authorities) {
-        for authority in certificates(path, pem)? {
-            roots.add(authority).map_err(|err| unusable(path, err))?;
-        }
-    }
-    let roots = Arc::new(roots);
-    let bundle = files.authorities.first().map_or(Path::new("the CA bundle"), PathBuf::as_path);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut all = RootCertStore::empty();
+    let mut proofs: BTreeMap<PathBuf, Arc<dyn ClientCertVerifier>> = BTreeMap::new();
+    for (path, pem) in files.authorities.iter().zip(&bytes.authorities).chain(&bytes.peers) {
+        let own = roots(path, pem)?;
+        all.extend(own.roots.iter().cloned());
+        let proof = WebPkiClientVerifier::builder_with_provider(Arc::new(own), provider.clone()).build();
+        proofs.insert(path.clone(), proof.map_err(|err| unusable(path, err))?);
+    }
+    let roots = Arc::new(all);
+    let bundle = files.authorities.first().map_or(Path::new("the CA bundle"), PathBuf::as_path);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
         .build()
         .map_err(|err| unusable(bundle, err))?;
@@ -172,7 +238,7 @@ fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     client.resumption = Resumption::disabled();
-    Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
+    Ok(Configs { server: Arc::new(server), client: Arc::new(client), proofs })
 }
 
 fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {

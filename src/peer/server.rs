@@ -9,6 +9,7 @@ use super::connection::{self, Ended, FrameReader, HANDSHAKE_MAX, SENDER_SILENCE_
 use super::frame::{self, Frame, Hello, Message, PROTOCOL_VERSION, Windows};
 use super::identity::{self, Identity};
 use session::Session;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct Known {
     pub site: String,
     /// Name of the Peer document.
     pub peer: String,
+    /// CA bundle its certificate must chain to: another peer's CA must not sign in its name.
+    pub authority: PathBuf,
 }
 
 /// Says whose URI this is under the rules of this moment; `None`: nobody's, or suspended.
@@ -289,14 +292,17 @@ impl Server {
     /// The handshake, and whose certificate it showed.
     async fn prove(&self, tcp: TcpStream) -> Result<Proven, (Refusal, String)> {
         tcp.set_nodelay(true).map_err(|err| (Refusal::Handshake, err.to_string()))?;
-        let acceptor = TlsAcceptor::from(self.identity.configs().server);
+        let configs = self.identity.configs();
+        let acceptor = TlsAcceptor::from(configs.server.clone());
         let line = acceptor.accept(tcp).await.map_err(|err| {
             let tls = err.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
             (if tls { Refusal::Certificate } else { Refusal::Handshake }, err.to_string())
         })?;
-        let named = identity::named(line.get_ref().1.peer_certificates());
-        let named = named.map_err(|err| (Refusal::Name, err.to_string()))?;
+        let chain = line.get_ref().1.peer_certificates();
+        let named = identity::named(chain).map_err(|err| (Refusal::Name, err.to_string()))?;
         let known = (self.resolver)(&named.uri).ok_or_else(|| (Refusal::UnknownPeer, named.uri.clone()))?;
+        let vouched = configs.vouch(&known.authority, chain.unwrap_or_default(), self.clock.now_millis());
+        vouched.map_err(|err| (Refusal::Certificate, format!("{}: {err}", named.uri)))?;
         Ok(Proven { line, named, known })
     }
 

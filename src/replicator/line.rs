@@ -1,7 +1,8 @@
 //! The line to one peer: dials until it stands, tells the links when it comes and goes. Retries for
-//! ever; a peer that is away costs one dial every few seconds.
+//! ever; a peer that is away costs one dial every few seconds. Certificates are read again while it stands, so that
+//! the next dial shows the newest.
 use crate::peer::client::{Connection, PeerClient, Target};
-use crate::peer::identity::Identity;
+use crate::peer::identity::{Files, Identity};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,21 +18,54 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// What stands behind `watch`: the connection, while there is one.
 pub type Standing = watch::Sender<Option<Arc<Connection>>>;
 
-/// Keeps the line until `stop`. Its error is the text in `trouble`; dropping it closes the connection.
-pub async fn keep(
-    peer: String,
-    target: Target,
-    identity: Arc<Identity>,
-    tasks: TaskTracker,
-    standing: Arc<Standing>,
-    trouble: watch::Sender<Option<String>>,
-    stop: CancellationToken,
-) {
+/// A line to one peer, and where it is told of.
+pub struct Line {
+    pub peer: String,
+    pub target: Target,
+    /// What is shown to the peer, and the CA it must chain to.
+    pub files: Files,
+    /// Takes the connection's own tasks.
+    pub tasks: TaskTracker,
+    pub standing: Arc<Standing>,
+    /// Why there is no connection.
+    pub trouble: watch::Sender<Option<String>>,
+}
+
+/// Keeps the line until `stop`. Dropping it closes the connection.
+pub async fn keep(line: Line, stop: CancellationToken) {
+    if let Some(identity) = stop.run_until_cancelled(load(&line)).await {
+        let identity = Arc::new(identity);
+        tokio::select! {
+            () = dial(&line, &identity, &stop) => {}
+            () = identity.clone().keep_fresh(stop.clone()) => {}
+        }
+    }
+    line.standing.send_replace(None);
+}
+
+/// The identity, once its files can be used.
+async fn load(line: &Line) -> Identity {
+    loop {
+        match Identity::load(line.files.clone()).await {
+            Ok(identity) => return identity,
+            Err(e) => {
+                if line.trouble.borrow().as_deref() != Some(&e.to_string()) {
+                    tracing::error!(peer = line.peer, error = %e, "The certificates for a peer cannot be used; put them right.");
+                }
+                line.trouble.send_replace(Some(e.to_string()));
+                tokio::time::sleep(PAUSE_MAX).await;
+            }
+        }
+    }
+}
+
+async fn dial(line: &Line, identity: &Identity, stop: &CancellationToken) {
+    let Line { peer, target, tasks, standing, trouble, .. } = line;
     let mut pauses = backoff();
     loop {
         let dialled = tokio::select! {
             () = stop.cancelled() => break,
-            dialled = PeerClient::connect(&target, &identity, &tasks) => dialled,
+            dialled = PeerClient::connect(target, identity, tasks) => dialled,
         };
         match dialled {
             Ok(connection) => {
@@ -60,7 +94,6 @@ pub async fn keep(
             break;
         }
     }
-    standing.send_replace(None);
 }
 
 fn backoff() -> backon::ExponentialBackoff {

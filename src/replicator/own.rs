@@ -5,7 +5,7 @@ use super::report::LinkReport;
 use super::run::{Command, Ended, Run, consumer_name};
 use super::tenure::{Claimed, Tenure, Wanted};
 use crate::journal::{Error, Journal, LinkId};
-use crate::link::{Checkpoint, Link, ROWS_MAX, Row};
+use crate::link::{Checkpoint, Link, ROWS_MAX, Reach, Record, Row};
 use crate::peer::client::Connection;
 use crate::rule::plan::LinkView;
 use crate::store::{self, BucketInfo, Store};
@@ -129,7 +129,7 @@ async fn start<'a>(
         Claimed::Owned(lease) => lease,
         Claimed::Elsewhere(by) => return Ok(Start::Elsewhere(by)),
     };
-    let (checkpoint, rows) = match prepare(shared, &id, &bucket.name).await {
+    let (checkpoint, rows) = match prepare(shared, view, &id, lease.epoch, &bucket.name).await {
         Ok(loaded) => loaded,
         Err(blocked) => {
             shared.tenure.free(&id, &lease).await;
@@ -140,19 +140,12 @@ async fn start<'a>(
     let mut seed = DefaultHasher::new();
     id.hash(&mut seed);
     let settings = view.settings();
-    let route = Route {
-        id,
-        lease,
-        bucket: bucket.name,
-        peer_bucket: view.destination.bucket.clone(),
-        own_origin: settings.own_origin.clone(),
-        forward_all: settings.forward_all,
-        store: shared.store.clone(),
-    };
+    let peer_bucket = view.destination.bucket.clone();
+    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store: shared.store.clone() };
     Ok(Start::Run(Run {
         labels: labels.clone(),
         route: Arc::new(route),
-        prefix: settings.prefix.clone(),
+        settings: Arc::new(settings.clone()),
         link: Link::new(settings, checkpoint, rows, seed.finish()),
         journal: shared.journal.clone(),
         clock: shared.clock.clone(),
@@ -166,10 +159,19 @@ async fn start<'a>(
 }
 
 /// Where the link stands; its store keeps from now on what it needs.
-async fn prepare(shared: &Shared, id: &LinkId, bucket: &str) -> Result<(Option<Checkpoint>, Vec<Row>), Blocked> {
-    let loaded = shared.journal.load(id, ROWS_MAX).await?;
+async fn prepare(
+    shared: &Shared,
+    view: &LinkView,
+    id: &LinkId,
+    epoch: u64,
+    bucket: &str,
+) -> Result<(Option<Checkpoint>, Vec<Row>), Blocked> {
+    let (mut checkpoint, rows) = shared.journal.load(id, ROWS_MAX).await?;
     shared.store.register(bucket, &consumer_name(id), true).await?;
-    Ok(loaded)
+    if checkpoint.is_none() && !view.rule.replicate.existing_objects {
+        checkpoint = Some(start_at_head(shared, id, epoch, bucket).await?);
+    }
+    Ok((checkpoint, rows))
 }
 
 async fn bucket(shared: &Shared, view: &LinkView) -> Result<BucketInfo, Blocked> {
@@ -197,4 +199,14 @@ async fn claim(
         // Should it have seen more, it will say so at the first frame.
         _ => Ok(claimed),
     }
+}
+
+/// A new link of a rule that leaves existing objects where they are begins where the feed ends now; durable before
+/// the first read, so that a restart neither goes back nor skips what came since.
+async fn start_at_head(shared: &Shared, id: &LinkId, epoch: u64, bucket: &str) -> Result<Checkpoint, Blocked> {
+    let head = Some(shared.store.head(bucket).await?);
+    let committed_through = shared.clock.now_millis();
+    let checkpoint = Checkpoint { cursor: head.clone(), floor: head, committed_through, reach: Some(Reach::default()) };
+    shared.journal.record(id, epoch, &Record { checkpoint: checkpoint.clone(), ..Record::default() }).await?;
+    Ok(checkpoint)
 }

@@ -2,7 +2,7 @@
 //! link's words what became of it. Decides nothing.
 use super::tenure::Lease;
 use crate::journal::LinkId;
-use crate::link::{Failure, Outcome};
+use crate::link::{Failure, Outcome, Settings, includes};
 use crate::peer::client::{Connection, Error};
 use crate::peer::{Ack, Outgoing};
 use crate::store::{self, Store};
@@ -18,10 +18,6 @@ pub struct Route {
     /// Bucket here and bucket there.
     pub bucket: String,
     pub peer_bucket: String,
-    /// Only what this origin set is sent…
-    pub own_origin: Origin,
-    /// …or, when relaying, all of a version.
-    pub forward_all: bool,
     pub store: Arc<dyn Store>,
 }
 
@@ -36,23 +32,31 @@ pub enum Pushed {
     },
 }
 
-impl Route {
-    fn to_send(&self, version: &Version) -> Option<Version> {
-        if self.forward_all { Some(version.clone()) } else { own_part(version, &self.own_origin) }
-    }
+/// Relaying: all of a version. Else only what this site set of it.
+fn to_send(settings: &Settings, version: &Version) -> Option<Version> {
+    if settings.forward_all { Some(version.clone()) } else { own_part(version, &settings.own_origin) }
+}
 
-    /// Sends the version of a row: its current record is read first; one that is gone is done.
-    pub async fn push_row(&self, line: &Connection, key: &str, id: VersionId) -> Pushed {
+impl Route {
+    /// Sends the version of a row: its current record is read first; one that is gone, or that the rule no longer
+    /// covers, is done.
+    pub async fn push_row(&self, line: &Connection, settings: &Settings, key: &str, id: VersionId) -> Pushed {
         match self.store.stat(&self.bucket, key, id).await {
-            Ok(Some(version)) => self.push(line, &version, None).await,
-            Ok(None) => Pushed::Done(Outcome::Superseded),
+            Ok(Some(version)) if includes(settings, &version) => self.push(line, settings, &version, None).await,
+            Ok(_) => Pushed::Done(Outcome::Superseded),
             Err(e) => Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
         }
     }
 
     /// Sends a version with its bytes; a purged or unborn one and a marker have none.
-    pub async fn push(&self, line: &Connection, version: &Version, traceparent: Option<String>) -> Pushed {
-        let Some(mut version) = self.to_send(version) else { return Pushed::Done(Outcome::Superseded) };
+    pub async fn push(
+        &self,
+        line: &Connection,
+        settings: &Settings,
+        version: &Version,
+        traceparent: Option<String>,
+    ) -> Pushed {
+        let Some(mut version) = to_send(settings, version) else { return Pushed::Done(Outcome::Superseded) };
         let has_bytes =
             version.is_live() && version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object && b.size_bytes > 0);
         let mut body = None;
@@ -62,7 +66,7 @@ impl Route {
                 // Purged since the event was read: send what it is now, without bytes.
                 Err(store::Error::NoSuchVersion | store::Error::NoSuchKey) => {
                     match self.store.stat(&self.bucket, &version.key, version.id).await {
-                        Ok(now) => match now.and_then(|now| self.to_send(&now)) {
+                        Ok(now) => match now.and_then(|now| to_send(settings, &now)) {
                             Some(now) => version = now,
                             None => return Pushed::Done(Outcome::Superseded),
                         },
@@ -81,7 +85,7 @@ impl Route {
             version,
             body,
             traceparent,
-            relayed: self.forward_all,
+            relayed: settings.forward_all,
         };
         match line.push(outgoing).await {
             Ok(ack) => said(ack),

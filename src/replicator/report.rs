@@ -21,6 +21,14 @@ pub struct LinkReport {
     /// Not yet durable at the peer; absent when it cannot be known.
     pub backlog_versions: Option<u64>,
     pub backlog_bytes: Option<u64>,
+    /// Of these, versions that were there before the rule covered them.
+    #[serde(default)]
+    pub existing_versions: Option<u64>,
+    #[serde(default)]
+    pub existing_bytes: Option<u64>,
+    /// Of those, not read yet by the pass that brings them; counted every few seconds.
+    #[serde(default)]
+    pub existing_unread: Option<u64>,
     pub retry_versions: u64,
     pub parked_versions: u64,
     pub clock_ahead_versions: u64,
@@ -30,13 +38,13 @@ pub struct LinkReport {
 }
 
 impl LinkReport {
-    /// Joins what the link knows with what the store counts behind its cursor.
-    pub fn new(labels: &LinkLabels, now: u64, shown: Shown, behind: Option<Backlog>) -> Self {
-        let oldest_pending = match (shown.oldest_pending, behind.and_then(|b| b.oldest_pending_since)) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        let lag_seconds = behind.map(|_| oldest_pending.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1000.0));
+    /// Joins what the link knows with what the store counts behind its cursor (`behind`) and what a pass over
+    /// existing versions has not read yet (`unread`).
+    pub fn new(labels: &LinkLabels, now: u64, shown: Shown, behind: Option<Backlog>, unread: Option<Backlog>) -> Self {
+        let counted = [behind, unread].map(|b| b.and_then(|b| b.oldest_pending_since));
+        let oldest_pending = counted.into_iter().chain([shown.oldest_pending]).flatten().min();
+        let both = behind.zip(unread);
+        let lag_seconds = both.map(|_| oldest_pending.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1000.0));
         LinkReport {
             rule: labels.rule.clone(),
             bucket: labels.bucket.clone(),
@@ -45,8 +53,11 @@ impl LinkReport {
             measured_at: now,
             oldest_pending,
             lag_seconds,
-            backlog_versions: behind.map(|b| b.versions + shown.pending_versions),
-            backlog_bytes: behind.map(|b| b.bytes + shown.pending_bytes),
+            backlog_versions: both.map(|(b, e)| b.versions + e.versions + shown.pending_versions),
+            backlog_bytes: both.map(|(b, e)| b.bytes + e.bytes + shown.pending_bytes),
+            existing_versions: unread.map(|e| e.versions + shown.existing_versions),
+            existing_bytes: unread.map(|e| e.bytes + shown.existing_bytes),
+            existing_unread: unread.map(|e| e.versions),
             retry_versions: shown.retry_versions,
             parked_versions: shown.parked_versions,
             clock_ahead_versions: shown.clock_ahead_versions,

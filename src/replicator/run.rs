@@ -3,10 +3,10 @@
 use super::push::{Pushed, Route, link_name};
 use super::report::LinkReport;
 use crate::journal::{self, Journal, LinkId};
-use crate::link::{Action, Checkpoint, Event, Link, Record};
+use crate::link::{Action, Change, Checkpoint, Event, Link, Record, Settings, Survey};
 use crate::peer::client::Connection;
 use crate::rule::plan::LinkView;
-use crate::store::{self, Batch, Cursor};
+use crate::store::{self, Backlog, Batch, Cursor};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, watch};
 const BATCH: usize = 256;
 /// How often the backlog behind the cursor is asked for; also how stale a shown lag may be.
 const MEASURE: Duration = Duration::from_millis(500);
+/// What a pass has left is counted at every so manieth measurement: the store walks what it counts.
+const COUNT_EXISTING_EVERY: u32 = 10;
 /// Pause after the own store or journal gave an error.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -44,8 +46,8 @@ pub struct Run<'a> {
     pub view: &'a mut LinkView,
     pub shown: watch::Sender<LinkReport>,
     pub metrics: Arc<Metrics>,
-    /// The rule's prefix, for the backlog.
-    pub prefix: String,
+    /// What the rule says now.
+    pub settings: Arc<Settings>,
     /// Where the feed is read on.
     pub cursor: Option<Cursor>,
 }
@@ -72,6 +74,11 @@ struct Busy {
     reading: Option<BoxFuture<'static, Result<Batch, store::Error>>>,
     flights: FuturesUnordered<Flight>,
     recording: Option<Recording>,
+    /// The pass over existing versions: where it reads on, and the read under way.
+    survey: Option<Survey>,
+    surveying: Option<BoxFuture<'static, Result<Batch, store::Error>>>,
+    /// Measurements until what is left of the pass is counted.
+    uncounted: u32,
     /// Where the feed is read on.
     cursor: Option<Cursor>,
     intake: bool,
@@ -135,16 +142,21 @@ impl Run<'_> {
                     match read {
                         Ok(batch) => {
                             busy.cursor = Some(batch.cursor.clone());
-                            let changes = batch.events.into_iter().map(|e| crate::link::Change {
-                                version: Arc::new(e.version), pending_since: e.pending_since, traceparent: e.traceparent,
-                            }).collect();
-                            Event::Changed { changes, cursor: batch.cursor }
+                            Event::Changed { changes: changes(batch.events), cursor: batch.cursor }
                         }
-                        Err(e) => {
-                            tracing::warn!(bucket = %self.route.bucket, error = %e, "The own store's feed stalls.");
-                            tokio::time::sleep(PAUSE).await;
-                            Event::Tick
+                        Err(e) => self.stalls(e).await,
+                    }
+                },
+                read = wait(&mut busy.surveying) => {
+                    busy.surveying = None;
+                    match (read, &mut busy.survey) {
+                        (Ok(Batch { events, cursor }), Some(survey)) => {
+                            let is_last = cursor.has_passed(&survey.until);
+                            survey.cursor = Some(cursor.clone());
+                            Event::Existing { changes: changes(events), cursor, is_last }
                         }
+                        (Ok(_), None) => Event::Tick,
+                        (Err(e), _) => self.stalls(e).await,
                     }
                 },
                 changed = self.line.changed() => {
@@ -155,7 +167,7 @@ impl Run<'_> {
                 command = self.commands.recv() => match command {
                     Some(Command::Alter(view)) => {
                         let settings = view.settings();
-                        self.prefix.clone_from(&settings.prefix);
+                        self.settings = Arc::new(settings.clone());
                         *self.view = *view;
                         Event::RuleAltered(settings)
                     }
@@ -183,19 +195,17 @@ impl Run<'_> {
     fn perform(&self, busy: &mut Busy, action: Action) {
         match action {
             Action::Push { id, change } => {
-                let line = self.line.borrow().clone();
-                let route = self.route.clone();
+                let (route, settings, line) = self.way();
                 busy.flights.push(Box::pin(async move {
                     let Some(line) = line else { return (id, gone()) };
-                    (id, route.push(&line, &change.version, change.traceparent.clone()).await)
+                    (id, route.push(&line, &settings, &change.version, change.traceparent.clone()).await)
                 }));
             }
             Action::PushRow { id, key, version_id } => {
-                let line = self.line.borrow().clone();
-                let route = self.route.clone();
+                let (route, settings, line) = self.way();
                 busy.flights.push(Box::pin(async move {
                     let Some(line) = line else { return (id, gone()) };
-                    (id, route.push_row(&line, &key, version_id).await)
+                    (id, route.push_row(&line, &settings, &key, version_id).await)
                 }));
             }
             Action::Done { outcome, pending_since, bytes } => {
@@ -214,14 +224,34 @@ impl Run<'_> {
                 busy.reading = None;
                 busy.cursor = cursor;
             }
+            Action::Existing(survey) => {
+                busy.surveying = None;
+                busy.survey = survey;
+            }
             Action::Stop => busy.stopped = true,
         }
+    }
+
+    fn way(&self) -> (Arc<Route>, Arc<Settings>, Option<Arc<Connection>>) {
+        (self.route.clone(), self.settings.clone(), self.line.borrow().clone())
+    }
+
+    /// The own store did not give a batch: a pause, then the same read again.
+    async fn stalls(&self, e: store::Error) -> Event {
+        tracing::warn!(bucket = %self.route.bucket, error = %e, "The own store's feed stalls.");
+        tokio::time::sleep(PAUSE).await;
+        Event::Tick
     }
 
     fn read_on(&self, busy: &mut Busy) {
         if busy.intake && busy.reading.is_none() {
             let (route, cursor) = (self.route.clone(), busy.cursor.clone());
             busy.reading =
+                Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
+        }
+        if let (Some(survey), None) = (&busy.survey, &busy.surveying) {
+            let (route, cursor) = (self.route.clone(), survey.cursor.clone());
+            busy.surveying =
                 Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
         }
     }
@@ -246,20 +276,48 @@ impl Run<'_> {
     /// One snapshot: what the link knows and what waits in the feed behind its cursor.
     async fn show(&mut self, busy: &mut Busy) {
         let now = self.clock.now_millis();
-        let behind = match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.prefix).await {
-            Ok(behind) => Some(behind),
-            Err(e) => {
-                tracing::debug!(bucket = %self.route.bucket, error = %e, "The backlog cannot be counted now.");
-                None
-            }
-        };
+        let behind =
+            match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.settings.prefix).await {
+                Ok(behind) => Some(behind),
+                Err(e) => {
+                    tracing::debug!(bucket = %self.route.bucket, error = %e, "The backlog cannot be counted now.");
+                    None
+                }
+            };
         if behind.is_some_and(|b| b.versions == 0) {
             self.step(busy, Event::CaughtUp);
         }
-        let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind);
+        let existing = self.existing(busy, behind).await;
+        let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind, existing);
         report.last_error = busy.journal_trouble.clone().or(report.last_error);
         report.measure(&self.labels, &self.metrics);
         self.shown.send_replace(report);
+    }
+
+    /// What the pass over existing versions has not read yet; nothing without one, `None` where it cannot be known.
+    async fn existing(&mut self, busy: &mut Busy, behind: Option<Backlog>) -> Option<Backlog> {
+        let Some(survey) = self.link.survey() else {
+            busy.uncounted = 0;
+            return Some(Backlog::default());
+        };
+        if busy.uncounted > 0 {
+            busy.uncounted -= 1;
+            let last = self.shown.borrow().existing_unread;
+            return last.map(|versions| Backlog { versions, ..Backlog::default() });
+        }
+        busy.uncounted = COUNT_EXISTING_EVERY;
+        let cursor = survey.cursor.as_ref();
+        let all = self.route.store.backlog(&self.route.bucket, cursor, &self.settings.prefix).await.ok()?;
+        if all.versions == 0 && busy.survey.is_some() {
+            // Nothing of it lies behind the pass, though the feed has nothing that would show it.
+            busy.surveying = None;
+            let cursor = survey.until;
+            self.step(busy, Event::Existing { changes: Vec::new(), cursor, is_last: true });
+        }
+        let live = behind?;
+        let oldest_pending_since = (all.versions > live.versions).then_some(all.oldest_pending_since).flatten();
+        let (versions, bytes) = (all.versions.saturating_sub(live.versions), all.bytes.saturating_sub(live.bytes));
+        Some(Backlog { versions, bytes, oldest_pending_since })
     }
 
     fn count_failure(&self, failure: &crate::link::Failure) {
@@ -271,6 +329,15 @@ impl Run<'_> {
         };
         self.metrics.failed(&self.labels, reason);
     }
+}
+
+fn changes(events: Vec<storage_engine::feed::Event>) -> Vec<Change> {
+    let change = |e: storage_engine::feed::Event| Change {
+        version: Arc::new(e.version),
+        pending_since: e.pending_since,
+        traceparent: e.traceparent,
+    };
+    events.into_iter().map(change).collect()
 }
 
 /// The name under which a link is registered with its store.

@@ -1,7 +1,8 @@
-//! What must change when the rules do: (old, new) -> start, alter, stop, backfill, per link. Pure.
+//! What must change when the rules do: (old, new) -> start, alter, stop, per link. Pure.
 //!
 //! The replicator carries a plan out for the links it owns: an altered link keeps its cursor, a stopped one
-//! drains. The order of the changes is the order to carry them out.
+//! drains. The order of the changes is the order to carry them out. What an altered link must send of the past is
+//! its own to find (`link/existing.rs`): it also changes while no process runs.
 use super::{Destination, Filter, PeerDoc, Rule, RuleSet, SiteDoc, link_settings};
 use crate::link;
 use std::collections::BTreeMap;
@@ -24,8 +25,6 @@ pub enum Change {
     Start(LinkName),
     /// Let it go on under its new settings.
     Alter(LinkName),
-    /// Send what is there already and now falls under the rule, below this prefix.
-    Backfill { link: LinkName, prefix: String },
 }
 
 /// All a link depends on; when it is equal, the link is left alone.
@@ -35,12 +34,15 @@ pub struct LinkView {
     pub destination: Destination,
     pub site: SiteDoc,
     pub peer: PeerDoc,
+    /// What rules of a higher priority send to the same peer.
+    pub yields_to: Vec<Filter>,
 }
 
 impl LinkView {
     /// What its state machine runs with.
     pub fn settings(&self) -> link::Settings {
-        link_settings(&self.rule, &self.destination, &self.site, &self.peer)
+        let yields_to = self.yields_to.clone();
+        link::Settings { yields_to, ..link_settings(&self.rule, &self.destination, &self.site, &self.peer) }
     }
     /// Another bucket or site at the far end: nothing of the old link's progress holds.
     fn is_elsewhere(&self, other: &Self) -> bool {
@@ -55,8 +57,9 @@ pub fn links(set: &RuleSet, site: &str) -> BTreeMap<LinkName, LinkView> {
     let view = |(rule, destination): (&Rule, &Destination)| {
         let peer = set.peers.get(&destination.peer)?;
         let name = LinkName { rule: rule.uid.clone(), peer: peer.name.clone() };
+        let yields_to = set.higher(rule, &peer.name);
         let (rule, destination) = (rule.clone(), destination.clone());
-        Some((name, LinkView { rule, destination, site: own.clone(), peer: peer.clone() }))
+        Some((name, LinkView { rule, destination, site: own.clone(), peer: peer.clone(), yields_to }))
     };
     set.links_of(site).filter_map(view).collect()
 }
@@ -72,40 +75,12 @@ pub fn plan(old: &RuleSet, new: &RuleSet, site: &str) -> Vec<Change> {
     }
     for (name, view) in &after {
         match before.get(name).filter(|last| !last.is_elsewhere(view)) {
-            None => {
-                changes.push(Change::Start(name.clone()));
-                if view.rule.replicate.existing_objects {
-                    changes.push(backfill(name, &view.rule.filter));
-                }
-            }
+            None => changes.push(Change::Start(name.clone())),
             Some(last) if last == view => {}
-            Some(last) => {
-                changes.push(Change::Alter(name.clone()));
-                if view.rule.replicate.existing_objects && is_widened(&last.rule, &view.rule) {
-                    changes.push(backfill(name, &view.rule.filter));
-                }
-            }
+            Some(_) => changes.push(Change::Alter(name.clone())),
         }
     }
     changes
-}
-
-fn backfill(link: &LinkName, filter: &Filter) -> Change {
-    Change::Backfill { link: link.clone(), prefix: filter.prefix.clone() }
-}
-
-/// Whether the new rule lets something travel that the old one did not.
-fn is_widened(old: &Rule, new: &Rule) -> bool {
-    let covers_prefix = new.filter.prefix.starts_with(&old.filter.prefix);
-    let covers_tags = old.filter.tags.iter().all(|tag| new.filter.tags.iter().any(|t| t == tag));
-    let (was, is) = (&old.replicate, &new.replicate);
-    !covers_prefix
-        || !covers_tags
-        || (is.existing_objects && !was.existing_objects)
-        || (is.delete_markers && !was.delete_markers)
-        || (is.version_deletes && !was.version_deletes)
-        || (is.tags && !was.tags)
-        || (new.forward_all && !old.forward_all)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Pure. A rule that stops fitting goes on by its last accepted form where that still fits; a destination whose
 //! Peer is gone is left out alone.
 use super::accept::Accepted;
-use super::{Filter, Problem, Rule, RuleSet};
+use super::{Problem, Rule, RuleSet};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -214,7 +214,7 @@ impl Check {
         };
         for other in self.set.rules.values().filter(|o| o.name != rule.name) {
             let same = (&other.site, &other.bucket, other.priority) == (&rule.site, &rule.bucket, rule.priority);
-            let Some(d) = common(other).filter(|_| same && meet(&rule.filter, &other.filter)) else { continue };
+            let Some(d) = common(other).filter(|_| same && rule.filter.meets(&other.filter)) else { continue };
             let message = format!(
                 "overlaps rule {} of the same priority {} for Peer {}; that one holds, give this one another priority",
                 other.name, rule.priority, d.peer
@@ -223,12 +223,6 @@ impl Check {
         }
         Ok(())
     }
-}
-
-/// Whether an object can match both.
-fn meet(a: &Filter, b: &Filter) -> bool {
-    let prefixes = a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix);
-    prefixes && a.tags.iter().all(|(key, value)| b.tags.get(key).is_none_or(|other| other == value))
 }
 
 /// Uid of a document that has none: 32 hexadecimal digits, the same wherever the same document is read.

@@ -20,6 +20,9 @@ impl Store for BundledStore {
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
         self.0.changes(bucket, cursor, limit).await
     }
+    async fn head(&self, bucket: &str) -> Result<Cursor, Error> {
+        self.0.head(bucket).await
+    }
     async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error> {
         self.0.stat(bucket, key, id).await
     }

@@ -62,7 +62,8 @@ impl World {
                 running.is_read_due = false;
                 self.note(site, peer, "rewind", 0);
             }
-            Action::Done { .. } | Action::Stop => {}
+            // The rules of a world never change, so no link reads the past a second time.
+            Action::Existing(_) | Action::Done { .. } | Action::Stop => {}
         }
     }
 

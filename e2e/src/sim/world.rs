@@ -445,6 +445,8 @@ impl World {
             peer_origin: self.sites[peer].origin.clone(),
             delete_markers: true,
             version_deletes: true,
+            yields_to: Vec::new(),
+            existing_objects: true,
             commit_order: self.options.commit_order,
             bandwidth: self.options.bandwidth,
             window_versions: self.options.window_versions,

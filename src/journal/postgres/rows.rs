@@ -3,7 +3,7 @@
 use super::owner::fenced;
 use super::{Trouble, text, uint};
 use crate::journal::sql::int;
-use crate::journal::{Error, LinkId};
+use crate::journal::{Error, LinkId, reach};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use bytes::Bytes;
 use sqlx::Row as _;
@@ -26,6 +26,7 @@ fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, Error> {
         cursor: cursor(row, "cursor")?,
         floor: cursor(row, "floor")?,
         committed_through: uint(row, "committed_through")?,
+        reach: row.try_get::<Option<String>, _>("reach")?.map(|text| reach::from_text(&text)).transpose()?,
     })
 }
 
@@ -67,14 +68,15 @@ pub async fn record(pool: &PgPool, link: &LinkId, epoch: u64, record: &Record) -
     let mut tx = pool.begin().await?;
     let id = owned(&mut tx, link, epoch).await?;
     sqlx::query(
-        "INSERT INTO checkpoint (link, cursor, floor, committed_through) VALUES ($1, $2, $3, $4)
+        "INSERT INTO checkpoint (link, cursor, floor, committed_through, reach) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (link) DO UPDATE SET cursor = excluded.cursor, floor = excluded.floor,
-         committed_through = excluded.committed_through",
+         committed_through = excluded.committed_through, reach = excluded.reach",
     )
     .bind(id)
     .bind(blob(&record.checkpoint.cursor))
     .bind(blob(&record.checkpoint.floor))
     .bind(int(record.checkpoint.committed_through))
+    .bind(record.checkpoint.reach.as_ref().map(reach::to_text))
     .execute(&mut *tx)
     .await?;
     for chunk in record.deletes.chunks(ROWS_PER_STATEMENT) {
@@ -154,7 +156,7 @@ pub async fn release(pool: &PgPool, link: &LinkId, epoch: u64) -> Result<(), Tro
 /// Every link that stands somewhere.
 pub async fn links(pool: &PgPool) -> Result<Vec<(LinkId, Checkpoint)>, Trouble> {
     let found = sqlx::query(
-        "SELECT rule, bucket, peer, cursor, floor, committed_through
+        "SELECT rule, bucket, peer, cursor, floor, committed_through, reach
          FROM checkpoint c JOIN link l ON l.id = c.link ORDER BY rule, bucket, peer",
     )
     .fetch_all(pool)

@@ -75,6 +75,37 @@ async fn a_certificate_of_another_ca_is_refused_by_the_listener() {
 }
 
 #[tokio::test]
+async fn a_ca_signs_for_its_own_peer_only_and_is_believed_while_the_listener_runs() {
+    let rig = Rig::new(accept_all()).await;
+    let york_ca = certs::authority("york").unwrap();
+    let target = Target { site: "nyc".into(), ..rig.target() };
+    let york = rig.signed(&york_ca, "nyc", &certs::spiffe_id(TRUST, "nyc")).await;
+    assert!(rig.try_connect(&target, &york).await.is_err(), "nobody told the listener of this CA");
+    let bundle = rig.certificates.path().join("nyc-ca.crt");
+    assert!(!rig.identity.trust(vec![bundle.clone()]).await.unwrap(), "the bundle is not there yet");
+    std::fs::write(&bundle, york_ca.pem()).unwrap();
+    assert!(rig.identity.reload().await.unwrap());
+    rig.try_connect(&target, &york).await.unwrap();
+
+    let refused = rig.counters.refused(Refusal::Certificate);
+    let forged = rig.signed(&york_ca, "forged", &certs::spiffe_id(TRUST, "fra")).await;
+    assert!(rig.try_connect(&rig.target(), &forged).await.is_err(), "york's CA in the name of frankfurt");
+    assert_eq!(rig.counters.refused(Refusal::Certificate), refused + 1);
+    rig.try_connect(&rig.target(), &rig.identity("fra").await).await.unwrap();
+
+    let next_ca = certs::authority("york, rotated").unwrap();
+    let next = rig.signed(&next_ca, "next", &certs::spiffe_id(TRUST, "nyc")).await;
+    std::fs::write(&bundle, format!("{}{}", york_ca.pem(), next_ca.pem())).unwrap();
+    assert!(rig.identity.reload().await.unwrap());
+    rig.try_connect(&target, &next).await.unwrap();
+    std::fs::write(&bundle, "damaged").unwrap();
+    assert!(!rig.identity.reload().await.unwrap(), "what was read before holds");
+    rig.try_connect(&target, &york).await.unwrap();
+    assert!(rig.identity.trust(Vec::new()).await.unwrap());
+    assert!(rig.try_connect(&target, &york).await.is_err(), "its Peer is gone");
+}
+
+#[tokio::test]
 async fn a_listener_of_another_ca_or_name_or_identity_is_refused_by_the_caller() {
     let rig = Rig::new(accept_all()).await;
     let folder = tempfile::tempdir().unwrap();

@@ -27,11 +27,13 @@ pub async fn within<T>(fact: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), fact).await.expect("the fact within a minute")
 }
 
-/// Site `ams` listens; site `fra` is its peer `frankfurt`.
+/// Site `ams` listens; site `fra` is its peer `frankfurt` under the same CA, site `nyc` its peer `york` under another.
 pub struct Rig {
     pub certificates: tempfile::TempDir,
     pub endpoint: String,
     pub counters: Arc<Counters>,
+    /// The listener's.
+    pub identity: Arc<Identity>,
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
     pub client_tasks: TaskTracker,
@@ -57,12 +59,20 @@ impl Rig {
         certs::make(certificates.path(), TRUST, &[("ams", hosts), ("fra", hosts), ("lon", hosts)]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = listener.local_addr().unwrap().to_string();
-        let fra = certs::spiffe_id(TRUST, "fra");
-        let resolve = move |uri: &str| (uri == fra).then(|| Known { site: "fra".into(), peer: "frankfurt".into() });
+        let (fra, nyc) = (certs::spiffe_id(TRUST, "fra"), certs::spiffe_id(TRUST, "nyc"));
+        let ours = certificates.path().join("ams/ca.crt");
+        let theirs = certificates.path().join("nyc-ca.crt");
+        let resolve = move |uri: &str| match uri {
+            uri if uri == fra => Some(Known { site: "fra".into(), peer: "frankfurt".into(), authority: ours.clone() }),
+            uri if uri == nyc => Some(Known { site: "nyc".into(), peer: "york".into(), authority: theirs.clone() }),
+            _ => None,
+        };
+        let identity = Identity::load(Files::in_folder(&certificates.path().join("ams"))).await.unwrap();
+        let identity = Arc::new(identity);
         let counters = Arc::new(Counters::default());
         let server = Server {
             site: "ams".into(),
-            identity: Arc::new(Identity::load(Files::in_folder(&certificates.path().join("ams"))).await.unwrap()),
+            identity: identity.clone(),
             resolver: Arc::new(resolve),
             receiver: Arc::new(Script(receive)),
             clock: Arc::new(SystemClock),
@@ -71,7 +81,18 @@ impl Rig {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(Arc::new(server).run(listener, tasks.clone(), stop.clone()));
-        Rig { certificates, endpoint, counters, stop, tasks, client_tasks: TaskTracker::new() }
+        Rig { certificates, endpoint, counters, identity, stop, tasks, client_tasks: TaskTracker::new() }
+    }
+
+    /// The identity `uri` names, signed by `ca`, of a site that believes the listener.
+    pub async fn signed(&self, ca: &certs::Authority, site: &str, uri: &str) -> Identity {
+        let folder = self.certificates.path().join(format!("signed-{site}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (certificate, key) = certs::issue(ca, site, &["127.0.0.1"], &[uri]).unwrap();
+        std::fs::write(folder.join("tls.crt"), certificate).unwrap();
+        std::fs::write(folder.join("tls.key"), key).unwrap();
+        std::fs::copy(self.certificates.path().join("ca.crt"), folder.join("ca.crt")).unwrap();
+        Identity::load(Files::in_folder(&folder)).await.unwrap()
     }
 
     pub async fn identity(&self, site: &str) -> Identity {

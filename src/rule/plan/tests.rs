@@ -1,7 +1,10 @@
 use super::super::validate::uid;
 use super::super::{Brake, FileRef, Replicate};
 use super::*;
+use crate::link::includes;
+use crate::store::memory::MemoryStore;
 use proptest::prelude::*;
+use storage_engine::version::{Kind, Origin, Version, VersionId};
 
 pub(crate) fn site() -> SiteDoc {
     SiteDoc {
@@ -78,37 +81,45 @@ fn words(old: &RuleSet, new: &RuleSet) -> Vec<String> {
         Change::Start(l) => format!("start {}", link(l)),
         Change::Alter(l) => format!("alter {}", link(l)),
         Change::Stop(l) => format!("stop {}", link(l)),
-        Change::Backfill { link: l, prefix } => format!("backfill {} {prefix}", link(l)).trim_end().to_string(),
     };
     plan(old, new, "fra").iter().map(word).collect()
 }
 
 #[test]
-fn a_plan_starts_alters_stops_and_backfills() {
+fn a_plan_starts_alters_and_stops() {
     let base = set(vec![rule("logs", &["ams"])]);
     let with = |change: &dyn Fn(&mut Rule)| {
         let mut r = rule("logs", &["ams"]);
         change(&mut r);
         set(vec![r])
     };
-    let tagged = || Filter { prefix: String::new(), tags: [("a".to_string(), "b".to_string())].into() };
     let none = set(vec![]);
-    assert_eq!(words(&none, &base), ["start logs>ams", "backfill logs>ams"]);
+    assert_eq!(words(&none, &base), ["start logs>ams"]);
     assert_eq!(words(&base, &base), Vec::<String>::new());
     assert_eq!(words(&base, &none), ["stop logs>ams"]);
-    assert_eq!(words(&none, &with(&|r| r.replicate.existing_objects = false)), ["start logs>ams"]);
     assert_eq!(words(&base, &with(&|r| r.suspend = true)), ["alter logs>ams"]);
-    assert_eq!(words(&base, &with(&|r| r.filter.prefix = "a/".into())), ["alter logs>ams"], "narrower");
-    assert_eq!(words(&base, &with(&|r| r.filter = tagged())), ["alter logs>ams"], "narrower");
-    let narrow = with(&|r| r.filter.prefix = "a/".into());
-    assert_eq!(words(&narrow, &base), ["alter logs>ams", "backfill logs>ams"], "wider");
-    assert_eq!(words(&with(&|r| r.filter = tagged()), &base), ["alter logs>ams", "backfill logs>ams"], "wider");
-    let aside = with(&|r| r.filter.prefix = "b/".into());
-    assert_eq!(words(&narrow, &aside), ["alter logs>ams", "backfill logs>ams b/"]);
-    let purges = with(&|r| r.replicate.version_deletes = true);
-    assert_eq!(words(&base, &purges), ["alter logs>ams", "backfill logs>ams"]);
+    assert_eq!(words(&base, &with(&|r| r.filter.prefix = "a/".into())), ["alter logs>ams"]);
     let elsewhere = with(&|r| r.destinations[0].bucket = "c".into());
-    assert_eq!(words(&base, &elsewhere), ["stop logs>ams", "start logs>ams", "backfill logs>ams"]);
+    assert_eq!(words(&base, &elsewhere), ["stop logs>ams", "start logs>ams"]);
+}
+
+#[test]
+fn a_rule_of_higher_priority_alters_the_links_it_takes_from() {
+    let prefixed = |name: &str, priority: u32, prefix: &str| {
+        let mut r = rule(name, &["ams"]);
+        (r.priority, r.filter.prefix) = (priority, prefix.into());
+        r
+    };
+    let all = prefixed("all", 1, "");
+    let old = set(vec![all.clone()]);
+    let new = set(vec![all.clone(), prefixed("logs", 2, "logs/")]);
+    let mut said = words(&old, &new);
+    said.sort();
+    assert_eq!(said, ["alter all>ams", "start logs>ams"]);
+    let lower = set(vec![all.clone(), prefixed("logs", 0, "logs/")]);
+    assert_eq!(words(&old, &lower), ["start logs>ams"]);
+    let other_peer = Rule { destinations: rule("x", &["nyc"]).destinations, ..prefixed("logs", 2, "logs/") };
+    assert_eq!(words(&old, &set(vec![all, other_peer])), ["start logs>nyc"]);
 }
 
 #[test]
@@ -118,7 +129,7 @@ fn a_peer_that_changes_alters_its_links_only() {
     new.peers.get_mut("nyc").unwrap().endpoint = "elsewhere:1".into();
     assert_eq!(words(&old, &new), ["alter logs>nyc"]);
     new.peers.get_mut("nyc").unwrap().site_id = "other".into();
-    assert_eq!(words(&old, &new), ["stop logs>nyc", "start logs>nyc", "backfill logs>nyc"]);
+    assert_eq!(words(&old, &new), ["stop logs>nyc", "start logs>nyc"]);
 }
 
 #[test]
@@ -146,7 +157,6 @@ fn carry_out(held: &BTreeMap<LinkName, LinkView>, changes: &[Change], new: &Rule
             Change::Alter(name) => {
                 assert!(held.insert(name.clone(), wanted[name].clone()).is_some(), "alters what runs")
             }
-            Change::Backfill { link, .. } => assert!(held.contains_key(link), "fills what runs"),
         }
     }
     held
@@ -171,7 +181,47 @@ fn any_set() -> impl Strategy<Value = RuleSet> {
     })
 }
 
+/// A born object of this site with some of the tags.
+fn object(key: &str, tags: &BTreeMap<String, String>) -> Version {
+    let id = VersionId::from_bytes([1; 16]);
+    let mut store = MemoryStore::new(Origin::new("fra"));
+    store.put(1, key, id, Kind::Object, 1);
+    store.tag(1, key, id, tags.clone());
+    store.get(key, id).expect("it was just put").clone()
+}
+
+fn any_tags() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let tag = |name: usize, value: usize| (["k", "l"][name].to_string(), ["1", "2"][value].to_string());
+    prop::collection::vec((0..2usize, 0..2usize), 0..3)
+        .prop_map(move |t| t.into_iter().map(|(n, v)| tag(n, v)).collect())
+}
+
 proptest! {
+    /// Of the rules that match an object for a peer the highest sends it, and no other.
+    #[test]
+    fn the_highest_priority_alone_sends_an_object(
+        filters in prop::collection::vec((0..4usize, any_tags(), any::<bool>()), 1..6), key in 0..4usize, tags in any_tags(),
+    ) {
+        let prefixes = ["", "a/", "a/b/", "c/"];
+        let rules: Vec<Rule> = filters.iter().enumerate().map(|(n, (prefix, tags, to_both))| {
+            let mut r = rule(&format!("r{n}"), if *to_both { &["ams", "nyc"] } else { &["ams"] });
+            // Every one another priority, in an order that is not that of their names.
+            r.priority = (n as u32 * 7 + 3) % 11;
+            r.filter = Filter { prefix: prefixes[*prefix].into(), tags: tags.clone() };
+            r.replicate.delete_markers = tags.is_empty();
+            r
+        }).collect();
+        let version = object(&format!("{}x", prefixes[key]), &tags);
+        let links = links(&set(rules.clone()), "fra");
+        for peer in ["ams", "nyc"] {
+            let to_peer = rules.iter().filter(|r| r.destinations.iter().any(|d| d.peer == peer));
+            let highest = to_peer.filter(|r| r.filter.covers(&version)).max_by_key(|r| r.priority);
+            let sends = links.iter().filter(|(name, view)| name.peer == peer && includes(&view.settings(), &version));
+            let senders: Vec<_> = sends.map(|(name, _)| name.rule.clone()).collect();
+            prop_assert_eq!(senders, highest.map(|r| r.uid.clone()).into_iter().collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn a_plan_carried_out_gives_the_new_links(old in any_set(), new in any_set()) {
         let changes = plan(&old, &new, "fra");

@@ -63,6 +63,15 @@ impl Position {
             place.1 = lsn;
         }
     }
+    /// Whether everything acked before `mark` lies before this place: a majority of drives is past it, and
+    /// every write quorum holds one of a majority.
+    fn has_passed(&self, mark: &Position) -> bool {
+        let of_mark = |(at, (incarnation, lsn)): (usize, &(Uuid, Lsn))| {
+            self.places.get(at).is_some_and(|(held, place)| held == incarnation && place >= lsn)
+        };
+        let past = mark.places.iter().enumerate().filter(|place| of_mark(*place)).count();
+        past > mark.places.len() / 2
+    }
     /// Lives of the drives' content, by slot.
     pub fn incarnations(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.places.iter().map(|(incarnation, _)| *incarnation)
@@ -96,9 +105,34 @@ impl Position {
     }
 }
 
+impl Cursor {
+    /// Whether a reader at this place has been shown everything acked before `mark`. False also where that
+    /// cannot be told: a cursor of another store, or drives replaced since.
+    pub fn has_passed(&self, mark: &Cursor) -> bool {
+        match (Position::from_bytes(&self.0), Position::from_bytes(&mark.0)) {
+            (Ok(here), Ok(mark)) => here.has_passed(&mark),
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_passed_once_a_majority_of_its_drives_is() {
+        let at = |lsns: [Lsn; 3]| {
+            let mut position = Position::start(1, &drives(1));
+            lsns.iter().enumerate().for_each(|(slot, lsn)| position.set(slot, *lsn));
+            position.to_cursor()
+        };
+        let mark = at([5, 5, 5]);
+        assert!(mark.has_passed(&mark) && at([5, 9, 0]).has_passed(&mark));
+        assert!(!at([5, 4, 4]).has_passed(&mark));
+        let other = Position::start(1, &drives(2)).to_cursor();
+        assert!(!at([9, 9, 9]).has_passed(&other) && !Cursor::default().has_passed(&mark));
+    }
 
     fn drives(of: u128) -> Vec<Uuid> {
         (0..3).map(|slot| Uuid::from_u128(of * 100 + slot)).collect()

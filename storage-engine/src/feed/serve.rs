@@ -84,6 +84,18 @@ impl Objects {
         }
     }
 
+    /// The place where the feed of a bucket ends now: what was acked before the call lies before it, what
+    /// begins after it lies behind it. A change under way may be on either side.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchBucket`], [`Error::Unavailable`]: call again.
+    pub async fn head(&self, bucket: &str) -> Result<Cursor, Error> {
+        self.bucket(bucket).await?;
+        let mut position = self.0.position(None)?;
+        self.0.drives.iter().for_each(|d| position.set(d.slot(), *d.head().borrow()));
+        Ok(position.to_cursor())
+    }
+
     /// What lies behind `cursor` in a bucket, of keys with `prefix`: each version counted once, as the
     /// drives that answer know it. Exact for a short backlog and for an empty one; of a long one the
     /// oldest part is counted and the rest estimated from it by the lengths of the logs.

@@ -1,0 +1,137 @@
+//! The pass over versions that were there before the rule covered them: how far it has come, and what is left out.
+//!
+//! It starts when the settings let more travel than before, reads the feed from its beginning up to where the
+//! link stood then, and ends; its position is part of the checkpoint. Its changes give way to live ones: they
+//! stand behind them in the queue and take at most half of the window. Called by `machine`.
+use super::lag::Pending;
+use super::progress::Progress;
+use super::{Existing as Kept, Millis, Reach, Scope, Survey};
+use storage_engine::feed::Cursor;
+
+/// Batches of passes are numbered from here: more than one life of a link reads from the feed.
+pub(super) const FIRST_PLACE: u64 = 1 << 62;
+
+/// What the link knows of its past.
+#[derive(Debug)]
+pub(super) struct Existing {
+    /// All versions in it are at the peer, on their way, or in the pass; `None`: only what changed since the start.
+    covered: Option<Scope>,
+    pass: Option<Pass>,
+    /// Of every pass of this life, so that rows of an earlier one still find their place.
+    pub(super) progress: Progress,
+    /// Taken in by the pass and not yet at the peer.
+    pub(super) pending: Pending,
+    /// Of these, in flight.
+    pub(super) flying: usize,
+    /// What the shell was last told.
+    is_reading: bool,
+}
+
+#[derive(Debug)]
+struct Pass {
+    until: Cursor,
+    except: Option<Scope>,
+    /// Everything up to `until` was taken in.
+    is_read: bool,
+}
+
+impl Existing {
+    /// As the journal kept it; `scope`: what the settings cover, which holds where the journal says nothing.
+    pub(super) fn load(reach: Option<Reach>, scope: Option<Scope>) -> Self {
+        let Reach { covered, existing } = reach.unwrap_or(Reach { covered: scope, existing: None });
+        let cursor = existing.as_ref().and_then(|e| e.cursor.clone());
+        let pass = existing.map(|Kept { until, except, .. }| Pass { until, except, is_read: false });
+        let progress = Progress::numbered_from(FIRST_PLACE, cursor);
+        Existing { covered, pass, progress, pending: Pending::default(), flying: 0, is_reading: false }
+    }
+
+    /// What the journal is to keep.
+    pub(super) fn reach(&self) -> Reach {
+        let kept = |p: &Pass| Kept { cursor: self.progress.cursor(), until: p.until.clone(), except: p.except.clone() };
+        Reach { covered: self.covered.clone(), existing: self.pass.as_ref().map(kept) }
+    }
+
+    /// The settings cover `scope` from now on; `settled` is where the link stands. What is newly covered and lies
+    /// before that is read again, if it is wanted. Whatever was taken in must have been forgotten before.
+    pub(super) fn cover(&mut self, scope: Scope, settled: Option<Cursor>, is_wanted: bool) {
+        let was = self.covered.take();
+        // Sent without a gap until now: what a pass has yet to bring is not.
+        let sent = match &self.pass {
+            Some(pass) => pass.except.clone(),
+            None => was.clone(),
+        };
+        if !is_wanted {
+            self.pass = None;
+            self.covered = sent.filter(|sent| scope.is_within(sent)).map(|_| scope);
+            return;
+        }
+        let is_widened = was.as_ref().is_none_or(|was| !scope.is_within(was));
+        // What the scope to come leaves out has a gap from now on.
+        let sent = sent.filter(|sent| sent.is_within(&scope));
+        match (settled, &mut self.pass) {
+            (Some(until), _) if is_widened => {
+                self.progress.restart();
+                self.pass = Some(Pass { until, except: sent, is_read: false });
+            }
+            // The link is at the beginning of the feed: all comes by itself.
+            (None, pass) if is_widened => *pass = None,
+            (_, Some(pass)) => pass.except = sent,
+            (_, None) => {}
+        }
+        self.covered = Some(scope);
+    }
+
+    /// What was sent before the pass began: passed over by it.
+    pub(super) fn except(&self) -> Option<&Scope> {
+        self.pass.as_ref()?.except.as_ref()
+    }
+    /// Whether something read by a pass may not be at the peer: it, or a row of it, holds the floor.
+    pub(super) fn holds_floor(&self) -> bool {
+        self.pass.is_some() || self.progress.has_holds()
+    }
+    /// Whether the shell reads for the pass, as far as it was told.
+    pub(super) fn is_reading(&self) -> bool {
+        self.is_reading
+    }
+
+    /// The pass has been read to its end.
+    pub(super) fn end_of_reading(&mut self) {
+        if let Some(pass) = &mut self.pass {
+            pass.is_read = true;
+        }
+    }
+    /// A pass of which every version is at the peer or in a row is over.
+    pub(super) fn close(&mut self) {
+        if self.pass.as_ref().is_some_and(|p| p.is_read) && self.progress.is_settled() {
+            self.pass = None;
+        }
+    }
+    /// Forgets what was taken in; returns the place that rows from it hold now, and whether the shell must be told.
+    pub(super) fn rewind(&mut self) -> (Option<u64>, bool) {
+        (self.pending, self.flying) = (Pending::default(), 0);
+        if let Some(pass) = &mut self.pass {
+            pass.is_read = false;
+        }
+        (self.progress.rewind(), std::mem::take(&mut self.is_reading))
+    }
+
+    /// What the shell must be told of reading, if anything: `has_room` for more.
+    pub(super) fn steer(&mut self, has_room: bool) -> Option<Option<Survey>> {
+        let wanted = self.pass.as_ref().filter(|p| !p.is_read && has_room);
+        if wanted.is_some() == self.is_reading {
+            return None;
+        }
+        self.is_reading = wanted.is_some();
+        Some(wanted.map(|p| Survey { cursor: self.progress.taken().cloned(), until: p.until.clone() }))
+    }
+
+    /// Where the pass stands, for what is left of it to be counted.
+    pub(super) fn survey(&self) -> Option<Survey> {
+        let pass = self.pass.as_ref().filter(|p| !p.is_read)?;
+        Some(Survey { cursor: self.progress.taken().cloned(), until: pass.until.clone() })
+    }
+    /// Newest commit time up to which the pass has come; everything, without one.
+    pub(super) fn through(&self) -> Millis {
+        if self.pass.is_some() { self.progress.newest_folded() } else { Millis::MAX }
+    }
+}
