@@ -8,6 +8,7 @@ mod tag;
 
 use super::fixture::{Set, body};
 use super::*;
+use crate::record::Record;
 use futures::TryStreamExt;
 
 async fn store(versioning: Versioning) -> (Set, Objects) {
@@ -31,4 +32,27 @@ async fn get(objects: &Objects, id: Option<VersionId>) -> Result<Vec<u8>, Error>
         Ok(chunks) => Ok(chunks.concat()),
         Err(err) => Err(*err.into_inner().expect("a cause").downcast::<Error>().expect("one of ours")),
     }
+}
+
+async fn record(objects: &Objects) -> Record {
+    let bucket = objects.bucket("bucket").await.expect("it was made");
+    objects.0.read_latest(bucket.id, "k").await.expect("a read quorum").expect("it was written")
+}
+/// Waits until every drive holds the latest version of the key.
+async fn until_all_hold_it(set: &Set, objects: &Objects) {
+    let latest = record(objects).await;
+    let everywhere = async {
+        for drive in &set.drives {
+            while drive
+                .read_key(latest.bucket, "k")
+                .await
+                .expect("it answers")
+                .held(latest.id(), latest.ballot)
+                .is_none()
+            {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), everywhere).await.expect("every drive has the record");
 }

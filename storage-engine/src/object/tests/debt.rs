@@ -1,6 +1,5 @@
 //! A drive that lost its shard on the way: who may vouch for the bytes, and how the debt travels.
 use super::*;
-use crate::drive::Drive;
 use crate::object::fixture::{Event, eventful};
 
 /// A body large enough for shard files: 6 MB a shard.
@@ -19,31 +18,6 @@ fn lost_midway(set: &Set, slot: usize, bytes: &[u8]) -> Body {
 
 async fn put_large(set: &Set, objects: &Objects, bytes: &[u8]) -> Result<Written, Error> {
     objects.put("bucket", "k", Put::default(), lost_midway(set, 1, bytes)).await
-}
-
-async fn record(objects: &Objects) -> Record {
-    let bucket = objects.bucket("bucket").await.expect("it was made");
-    objects.0.read_latest(bucket.id, "k").await.expect("a read quorum").expect("it was written")
-}
-use crate::record::Record;
-
-/// Waits until every drive holds the latest version of the key.
-async fn until_all_hold_it(set: &Set, objects: &Objects) {
-    let latest = record(objects).await;
-    let everywhere = async {
-        for drive in &set.drives {
-            while drive
-                .read_key(latest.bucket, "k")
-                .await
-                .expect("it answers")
-                .held(latest.id(), latest.ballot)
-                .is_none()
-            {
-                tokio::task::yield_now().await;
-            }
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(10), everywhere).await.expect("every drive has the record");
 }
 
 #[tokio::test]
