@@ -1,7 +1,8 @@
 //! What a replicator stores of its own, and why so little.
 //!
 //! Progress is a checkpoint per link, advanced in batches; a row is made only for a version that
-//! failed while the peer answered. Objects, feeds and rules live elsewhere and are never copied here.
+//! failed while the peer answered. Objects and feeds live elsewhere and are never copied here; of a document only
+//! its last good form is, for a restart while its file is broken.
 #[cfg(test)]
 pub mod conformance;
 pub mod memory;
@@ -23,7 +24,7 @@ pub struct LinkId {
     pub rule: String,
     /// uuid of the bucket.
     pub bucket: String,
-    /// Name of the peer.
+    /// The far end: peer, site and bucket there (`rule::plan::LinkView::far_end`).
     pub peer: String,
 }
 
@@ -164,6 +165,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The last accepted spec of a document (`kind/namespace/name`), as JSON with its generation.
     async fn accepted_spec(&self, document: &str) -> Result<Option<(u64, String)>, Error>;
+    /// The last accepted spec of every document: its name, generation and spec.
+    async fn accepted_specs(&self) -> Result<Vec<(String, u64, String)>, Error>;
+    /// Forgets the spec of a document that is gone.
+    async fn forget_spec(&self, document: &str) -> Result<(), Error>;
     /// Keeps the accepted spec of a document.
     async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error>;
 

@@ -1,6 +1,7 @@
 //! The shell around the links of one site: takes rule sets, plans, starts, alters and stops links, keeps
 //! a line to each peer, and shows all of it. It owns the tasks; it decides nothing about versions
 //! (`crate::link` does) and never waits for a peer to answer a question about itself.
+pub mod accepted;
 pub mod admin;
 pub mod line;
 pub mod own;
@@ -17,7 +18,9 @@ use crate::rule::plan::{self, Change, LinkName, LinkView};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::{PeerDoc, RuleSet, SiteDoc};
+use crate::shutdown;
 use crate::store::Store;
+use accepted::Kept;
 use line::{Line, Standing};
 use own::Shared;
 use receive::Receive;
@@ -26,10 +29,17 @@ use run::Command;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// What lines and the journal have to end after the links: a line closes at once, the journal writes one row.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// What a link that was stopped may take before its successor of the same name starts without it.
+const END: Duration = Duration::from_secs(30);
 /// Commands waiting for one link; a person gives few.
 const COMMANDS: usize = 16;
 
@@ -45,12 +55,15 @@ struct LineHandle {
 struct LinkHandle {
     commands: mpsc::Sender<Command>,
     shown: watch::Receiver<LinkReport>,
+    task: JoinHandle<()>,
 }
 
 #[derive(Default)]
 struct State {
     lines: BTreeMap<String, LineHandle>,
     links: BTreeMap<LinkName, LinkHandle>,
+    /// Links that were stopped and may still drain.
+    ending: BTreeMap<LinkName, JoinHandle<()>>,
     /// The set carried out last.
     in_force: RuleSet,
 }
@@ -105,17 +118,22 @@ impl Replicator {
         &self.shared.store
     }
 
-    /// Carries out every rule set until `stop`, then drains the links. May be cut: what was not
-    /// recorded is sent again after a restart.
+    /// Carries out every rule set until `stop`, then drains the links while their lines still stand. What has not
+    /// drained by [`shutdown::DRAIN`] is said and cut: it is sent again after a restart, as it is when this future is
+    /// dropped.
     pub async fn run(&self, stop: CancellationToken) {
         let mut rules = self.rules.clone();
         // The claims are renewed until the last link has drained and given its own back.
         let (drained, tenure) = (CancellationToken::new(), self.shared.tenure.clone());
         let told = drained.clone();
         let keeper = tokio::spawn(async move { tenure.keep(told).await });
+        let mut kept = Kept::default();
         loop {
-            let set = rules.borrow_and_update().rules.clone();
+            let Snapshot { rules: set, accepted, .. } = rules.borrow_and_update().clone();
             self.carry_out(set).await;
+            if let Err(e) = kept.keep(&*self.shared.journal, &accepted).await {
+                tracing::warn!(error = %e, "The documents in force are not in the journal; they go there with the next change.");
+            }
             self.ready.store(true, Ordering::Relaxed);
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -123,12 +141,36 @@ impl Replicator {
             }
         }
         self.ready.store(false, Ordering::Relaxed);
-        self.carry_out(RuleSet::default()).await;
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.drain_links().await;
+        self.state().lines.values().for_each(|line| line.stop.cancel());
         drained.cancel();
-        // It fails only by a panic, which ends the process.
-        let _ = keeper.await;
+        self.tasks.close();
+        let ended = async {
+            // It fails only by a panic, which ends the process.
+            let _ = keeper.await;
+            self.tasks.wait().await;
+        };
+        if timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::warn!("A line or the journal did not end in time; it is cut.");
+        }
+    }
+
+    /// Every link, those of former rules too, finishes what flies and records it; what does not in time is cut.
+    async fn drain_links(&self) {
+        let (links, ending) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.links), std::mem::take(&mut state.ending))
+        };
+        // A link whose last sender is gone drains.
+        let links = links.into_iter().map(|(name, link)| (name, link.task));
+        let mut left: Vec<_> = links.chain(ending).collect();
+        let by = tokio::time::Instant::now() + shutdown::DRAIN;
+        for (name, task) in &mut left {
+            if timeout_at(by, &mut *task).await.is_err() {
+                tracing::warn!(rule = %name.rule, peer = %name.peer, "The link did not drain within {}s and is cut; what flew is sent again after the next start.", shutdown::DRAIN.as_secs());
+                task.abort();
+            }
+        }
     }
 
     /// Whether rules were planned and the process is not stopping.
@@ -193,7 +235,8 @@ impl Replicator {
                 Change::Stop(name) => {
                     let gone = self.state().links.remove(&name);
                     if let Some(link) = gone {
-                        let _ = link.commands.send(Command::Drain).await;
+                        let _ = link.commands.send(Command::Remove).await;
+                        self.state().ending.insert(name, link.task);
                     }
                 }
                 Change::Start(name) => {
@@ -216,9 +259,20 @@ impl Replicator {
         let Some(line) = state.lines.get(&view.peer.name).map(|l| l.standing.subscribe()) else { return };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (show, shown) = watch::channel(LinkReport::default());
+        let former = state.ending.remove(&name);
+        state.ending.retain(|_, task| !task.is_finished());
         tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = %view.peer.name, "Starting the link.");
-        self.tasks.spawn(own::own(self.shared.clone(), view, line, inbox, show));
-        state.links.insert(name, LinkHandle { commands, shown });
+        let shared = self.shared.clone();
+        let task = tokio::spawn(async move {
+            // Its last record would fence this one, and what it forgets is this one's.
+            if let Some(mut former) = former
+                && timeout(END, &mut former).await.is_err()
+            {
+                former.abort();
+            }
+            own::own(shared, view, line, inbox, show).await;
+        });
+        state.links.insert(name, LinkHandle { commands, shown, task });
     }
 
     /// A line for each peer of the set; a line whose document changed is dialled anew.

@@ -132,7 +132,7 @@ pub struct Rule {
     /// Longest lag that is in order, milliseconds.
     pub rpo_millis: Option<u64>,
     pub suspend: bool,
-    /// Rises with every change of the spec; in a folder counted since the process started.
+    /// Rises with every change of the spec; in a folder counted since the journal was made.
     pub generation: u64,
 }
 

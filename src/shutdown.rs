@@ -6,6 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Time a graceful stop may take before the process ends anyway.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// What of it the links may take until their last push is answered and recorded; the store has the rest.
+pub const DRAIN: Duration = Duration::from_secs(15);
 
 /// A token that is cancelled by SIGTERM or SIGINT.
 ///

@@ -7,7 +7,7 @@ use crate::peer::identity::{Files, Identity};
 use crate::peer::server::{Counters, Known, Server};
 use crate::replicator::own::Shared;
 use crate::replicator::tenure::{Tenure, Terms};
-use crate::replicator::{Replicator, admin};
+use crate::replicator::{Replicator, accepted, admin};
 use crate::rule::SiteDoc;
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::{self, Snapshot};
@@ -60,7 +60,14 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     let stop = shutdown::on_signal().context("listen for signals").map_err(Internal)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let refs = Refs::new(&settings.refs_dir);
-    let first = watch_folder::read(&settings.rules_dir, None).snapshot;
+    let journal = journal::open(&settings.journal).await.context("open the journal").map_err(|e| {
+        // A database that is away is nobody's misconfiguration.
+        let is_away = e.downcast_ref::<journal::Error>().is_some_and(journal::Error::is_retryable);
+        if is_away { Internal(e) } else { Configuration(e) }
+    })?;
+    let restored = accepted::restore(&*journal).await.context("read the journal").map_err(Internal)?;
+    let loaded = watch_folder::read(&settings.rules_dir, Some(&restored));
+    let first = loaded.snapshot.clone();
     let site = own_site(&first, &settings).map_err(Configuration)?;
     let identity = identity(&site, &refs).await.context("read own certificate").map_err(Configuration)?;
 
@@ -69,11 +76,6 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         .await
         .context("open the store")
         .map_err(Configuration)?;
-    let journal = journal::open(&settings.journal).await.context("open the journal").map_err(|e| {
-        // A database that is away is nobody's misconfiguration.
-        let is_away = e.downcast_ref::<journal::Error>().is_some_and(journal::Error::is_retryable);
-        if is_away { Internal(e) } else { Configuration(e) }
-    })?;
 
     node.bind().await.with_context(|| format!("bind S3 to {}", settings.store.s3_listen)).map_err(Configuration)?;
     let peers = bind(settings.peer_listen, "peers").await.map_err(Configuration)?;
@@ -118,7 +120,7 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     let store_stop = CancellationToken::new();
     let store = tasks.spawn(node.run(store_stop.clone()));
     tasks.spawn(identity.keep_fresh(stop.clone()));
-    tasks.spawn(watch_folder::watch(settings.rules_dir, Some(settings.refs_dir), tell, stop.clone()));
+    tasks.spawn(watch_folder::watch(settings.rules_dir, Some(settings.refs_dir), loaded, tell, stop.clone()));
     tasks.spawn(server.run(peers, tasks.clone(), stop.clone()));
     tasks.spawn(serve_admin(public, local, replicator.clone(), store_stop.clone()));
 

@@ -250,6 +250,10 @@ async fn accepted_specs_are_replaced(open: &mut impl AsyncFnMut() -> Arc<dyn Jou
     let j = open().await;
     assert_eq!(j.accepted_spec(name).await.unwrap(), Some((2, r#"{"bucket":"logs"}"#.into())));
     assert_eq!(j.accepted_spec("Peer/default/logs").await.unwrap(), None);
+    let kept = (name.to_string(), 2, r#"{"bucket":"logs"}"#.to_string());
+    assert!(j.accepted_specs().await.unwrap().contains(&kept));
+    j.forget_spec(name).await.unwrap();
+    assert!(!open().await.accepted_specs().await.unwrap().contains(&kept));
 }
 
 async fn verb_states_are_set_and_forgotten(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {

@@ -173,6 +173,18 @@ impl Journal for MemoryJournal {
     async fn accepted_spec(&self, document: &str) -> Result<Option<(u64, String)>, Error> {
         Ok(self.locked().specs.get(document).cloned())
     }
+    async fn accepted_specs(&self) -> Result<Vec<(String, u64, String)>, Error> {
+        Ok(self
+            .locked()
+            .specs
+            .iter()
+            .map(|(name, (generation, spec))| (name.clone(), *generation, spec.clone()))
+            .collect())
+    }
+    async fn forget_spec(&self, document: &str) -> Result<(), Error> {
+        self.writing()?.specs.remove(document);
+        Ok(())
+    }
     async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error> {
         self.writing()?.specs.insert(document.into(), (generation, spec.into()));
         Ok(())

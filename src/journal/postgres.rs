@@ -328,6 +328,25 @@ impl Journal for PostgresJournal {
         .await
     }
 
+    async fn accepted_specs(&self) -> Result<Vec<(String, u64, String)>, Error> {
+        self.attempt(|| async move {
+            let found = sqlx::query("SELECT document, generation, spec FROM accepted_spec ORDER BY document")
+                .fetch_all(&self.pool)
+                .await?;
+            let read = |r: &PgRow| Ok((r.try_get("document")?, uint(r, "generation")?, r.try_get("spec")?));
+            Ok(found.iter().map(read).collect::<Result<_, Error>>()?)
+        })
+        .await
+    }
+
+    async fn forget_spec(&self, document: &str) -> Result<(), Error> {
+        self.attempt(|| async move {
+            sqlx::query("DELETE FROM accepted_spec WHERE document = $1").bind(document).execute(&self.pool).await?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error> {
         self.attempt(|| async move {
             sqlx::query(

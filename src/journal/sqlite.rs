@@ -344,6 +344,20 @@ impl Journal for SqliteJournal {
         found.map(|r| Ok((uint(&r, "generation")?, r.try_get("spec")?))).transpose()
     }
 
+    async fn accepted_specs(&self) -> Result<Vec<(String, u64, String)>, Error> {
+        let mut db = self.connection.lock().await;
+        let found = sqlx::query("SELECT document, generation, spec FROM accepted_spec ORDER BY document")
+            .fetch_all(&mut *db)
+            .await?;
+        found.iter().map(|r| Ok((r.try_get("document")?, uint(r, "generation")?, r.try_get("spec")?))).collect()
+    }
+
+    async fn forget_spec(&self, document: &str) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        sqlx::query("DELETE FROM accepted_spec WHERE document = ?").bind(document).execute(&mut *db).await?;
+        Ok(())
+    }
+
     async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error> {
         let mut db = self.connection.lock().await;
         sqlx::query(

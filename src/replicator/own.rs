@@ -73,6 +73,10 @@ pub async fn own(
                 shared.metrics.disown(&labels);
                 match ended {
                     Ended::Drained => return shared.tenure.free(&id, &lease).await,
+                    Ended::Removed => {
+                        forget(&shared, &view.rule.bucket, &id, lease.epoch).await;
+                        return shared.tenure.free(&id, &lease).await;
+                    }
                     Ended::CalledBack => shared.tenure.free(&id, &lease).await,
                     Ended::Lost => shared.tenure.forget(&id, lease.epoch),
                     Ended::Fenced { highest } => {
@@ -99,9 +103,21 @@ pub async fn own(
                 // The new settings are those of the next start.
                 Some(Command::Alter(next)) => view = *next,
                 Some(Command::Retry(_)) => {}
-                Some(Command::Drain) | None => return,
+                Some(Command::Drain | Command::Remove) | None => return,
             }
         }
+    }
+}
+
+/// The rule no longer has this link: nothing is kept for it. Should it come again, it begins anew.
+async fn forget(shared: &Shared, bucket: &str, id: &LinkId, epoch: u64) {
+    if let Err(e) = shared.journal.release(id, epoch).await {
+        // Another process has it, and forgets it by itself; or the journal keeps a place nobody reads.
+        tracing::warn!(bucket, error = %e, "The place of a link that is gone stays in the journal.");
+        return;
+    }
+    if let Err(e) = shared.store.deregister(bucket, &consumer_name(id)).await {
+        tracing::warn!(bucket, error = %e, "The store still keeps changes for a link that is gone.");
     }
 }
 
@@ -124,7 +140,7 @@ async fn start<'a>(
         }
     };
     wanted.get_or_insert_with(|| shared.tenure.want());
-    let id = LinkId { rule: view.rule.uid.clone(), bucket: bucket.id, peer: view.peer.name.clone() };
+    let id = LinkId { rule: view.rule.uid.clone(), bucket: bucket.id, peer: view.far_end() };
     let lease = match claim(shared, &id, line, at_least).await? {
         Claimed::Owned(lease) => lease,
         Claimed::Elsewhere(by) => return Ok(Start::Elsewhere(by)),
@@ -168,6 +184,14 @@ async fn prepare(
 ) -> Result<(Option<Checkpoint>, Vec<Row>), Blocked> {
     let (mut checkpoint, rows) = shared.journal.load(id, ROWS_MAX).await?;
     shared.store.register(bucket, &consumer_name(id), true).await?;
+    // The far end may have changed while nobody ran the rule.
+    let is_former = |other: &LinkId| {
+        let is_same_peer = other.peer.strip_prefix(&view.peer.name).is_some_and(|rest| rest.starts_with('@'));
+        (&other.rule, &other.bucket) == (&id.rule, &id.bucket) && is_same_peer && other.peer != id.peer
+    };
+    for (former, _) in shared.journal.links().await?.iter().filter(|(other, _)| is_former(other)) {
+        shared.store.deregister(bucket, &consumer_name(former)).await?;
+    }
     if checkpoint.is_none() && !view.rule.replicate.existing_objects {
         checkpoint = Some(start_at_head(shared, id, epoch, bucket).await?);
     }

@@ -30,7 +30,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub enum Command {
     Alter(Box<LinkView>),
     Retry(Option<(String, VersionId)>),
+    /// Finish what flies, then end; the link goes on from there another time.
     Drain,
+    /// The same, and never again: the rule no longer has this link.
+    Remove,
 }
 
 /// Everything a link's loop works with.
@@ -57,6 +60,8 @@ pub struct Run<'a> {
 pub enum Ended {
     /// A person or a rule ended it.
     Drained,
+    /// Drained, and the rule no longer has it.
+    Removed,
     /// Drained, so that another process may have the link.
     CalledBack,
     /// The claim on the link is over: nothing more may be sent or written.
@@ -86,8 +91,8 @@ struct Busy {
     stopped: bool,
     /// Why the journal took no checkpoint the last time.
     journal_trouble: Option<String>,
-    /// Draining for another process, not for good.
-    called_back: bool,
+    /// Draining, and what it ends as.
+    after: Option<Ended>,
 }
 
 impl Run<'_> {
@@ -100,7 +105,7 @@ impl Run<'_> {
         self.step(&mut busy, if up { Event::PeerUp } else { Event::PeerDown });
         let ended = loop {
             if busy.stopped {
-                break if busy.called_back { Ended::CalledBack } else { Ended::Drained };
+                break busy.after.unwrap_or(Ended::Drained);
             }
             self.read_on(&mut busy);
             let lease = self.route.lease.clone();
@@ -109,8 +114,8 @@ impl Run<'_> {
                     tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, "The claim on the link is over; its pushes stop.");
                     break Ended::Lost;
                 }
-                () = lease.called_back(), if !busy.called_back => {
-                    busy.called_back = true;
+                () = lease.called_back(), if busy.after.is_none() => {
+                    busy.after = Some(Ended::CalledBack);
                     Event::Drain
                 }
                 Some((id, pushed)) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
@@ -173,7 +178,11 @@ impl Run<'_> {
                     }
                     Some(Command::Retry(which)) => Event::Retry(which),
                     Some(Command::Drain) | None => {
-                        busy.called_back = false;
+                        busy.after = Some(Ended::Drained);
+                        Event::Drain
+                    }
+                    Some(Command::Remove) => {
+                        busy.after = Some(Ended::Removed);
                         Event::Drain
                     }
                 },

@@ -19,7 +19,7 @@ pub struct LinkName {
 /// Something to do to one link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Drain it, then end it; its cursor stays in the journal.
+    /// Drain it, then forget it: the store keeps nothing for it any more.
     Stop(LinkName),
     /// Run it, from its cursor where the journal knows one.
     Start(LinkName),
@@ -43,6 +43,11 @@ impl LinkView {
     pub fn settings(&self) -> link::Settings {
         let yields_to = self.yields_to.clone();
         link::Settings { yields_to, ..link_settings(&self.rule, &self.destination, &self.site, &self.peer) }
+    }
+    /// The far end as the journal names it: to another site there, or another bucket, goes another link, which has
+    /// sent nothing yet.
+    pub fn far_end(&self) -> String {
+        format!("{}@{}/{}", self.peer.name, self.peer.site_id, self.destination.bucket)
     }
     /// Another bucket or site at the far end: nothing of the old link's progress holds.
     fn is_elsewhere(&self, other: &Self) -> bool {

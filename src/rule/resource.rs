@@ -73,6 +73,16 @@ impl Resource {
         }
     }
 
+    /// The document as JSON, as [`Resource::from_json`] reads it.
+    pub fn to_json(&self) -> Json {
+        let json = match self {
+            Resource::Site(site) => serde_json::to_value(site),
+            Resource::Peer(peer) => serde_json::to_value(peer),
+            Resource::Rule(rule) => serde_json::to_value(rule),
+        };
+        json.expect("a document that was read has string keys")
+    }
+
     /// What the CEL rules of the kind say, as (field, message); `old` is the spec that held before.
     pub fn check_cel(&self, old: Option<&Resource>) -> Vec<(String, String)> {
         let result = match (self, old) {

@@ -3,12 +3,13 @@
 //! What does not parse keeps its last good form in force; an unreadable folder changes nothing; only a file that
 //! is gone from a folder that could be listed takes its documents with it. The replicator starts [`watch`] and
 //! reads the channel; nothing here knows links.
-use super::accept::{Accepted, accept};
+use super::accept;
 use super::refs::Refs;
 use super::resource::{API_VERSION, Resource, spec_schema};
 use super::validate::{Draft, validate};
 use super::{Problem, RuleSet};
 use crate::document::{self, Node, Value, schema};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,26 @@ const POLL: Duration = Duration::from_millis(500);
 pub struct Snapshot {
     pub rules: RuleSet,
     pub problems: Vec<Problem>,
+    /// The documents in force, by `kind/namespace/name`: the journal keeps them over a restart.
+    pub accepted: BTreeMap<String, Accepted>,
+}
+
+/// The last good form of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// Counts the changes of its spec.
+    pub generation: u64,
+    /// The document and where it stood, as JSON; only [`Loaded::restore`] reads it.
+    pub spec: String,
+}
+
+/// What [`Accepted::spec`] says.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    file: PathBuf,
+    place: String,
+    kind: String,
+    document: serde_json::Value,
 }
 
 /// A folder as it was read last.
@@ -46,15 +67,16 @@ struct Held {
     place: String,
     resource: Resource,
     generation: u64,
-    value: Accepted,
+    value: accept::Accepted,
 }
 
-/// Watches a folder until `token` is cancelled: sends the first set at once, then each that differs.
+/// Watches a folder until `token` is cancelled: sends the first set at once, then each that differs. `first` is
+/// what was read before, or restored.
 ///
 /// Never fails: what is wrong stands in the problems. Dropping the future leaves nothing behind.
-pub async fn watch(dir: PathBuf, refs: Option<PathBuf>, tx: Sender<Snapshot>, token: CancellationToken) {
+pub async fn watch(dir: PathBuf, refs: Option<PathBuf>, first: Loaded, tx: Sender<Snapshot>, token: CancellationToken) {
     let refs = refs.map(|dir| Refs::new(&dir));
-    let mut last: Option<(Look, Loaded)> = None;
+    let mut last: (Option<Look>, Loaded) = (None, first);
     let mut ticks = tokio::time::interval(POLL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -62,7 +84,7 @@ pub async fn watch(dir: PathBuf, refs: Option<PathBuf>, tx: Sender<Snapshot>, to
             () = token.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let (folder, refs, previous) = (dir.clone(), refs.clone(), last.take());
+        let (folder, refs, previous) = (dir.clone(), refs.clone(), std::mem::take(&mut last));
         // Files and CEL may take long on a slow drive or with many rules: never on the async threads.
         let looked = tokio::task::spawn_blocking(move || {
             let (look, loaded) = look_again(&folder, previous);
@@ -72,7 +94,7 @@ pub async fn watch(dir: PathBuf, refs: Option<PathBuf>, tx: Sender<Snapshot>, to
         });
         // It fails only when the runtime ends, or by a panic: then the receiver sees the channel closed.
         let Ok((look, loaded, snapshot)) = looked.await else { return };
-        last = Some((look, loaded));
+        last = (Some(look), loaded);
         tx.send_if_modified(|shown| {
             let is_other = *shown != snapshot;
             if is_other {
@@ -90,14 +112,11 @@ struct Look {
 }
 
 /// Reads the folder again where it changed and then stood still for one look.
-fn look_again(dir: &Path, previous: Option<(Look, Loaded)>) -> (Look, Loaded) {
+fn look_again(dir: &Path, (last, loaded): (Option<Look>, Loaded)) -> (Look, Loaded) {
     let seen = stamps(dir);
-    match previous {
-        None => (Look { seen: seen.clone(), in_force: seen }, read(dir, None)),
-        Some((last, loaded)) if seen == last.in_force || seen != last.seen => {
-            (Look { seen, in_force: last.in_force }, loaded)
-        }
-        Some((_, loaded)) => (Look { seen: seen.clone(), in_force: seen }, read(dir, Some(&loaded))),
+    match last {
+        Some(last) if seen == last.in_force || seen != last.seen => (Look { seen, in_force: last.in_force }, loaded),
+        _ => (Look { seen: seen.clone(), in_force: seen }, read(dir, Some(&loaded))),
     }
 }
 
@@ -142,7 +161,26 @@ pub fn read(dir: &Path, previous: Option<&Loaded>) -> Loaded {
     let (rules, crossed) = validate(&drafts, previous.map(|p| &p.snapshot.rules));
     let mut problems: Vec<Problem> = files.values().flat_map(|f| f.problems.clone()).collect();
     problems.extend(crossed);
-    Loaded { files, snapshot: Snapshot { rules, problems } }
+    let accepted = accepted(&files);
+    Loaded { files, snapshot: Snapshot { rules, problems, accepted } }
+}
+
+/// Of two documents of one name the first by file counts, as in `rule/validate.rs`.
+fn accepted(files: &BTreeMap<PathBuf, File>) -> BTreeMap<String, Accepted> {
+    let mut all = BTreeMap::new();
+    for (file, held) in files.iter().flat_map(|(path, f)| f.documents.iter().map(move |held| (path, held))) {
+        let namespace = held.resource.namespace().unwrap_or(super::validate::NAMESPACE);
+        let name = format!("{}/{namespace}/{}", held.resource.kind(), held.resource.name());
+        let kept = Kept {
+            file: file.clone(),
+            place: held.place.clone(),
+            kind: held.resource.kind().into(),
+            document: held.resource.to_json(),
+        };
+        let spec = serde_json::to_string(&kept).expect("its maps have string keys");
+        all.entry(name).or_insert(Accepted { generation: held.generation, spec });
+    }
+    all
 }
 
 fn unreadable(dir: &Path, e: &std::io::Error, previous: Option<&Loaded>) -> Loaded {
@@ -197,6 +235,22 @@ fn read_text(path: &Path) -> std::io::Result<String> {
 }
 
 impl Loaded {
+    /// What was in force before a restart, out of what the journal kept: (generation, spec) of each document. One
+    /// that this version cannot read is left out, as if it had never been accepted.
+    pub fn restore(kept: impl IntoIterator<Item = (u64, String)>) -> Loaded {
+        let mut files: BTreeMap<PathBuf, File> = BTreeMap::new();
+        for (generation, spec) in kept {
+            let Ok(Kept { file, place, kind, document }) = serde_json::from_str(&spec) else { continue };
+            let Ok(resource) = Resource::from_json(&kind, document) else { continue };
+            let Ok(value) = accept::accept(&resource, generation) else { continue };
+            files.entry(file).or_default().documents.push(Held { place, resource, generation, value });
+        }
+        let drafts: Vec<Draft> = files.values().flat_map(|f| &f.documents).map(Held::draft).collect();
+        let (rules, problems) = validate(&drafts, None);
+        let accepted = accepted(&files);
+        Loaded { files, snapshot: Snapshot { rules, problems, accepted } }
+    }
+
     /// The document in force of the same kind and name.
     fn held(&self, node: &Node) -> Option<&Held> {
         let (kind, name) = (node.text("kind")?, node.get("metadata")?.text("name")?);
@@ -241,7 +295,7 @@ fn read_document(node: &Node, path: &Path, previous: Option<&Loaded>) -> Result<
         return Err(broken.into_iter().map(say).collect());
     }
     let generation = last.map_or(1, |held| held.generation + u64::from(held.resource != resource));
-    let value = accept(&resource, generation).map_err(|e| wrong(e.field, "InvalidSpec", e.message))?;
+    let value = accept::accept(&resource, generation).map_err(|e| wrong(e.field, "InvalidSpec", e.message))?;
     Ok(Held { place: format!("{}:{}", path.display(), node.line), resource, generation, value })
 }
 

@@ -207,7 +207,7 @@ async fn changes_of_the_folder_take_effect_live() {
     let (tx, mut rx) = tokio::sync::watch::channel(Snapshot::default());
     let token = CancellationToken::new();
     let refs = folder.0.path().join("refs");
-    let task = tokio::spawn(watch(folder.0.path().into(), Some(refs.clone()), tx, token.clone()));
+    let task = tokio::spawn(watch(folder.0.path().into(), Some(refs.clone()), Loaded::default(), tx, token.clone()));
     async fn within<T>(fact: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(20), fact).await.expect("it takes effect")
     }
@@ -225,4 +225,56 @@ async fn changes_of_the_folder_take_effect_live() {
     within(rx.wait_for(|s| s.rules.rules.is_empty())).await.unwrap();
     token.cancel();
     within(task).await.unwrap();
+}
+
+/// What the journal hands back to the next process.
+fn restarted(loaded: &Loaded) -> Loaded {
+    Loaded::restore(loaded.snapshot.accepted.values().map(|a| (a.generation, a.spec.clone())))
+}
+
+#[test]
+fn after_a_restart_a_broken_file_leaves_its_last_form_and_generations_go_on() {
+    let folder = Folder::example();
+    let first = folder.read(None);
+    let rule = fs::read_to_string(folder.0.path().join("rule.yaml")).unwrap();
+    folder.put("rule.yaml", &rule.replace("15m", "5m"));
+    let second = folder.read(Some(&first));
+    let again = restarted(&second);
+    assert_eq!(again.snapshot.rules, second.snapshot.rules);
+    for (broken, place, reason) in [
+        ("spec: [", "rule.yaml:1", "NotYaml"),
+        (&rule.replace("bucket:", "bukket:"), "rule.yaml:4 spec.bukket", "InvalidSpec"),
+    ] {
+        folder.put("rule.yaml", broken);
+        let third = folder.read(Some(&again));
+        assert_eq!(third.snapshot.rules, second.snapshot.rules);
+        assert_eq!(third.snapshot.accepted, second.snapshot.accepted, "the next restart has it too");
+        assert!(said(&third).contains(&(place.into(), reason)), "{:?}", said(&third));
+    }
+    folder.put("rule.yaml", &rule.replace("15m", "1m"));
+    assert_eq!(folder.read(Some(&again)).snapshot.rules.rules["logs"].generation, 3);
+}
+
+#[test]
+fn after_a_restart_an_unreadable_folder_is_not_an_empty_one() {
+    let folder = Folder::example();
+    let again = restarted(&folder.read(None));
+    let gone = folder.0.path().join("gone");
+    let second = read(&gone, Some(&again));
+    assert_eq!((second.snapshot.rules, second.snapshot.accepted), (again.snapshot.rules, again.snapshot.accepted));
+    assert_eq!(second.snapshot.problems[0].reason, "FolderUnreadable");
+}
+
+#[test]
+fn a_file_that_went_while_the_process_was_down_takes_its_rule() {
+    let folder = Folder::example();
+    let again = restarted(&folder.read(None));
+    fs::remove_file(folder.0.path().join("rule.yaml")).unwrap();
+    let second = folder.read(Some(&again));
+    assert!(second.snapshot.rules.rules.is_empty());
+    assert!(
+        !second.snapshot.accepted.keys().any(|name| name.contains("logs")),
+        "{:?}",
+        second.snapshot.accepted.keys()
+    );
 }
