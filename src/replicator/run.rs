@@ -15,13 +15,18 @@ use std::time::Duration;
 use storage_engine::clock::Clock;
 use storage_engine::version::VersionId;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Changes read from the feed at once.
 const BATCH: usize = 256;
-/// How often the backlog behind the cursor is asked for; also how stale a shown lag may be.
-const MEASURE: Duration = Duration::from_millis(500);
+/// How often the backlog behind the cursor is asked for while that is cheap: a shown lag is no staler.
+const MEASURE_MIN: Duration = Duration::from_millis(100);
+/// How often at least, however long the backlog.
+const MEASURE_MAX: Duration = Duration::from_millis(500);
+/// Measuring takes at most one part in so many of the link's time, because the link waits meanwhile.
+const MEASURE_SHARE: u32 = 20;
 /// What a pass has left is counted at every so manieth measurement: the store walks what it counts.
-const COUNT_EXISTING_EVERY: u32 = 10;
+const COUNT_EXISTING_EVERY: u32 = 20;
 /// Pause after the own store or journal gave an error.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -99,8 +104,7 @@ impl Run<'_> {
     /// Runs until drained or fenced. Cancel-safe: what was in flight is sent again after a restart.
     pub async fn run(mut self) -> Ended {
         let mut busy = Busy { cursor: self.cursor.take(), ..Busy::default() };
-        let mut measure = tokio::time::interval(MEASURE);
-        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut measure_at = Instant::now();
         let up = self.line.borrow_and_update().is_some();
         self.step(&mut busy, if up { Event::PeerUp } else { Event::PeerDown });
         let ended = loop {
@@ -187,7 +191,12 @@ impl Run<'_> {
                     }
                 },
                 () = until(&*self.clock, busy.wake_at) => { busy.wake_at = None; Event::Tick },
-                _ = measure.tick() => { self.show(&mut busy).await; Event::Tick },
+                () = tokio::time::sleep_until(measure_at) => {
+                    let began = Instant::now();
+                    self.show(&mut busy).await;
+                    measure_at = Instant::now() + pause_after(began.elapsed());
+                    Event::Tick
+                }
             };
             self.step(&mut busy, event);
         };
@@ -352,6 +361,11 @@ fn changes(events: Vec<storage_engine::feed::Event>) -> Vec<Change> {
 /// The name under which a link is registered with its store.
 pub fn consumer_name(id: &LinkId) -> String {
     format!("{}/{}", link_name(id), id.peer)
+}
+
+/// How long to wait after a measurement that took so long.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(MEASURE_SHARE).clamp(MEASURE_MIN, MEASURE_MAX)
 }
 
 fn gone() -> Pushed {

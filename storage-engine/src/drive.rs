@@ -11,7 +11,7 @@ pub mod log;
 pub mod memory;
 
 use crate::quorum::participant::{KeyView, Reply, Request};
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Coded};
 use crate::version::VersionId;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,7 +54,7 @@ pub struct Logged {
     /// Where it stands in this drive's log.
     pub lsn: Lsn,
     /// The record as the drive holds it now.
-    pub record: Record,
+    pub record: Coded,
 }
 
 /// A place in the list of versions: after this key, or after this version of it.

@@ -1,4 +1,8 @@
 //! A version as one drive holds it: the replicated state and what this store adds to it. Pure.
+mod recent;
+
+pub use recent::Recent;
+
 use crate::version::{Ballot, Hlc, Version, VersionId};
 use crate::wire::{self, Fields};
 use bytes::Bytes;
@@ -126,9 +130,17 @@ impl Record {
     }
 }
 
-/// A record on its way to the drives: one for all of them, and coded once.
+/// A record shared by all who hold it, and coded once: on its way to the drives and as they show it.
 #[derive(Clone)]
-pub struct Coded(Arc<(Record, OnceLock<Bytes>)>);
+pub struct Coded(Arc<Shared>);
+
+#[derive(Clone)]
+struct Shared {
+    record: Record,
+    bytes: OnceLock<Bytes>,
+    /// The same record with its flag.
+    flagged: OnceLock<Coded>,
+}
 
 impl Coded {
     /// A record from its bytes, which are kept as they came.
@@ -137,24 +149,50 @@ impl Coded {
     /// [`wire::Error`] when the bytes are no record.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, wire::Error> {
         let record = Record::from_bytes(bytes)?;
-        Ok(Coded(Arc::new((record, OnceLock::from(Bytes::copy_from_slice(bytes))))))
+        let bytes = OnceLock::from(Bytes::copy_from_slice(bytes));
+        Ok(Coded(Arc::new(Shared { record, bytes, flagged: OnceLock::new() })))
     }
     /// The record as bytes.
     pub fn bytes(&self) -> &Bytes {
-        self.0.1.get_or_init(|| self.0.0.to_bytes().into())
+        self.0.bytes.get_or_init(|| self.0.record.to_bytes().into())
+    }
+    /// The record flagged acked: made once for all who flag it, as every drive does that holds it.
+    pub fn flagged(&self) -> Coded {
+        if self.acked {
+            return self.clone();
+        }
+        let flag = || Record { acked: true, ..self.0.record.clone() }.into();
+        self.0.flagged.get_or_init(flag).clone()
+    }
+    /// The record to be changed; who else holds it keeps what it was.
+    pub fn to_mut(&mut self) -> &mut Record {
+        let shared = Arc::make_mut(&mut self.0);
+        (shared.bytes, shared.flagged) = (OnceLock::new(), OnceLock::new());
+        &mut shared.record
+    }
+    /// Whether both are one in memory: equal, without looking.
+    pub fn is_shared_with(&self, other: &Coded) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 impl From<Record> for Coded {
     fn from(record: Record) -> Self {
-        Coded(Arc::new((record, OnceLock::new())))
+        Coded(Arc::new(Shared { record, bytes: OnceLock::new(), flagged: OnceLock::new() }))
+    }
+}
+
+// Equal is the same record, coded already or not.
+impl PartialEq for Coded {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_shared_with(other) || **self == **other
     }
 }
 
 impl Deref for Coded {
     type Target = Record;
     fn deref(&self) -> &Record {
-        &self.0.0
+        &self.0.record
     }
 }
 

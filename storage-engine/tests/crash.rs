@@ -11,7 +11,7 @@ use storage_engine::drive::log::segment::{self, Entry};
 use storage_engine::drive::memory::{Loss, MemoryDisk, MemoryDrive, Step};
 use storage_engine::drive::{Drive, Error, Logged};
 use storage_engine::quorum::participant::{Effect, KeyView, Op, Request, Verdict};
-use storage_engine::record::{Blob, BucketId, Record};
+use storage_engine::record::{Blob, BucketId, Coded, Record};
 use storage_engine::version::{Ballot, Birth, Hlc, Kind, Order, Origin, Stamp, Tags, Version, VersionId};
 use storage_engine::wire::Fields;
 use uuid::Uuid;
@@ -427,7 +427,7 @@ async fn layers_in_files_and_rows_replayed_make_the_index_of_the_whole_log() {
     assert!(before.0.len() > 1_500 && before.0.iter().any(|(_, view)| view.records.len() > 700));
     for (_, record) in &before.1 {
         let (_, view) = before.0.iter().find(|(key, _)| key == record.key()).unwrap();
-        assert_eq!(view.held(record.id(), record.ballot), Some(record), "the feed shows what the key holds");
+        assert_eq!(view.held(record.id(), record.ballot), Some(&**record), "the feed shows what the key holds");
     }
     close(drives).await;
     assert!(bytes_in(&dirs[0].join("index")) > 4 << 20, "layers were written");
@@ -445,7 +445,7 @@ fn bytes_in(dir: &Path) -> u64 {
     entries.map(|e| if e.path().is_dir() { bytes_in(&e.path()) } else { e.metadata().unwrap().len() }).sum()
 }
 
-type Shown = (Vec<(String, KeyView)>, Vec<(u64, Record)>);
+type Shown = (Vec<(String, KeyView)>, Vec<(u64, Coded)>);
 
 async fn shown(drive: &Arc<dyn Drive>) -> Shown {
     let feed = drive.tail(BUCKET, 0, 1_000).await.unwrap();

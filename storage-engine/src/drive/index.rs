@@ -12,7 +12,7 @@ pub mod table;
 use crate::drive::log::segment::{Entry, Placed};
 use crate::drive::{Logged, Lsn};
 use crate::quorum::participant::{Effect, KeyView};
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Coded, Recent};
 use crate::version::VersionId;
 use held::Held;
 use rows::Row;
@@ -46,24 +46,28 @@ pub enum Locator {
 
 /// The index over one table.
 #[derive(Clone)]
-pub struct Index(Arc<dyn Table>);
+pub struct Index {
+    table: Arc<dyn Table>,
+    /// Shared by all drives of the process: they hold the same records.
+    recent: Recent,
+}
 
 impl Index {
     /// An index whose rows are in `table`.
-    pub fn new(table: Arc<dyn Table>) -> Self {
-        Index(table)
+    pub fn new(table: Arc<dyn Table>, recent: Recent) -> Self {
+        Index { table, recent }
     }
 
     /// The last lsn whose change is in the rows; 0 for an empty index.
     pub fn applied(&self) -> Result<Lsn, Error> {
-        let row = self.0.get(rows::APPLIED)?;
+        let row = self.table.get(rows::APPLIED)?;
         row.map_or(Ok(0), |v| rows::read_applied(&v).ok_or_else(|| Error::Damaged("the applied lsn".into())))
     }
 
     /// Everything held of a key.
     pub fn load(&self, bucket: BucketId, key: &str) -> Result<Held, Error> {
         let prefix = rows::key_prefix(bucket, key);
-        match self.0.get(&prefix)? {
+        match self.table.get(&prefix)? {
             None => Ok(Held::default()),
             Some(head) => self.behind(&prefix, &head).ok_or_else(|| Error::Damaged(format!("key {key:?}")))?,
         }
@@ -71,14 +75,14 @@ impl Index {
 
     /// What a head says, or the rows it stands for; `None`: something is damaged.
     fn behind(&self, prefix: &[u8], head: &[u8]) -> Option<Result<Held, Error>> {
-        let held = rows::read_head(head)?;
+        let held = rows::read_head(head, &self.recent)?;
         if !held.is_spread {
             return Some(Ok(held));
         }
-        match self.0.range(prefix, &rows::after_prefix(prefix), usize::MAX) {
+        match self.table.range(prefix, &rows::after_prefix(prefix), usize::MAX) {
             Ok(found) => {
                 let rest = found.iter().map(|(name, value)| (&name[prefix.len()..], &value[..]));
-                Held::gather(rest.filter(|(rest, _)| !rest.is_empty())).map(Ok)
+                Held::gather(rest.filter(|(rest, _)| !rest.is_empty()), &self.recent).map(Ok)
             }
             Err(e) => Some(Err(e)),
         }
@@ -100,7 +104,7 @@ impl Index {
         loop {
             // Every page is a snapshot of its own; what is held of one key always comes from one.
             let wanted = PAGE_ROWS.min(limit - found.len());
-            let page = self.0.range(&from, &end, wanted)?;
+            let page = self.table.range(&from, &end, wanted)?;
             let mut more = page.len() == wanted;
             from = page.last().map_or(from, |(last, _)| [last, &[0][..]].concat());
             for (name, value) in &page {
@@ -128,7 +132,7 @@ impl Index {
         let mut from = after + 1;
         loop {
             let wanted = limit - found.len();
-            let page = self.0.range(&rows::feed(bucket, from), &rows::feed_end(bucket), wanted)?;
+            let page = self.table.range(&rows::feed(bucket, from), &rows::feed_end(bucket), wanted)?;
             for (name, value) in &page {
                 let (lsn, key, version) =
                     rows::feed_entry(name, value).ok_or_else(|| Error::Damaged("the feed".into()))?;
@@ -142,27 +146,27 @@ impl Index {
     }
 
     /// The newest attempt at one version. Of a spread key only that version's rows are read.
-    fn newest(&self, bucket: BucketId, key: &str, version: VersionId) -> Result<Option<Record>, Error> {
+    fn newest(&self, bucket: BucketId, key: &str, version: VersionId) -> Result<Option<Coded>, Error> {
         let damaged = || Error::Damaged(format!("key {key:?}"));
         let prefix = rows::key_prefix(bucket, key);
-        let Some(head) = self.0.get(&prefix)? else { return Ok(None) };
-        let held = rows::read_head(&head).ok_or_else(damaged)?;
+        let Some(head) = self.table.get(&prefix)? else { return Ok(None) };
+        let held = rows::read_head(&head, &self.recent).ok_or_else(damaged)?;
         if !held.is_spread {
             let attempts = held.view.records.into_iter().filter(|r| r.id() == version);
             return Ok(attempts.max_by_key(|r| r.ballot));
         }
         let attempts = rows::records_of(&prefix, version);
-        let found = self.0.range(&attempts, &rows::after_prefix(&attempts), usize::MAX)?;
+        let found = self.table.range(&attempts, &rows::after_prefix(&attempts), usize::MAX)?;
         let Some((_, last)) = found.last() else { return Ok(None) };
-        let mut record = Record::from_bytes(last).map_err(|_| damaged())?;
-        record.acked |= self.0.get(&rows::name(&prefix, Row::Ack(version, record.ballot)))?.is_some();
-        Ok(Some(record))
+        let record = self.recent.read(last).map_err(|_| damaged())?;
+        let acked = self.table.get(&rows::name(&prefix, Row::Ack(version, record.ballot)))?.is_some();
+        Ok(Some(if acked { record.flagged() } else { record }))
     }
 
     /// Where the drive's shard of a blob stands.
     pub fn locate(&self, blob: Uuid) -> Result<Option<Locator>, Error> {
-        let row = match self.0.get(&rows::shard(blob))? {
-            None => self.0.get(&rows::shard_file(blob))?,
+        let row = match self.table.get(&rows::shard(blob))? {
+            None => self.table.get(&rows::shard_file(blob))?,
             found => found,
         };
         row.map(|v| rows::read_locator(&v).ok_or_else(|| Error::Damaged(format!("shard {blob}")))).transpose()
@@ -208,17 +212,17 @@ impl Index {
 
     /// Whether a record names the blob as a file of its own.
     pub fn names_file(&self, blob: Uuid) -> Result<bool, Error> {
-        Ok(self.0.get(&rows::shard_file(blob))?.is_some())
+        Ok(self.table.get(&rows::shard_file(blob))?.is_some())
     }
 
     /// Writes rows and the lsn up to which they hold, all or nothing.
     pub fn commit(&self, mut rows: Rows, applied: Lsn) -> Result<(), Error> {
         rows.push((rows::APPLIED.to_vec(), Some(rows::write_applied(applied))));
-        self.0.commit(rows)
+        self.table.commit(rows)
     }
 
     /// Every row, for comparing two indexes.
     pub fn dump(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
-        Ok(self.0.range(&[], &[0xff], usize::MAX)?.into_iter().collect())
+        Ok(self.table.range(&[], &[0xff], usize::MAX)?.into_iter().collect())
     }
 }

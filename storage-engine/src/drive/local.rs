@@ -12,7 +12,7 @@ use super::log::recover::{self, recover};
 use super::{Drive, Error, Logged, Lsn, ShardSink, log};
 use crate::entropy;
 use crate::quorum::participant::{KeyView, Reply, Request};
-use crate::record::BucketId;
+use crate::record::{BucketId, Recent};
 use crate::version::Hlc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -33,6 +33,9 @@ const WRITE_BYTES: usize = 256 << 10;
 /// Reads up to this size come from the page cache or one seek and run where they are asked for;
 /// longer ones would hold up an async thread.
 const READ_INLINE: u64 = 64 << 10;
+/// A reader of the feed that is no further behind reads on where it asks: these few changes are in memory as a
+/// rule, and a hop to another thread on each of the drives would cost more. Records of the log, acks included.
+const TAIL_INLINE: Lsn = 32;
 /// Rows of the index gathered while replaying before they are written.
 const REPLAY_ROWS: usize = 4_096;
 /// The file whose lock says that a process has the drive.
@@ -77,10 +80,10 @@ pub fn open_store(dirs: &[PathBuf], asked: Option<u8>) -> Result<(Vec<Arc<dyn Dr
     for (slot, (dir, block)) in dirs.iter().zip(&blocks).enumerate() {
         check(dir, slot, block, &blocks[0], dirs.len(), asked)?;
     }
-    let parity = blocks[0].parity.into();
+    let (parity, recent) = (blocks[0].parity.into(), Recent::default());
     let mut drives: Vec<Arc<dyn Drive>> = Vec::new();
     for ((dir, block), lock) in dirs.iter().zip(blocks).zip(locks) {
-        drives.push(Arc::new(LocalDrive::open(dir, block, lock)?));
+        drives.push(Arc::new(LocalDrive::open(dir, block, lock, recent.clone())?));
     }
     Ok((drives, parity))
 }
@@ -152,7 +155,7 @@ fn lock(dir: &Path) -> Result<Arc<File>, OpenError> {
 type OpenTable<'a> = &'a dyn Fn(bool) -> Result<Arc<dyn Table>, index::Error>;
 
 impl LocalDrive {
-    fn open(dir: &Path, block: Superblock, lock: Arc<File>) -> Result<Self, OpenError> {
+    fn open(dir: &Path, block: Superblock, lock: Arc<File>, recent: Recent) -> Result<Self, OpenError> {
         let folder = dir.join("index");
         let table = |fresh: bool| -> Result<Arc<dyn Table>, index::Error> {
             if fresh && folder.exists() {
@@ -160,7 +163,7 @@ impl LocalDrive {
             }
             Ok(Arc::new(Layers::open(&folder)?))
         };
-        LocalDrive::start(dir, Arc::new(Directory::new(dir)), block, &table, Some(lock))
+        LocalDrive::start(dir, Arc::new(Directory::new(dir)), block, &table, recent, Some(lock))
     }
 
     /// Replays the log and starts the committer. `dir` only names the drive in errors.
@@ -169,9 +172,10 @@ impl LocalDrive {
         disk: Arc<dyn Disk>,
         superblock: Superblock,
         table: OpenTable<'_>,
+        recent: Recent,
         lock: Option<Arc<File>>,
     ) -> Result<Self, OpenError> {
-        let (index, log) = replay(dir, &disk, superblock.incarnation, table)?;
+        let (index, log) = replay(dir, &disk, superblock.incarnation, table, &recent)?;
         remove_orphans(&*disk, &index).map_err(|e| e.named(dir))?;
         let state = Arc::new(State {
             offline: OnceLock::new(),
@@ -298,13 +302,15 @@ fn replay(
     disk: &Arc<dyn Disk>,
     incarnation: Uuid,
     table: OpenTable<'_>,
+    recent: &Recent,
 ) -> Result<(Index, log::Log), OpenError> {
-    match table(false).map_err(Failed::from).and_then(|t| catch_up(disk, incarnation, Index::new(t))) {
+    let index = |table| Index::new(table, recent.clone());
+    match table(false).map_err(Failed::from).and_then(|t| catch_up(disk, incarnation, index(t))) {
         Ok(Some(done)) => return Ok(done),
         Err(Failed::Replay(e)) => return Err(Failed::Replay(e).named(dir)),
         Ok(None) | Err(_) => tracing::info!(drive = %dir.display(), "Index is rebuilt from the log."),
     }
-    let fresh = table(true).map_err(Failed::from).and_then(|t| catch_up(disk, incarnation, Index::new(t)));
+    let fresh = table(true).map_err(Failed::from).and_then(|t| catch_up(disk, incarnation, index(t)));
     let done = fresh.map_err(|e| e.named(dir))?;
     Ok(done.expect("an empty index is not ahead of a log"))
 }
@@ -419,7 +425,10 @@ impl Drive for LocalDrive {
 
     async fn tail(&self, bucket: BucketId, after: Lsn, limit: usize) -> Result<Vec<Logged>, Error> {
         self.online()?;
-        self.blocking(move |drive| drive.0.index.tail(bucket, after, limit)).await.map_err(|e| self.corrupt(&e))
+        let behind = self.0.state.head.borrow().saturating_sub(after);
+        let read = move |drive: &Self| drive.0.index.tail(bucket, after, limit);
+        let found = if behind <= TAIL_INLINE { read(self) } else { self.blocking(read).await };
+        found.map_err(|e| self.corrupt(&e))
     }
 
     fn head(&self) -> watch::Receiver<Lsn> {

@@ -9,7 +9,7 @@ use super::index::table::{Table, Tree};
 use super::local::{LocalDrive, shard_name};
 use super::{Drive, Error, Logged, Lsn, ShardSink, log};
 use crate::quorum::participant::{KeyView, Reply, Request};
-use crate::record::BucketId;
+use crate::record::{BucketId, Recent};
 use crate::version::Hlc;
 use crate::{drive::format::OpenError, entropy};
 use async_trait::async_trait;
@@ -299,7 +299,7 @@ impl MemoryDrive {
             .map_err(|e| damaged(e.to_string()))?
             .ok_or_else(|| damaged("there is none".into()))?;
         let table = |_fresh: bool| -> Result<Arc<dyn Table>, super::index::Error> { Ok(Arc::new(Tree::default())) };
-        let drive = LocalDrive::start(dir, disk.clone(), block, &table, None)?;
+        let drive = LocalDrive::start(dir, disk.clone(), block, &table, Recent::default(), None)?;
         Ok(MemoryDrive { drive, disk, offline: AtomicBool::new(false), mute: AtomicBool::new(false) })
     }
     /// Cuts the power: this drive is offline for good, the one returned has what was synced.

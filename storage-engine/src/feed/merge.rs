@@ -6,7 +6,7 @@
 //! come to nothing. Called by `feed/serve.rs`, which also asks for the undecided ones.
 use super::Event;
 use crate::drive::{Logged, Lsn};
-use crate::record::Record;
+use crate::record::{Coded, Record};
 use crate::version::{Ballot, Version, VersionId, merge};
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ pub type Decided = BTreeMap<(String, VersionId), Option<Record>>;
 /// One version in what the drives showed.
 struct Group<'a> {
     /// Slot, place, record.
-    shown: Vec<(usize, Lsn, &'a Record)>,
+    shown: Vec<(usize, Lsn, &'a Coded)>,
     /// Least distance to the start of a drive's entries: what came first is shown first.
     rank: usize,
 }
@@ -83,7 +83,7 @@ pub fn merge(
     let (mut merged, mut held_back) = (Merged::default(), std::collections::BTreeSet::new());
     for (key, group) in order {
         let verdict = match decided.get(&(key.0.to_owned(), key.1)) {
-            Some(Some(record)) => Verdict::Show(group.event(record.clone())),
+            Some(Some(record)) => Verdict::Show(group.event(record.clone().into())),
             Some(None) => Verdict::Pass,
             None => group.judge(write_quorum, is_past),
         };
@@ -124,8 +124,7 @@ impl Group<'_> {
         if is_past(&record.version) {
             return Verdict::Pass;
         }
-        let holds = |shown: &&Record| shown.ballot == record.ballot && shown.version == record.version;
-        let holders = self.shown.iter().map(|(_, _, r)| *r).filter(holds).count();
+        let holders = self.shown.iter().filter(|(_, _, r)| r.ballot == record.ballot && alike(r, &record)).count();
         match record.acked || holders >= write_quorum {
             true => Verdict::Show(self.event(record)),
             false => Verdict::Undecided(record.ballot),
@@ -134,10 +133,13 @@ impl Group<'_> {
 
     /// The newest attempt, joined over the drives. A purge counts for every attempt at its version;
     /// other components may belong to an attempt that came to nothing.
-    fn newest(&self) -> Record {
-        let newest = self.shown.iter().map(|(_, _, r)| *r).max_by_key(|r| r.ballot).expect("a group has an entry");
+    fn newest(&self) -> Coded {
+        // Of equal ballots a flagged one, so that what the others hold alike adds nothing.
+        let shown = self.shown.iter().map(|(_, _, r)| *r);
+        let newest = shown.clone().max_by_key(|r| (r.ballot, r.acked)).expect("a group has an entry");
         let mut joined = newest.clone();
-        for (_, _, other) in &self.shown {
+        for other in shown.filter(|r| r.ballot != newest.ballot || !alike(r, newest)) {
+            let joined = joined.to_mut();
             if other.ballot == joined.ballot {
                 merge::join(&mut joined.version, &other.version);
                 joined.acked |= other.acked;
@@ -150,13 +152,19 @@ impl Group<'_> {
         joined
     }
 
-    fn event(&self, record: Record) -> Settled {
-        let same = self.shown.iter().filter(|(_, _, r)| r.version == record.version);
+    fn event(&self, record: Coded) -> Settled {
+        let same = self.shown.iter().filter(|(_, _, r)| alike(r, &record));
         let seen = same.map(|(slot, lsn, _)| (*slot, *lsn)).collect();
         // Drives may have been told at different moments; the oldest is what lag is counted from.
         let pending_since = self.shown.iter().map(|(_, _, r)| r.pending_since).min().unwrap_or(record.pending_since);
-        Settled { event: Event { version: record.version, pending_since, traceparent: record.traceparent }, seen }
+        let (version, traceparent) = (record.version.clone(), record.traceparent.clone());
+        Settled { event: Event { version, pending_since, traceparent }, seen }
     }
+}
+
+/// Whether two drives hold the same state; as a rule it is one record in memory.
+fn alike(a: &Coded, b: &Coded) -> bool {
+    a.is_shared_with(b) || a.version == b.version
 }
 
 #[cfg(test)]
@@ -176,8 +184,10 @@ mod tests {
         record
     }
     fn tail(slot: usize, shown: &[(Lsn, u64, bool)]) -> Tail {
-        let entries =
-            shown.iter().map(|(lsn, n, acked)| Logged { lsn: *lsn, record: record(*n, *acked) }).collect::<Vec<_>>();
+        let entries = shown
+            .iter()
+            .map(|(lsn, n, acked)| Logged { lsn: *lsn, record: record(*n, *acked).into() })
+            .collect::<Vec<_>>();
         Tail { slot, through: entries.last().map_or(0, |e: &Logged| e.lsn), entries }
     }
     fn keys(merged: &Merged) -> Vec<&str> {

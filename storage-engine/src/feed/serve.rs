@@ -27,8 +27,9 @@ const BATCH_MAX: usize = 1_000;
 const GRACE: Duration = Duration::from_millis(150);
 
 /// Pause between a drive's word that it has something new and reading all of them: one commit reaches
-/// the drives within about this time, and their words make one round instead of one each.
-const GATHER: Duration = Duration::from_millis(2);
+/// the drives within about this time, and their words make one round instead of one each. It is added to
+/// the lag of a quiet feed; a busy one reads more changes a round.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How long a quiet feed waits before it looks whether enough drives still answer.
 const RECHECK: Duration = Duration::from_secs(5);

@@ -81,7 +81,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyView {
     /// Attempts and records, one per (version id, ballot); a version known only by later components has ballot zero.
-    pub records: Vec<Record>,
+    pub records: Vec<Coded>,
     /// Attempts that never count.
     pub aborts: Vec<(VersionId, Ballot)>,
     /// Attempts at or below it may have been forgotten.
@@ -316,7 +316,7 @@ impl Decision {
 impl KeyView {
     /// The attempt, where it is held.
     pub fn held(&self, id: VersionId, ballot: Ballot) -> Option<&Record> {
-        self.records.iter().find(|r| r.ballot == ballot && r.id() == id)
+        self.records.iter().map(|r| &**r).find(|r| r.ballot == ballot && r.id() == id)
     }
     /// Since when the oldest change of a version waits, by its records.
     fn pending_since(&self, id: VersionId) -> Option<u64> {
@@ -339,7 +339,7 @@ impl KeyView {
                 let (id, ballot) = (record.id(), record.ballot);
                 // The record has absorbed the unborn one.
                 self.records.retain(|r| r.id() != id || !(r.ballot == ballot || r.ballot == UNBORN));
-                self.records.push((**record).clone());
+                self.records.push(record.clone());
                 if record.acked {
                     self.supersede(id, ballot);
                 }
@@ -347,7 +347,7 @@ impl KeyView {
             Effect::Abort { version, ballot } => self.apply_abort(*version, *ballot),
             Effect::Ack { version, ballot } => {
                 if let Some(held) = self.records.iter_mut().find(|r| r.ballot == *ballot && r.id() == *version) {
-                    held.acked = true;
+                    *held = held.flagged();
                     self.supersede(*version, *ballot);
                 }
             }
@@ -355,12 +355,13 @@ impl KeyView {
                 let mut held = false;
                 for mine in self.records.iter_mut().filter(|r| r.id() == record.id()) {
                     held = true;
+                    let mine = mine.to_mut();
                     if merge::join(&mut mine.version, &record.version).changed {
                         mine.pending_since = record.pending_since;
                     }
                 }
                 if !held {
-                    self.records.push((**record).clone());
+                    self.records.push(record.clone());
                 }
             }
         }
@@ -377,7 +378,7 @@ impl KeyView {
         if !id.is_null() && !is_blank(&rest) && !self.records.iter().any(|r| r.id() == id) {
             let mut unborn = Record::new(dropped.bucket, rest, UNBORN);
             unborn.pending_since = dropped.pending_since;
-            self.records.push(unborn);
+            self.records.push(unborn.into());
         }
     }
 

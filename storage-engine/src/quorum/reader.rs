@@ -5,7 +5,7 @@
 //! and the explorer in `quorum/tests.rs` drive the same two machines.
 use super::Quorum;
 use super::participant::{KeyView, Reply, Verdict, is_blank, later};
-use crate::record::Record;
+use crate::record::{Coded, Record};
 use crate::version::{Ballot, Order, Version, VersionId, merge};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,13 +130,13 @@ impl Reader {
             let components = later.get(&attempt.0);
             let purged = components.is_some_and(|c| c.purge.is_some());
             if self.needs(attempt.0) && !purged && !self.committed(attempt, record) {
-                return Step::Resolve(Box::new(record.clone()));
+                return Step::Resolve(Box::new((**record).clone()));
             }
             if !purged && !self.committed(attempt, record) {
                 continue;
             }
             seen.insert(attempt.0);
-            let mut record = record.clone();
+            let mut record = (**record).clone();
             record.acked = true;
             if let Some(components) = later.remove(&attempt.0) {
                 merge::join(&mut record.version, &components);
@@ -150,15 +150,15 @@ impl Reader {
         let unborn = self.views.iter().flat_map(|v| &v.records).filter(|r| r.version.birth.is_none());
         for record in unborn {
             if let Some(version) = later.remove(&record.id()) {
-                done.push(Record { version, ..record.clone() });
+                done.push(Record { version, ..(**record).clone() });
             }
         }
         Step::Done(done)
     }
 
     /// Attempts that were not aborted, greatest (order, ballot) first, one record each.
-    fn candidates(&self) -> BTreeMap<(Reverse<Order>, Reverse<Ballot>), &Record> {
-        let mut found: BTreeMap<_, &Record> = BTreeMap::new();
+    fn candidates(&self) -> BTreeMap<(Reverse<Order>, Reverse<Ballot>), &Coded> {
+        let mut found: BTreeMap<_, &Coded> = BTreeMap::new();
         for record in self.views.iter().flat_map(|v| &v.records) {
             let attempt = (record.id(), record.ballot);
             let dead = self.fates.get(&attempt) == Some(&Fate::Aborted)
@@ -260,7 +260,7 @@ impl Resolver {
     /// Whether the drive holds a committed null above a null attempt.
     fn is_hidden(&self, view: &KeyView) -> bool {
         let Some(mine) = &self.null_order else { return false };
-        let above = |r: &&Record| r.version.birth.as_ref().is_some_and(|b| b.order > *mine);
+        let above = |r: &&Coded| r.version.birth.as_ref().is_some_and(|b| b.order > *mine);
         view.records.iter().filter(|r| r.id().is_null() && r.acked).any(|r| above(&r))
     }
 

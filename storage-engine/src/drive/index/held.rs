@@ -8,7 +8,7 @@ use super::table::Rows;
 use crate::drive::Lsn;
 use crate::drive::log::segment::Entry;
 use crate::quorum::participant::{Effect, KeyView};
-use crate::record::Record;
+use crate::record::Recent;
 use crate::version::{Ballot, VersionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -105,18 +105,20 @@ impl Held {
     }
 
     /// What is held of a spread key, from its rows without the head; `None`: one of them is damaged.
-    pub fn gather<'a>(found: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Held> {
+    pub fn gather<'a>(found: impl Iterator<Item = (&'a [u8], &'a [u8])>, recent: &Recent) -> Option<Held> {
         let (mut held, mut acks) = (Held { is_spread: true, ..Held::default() }, Vec::new());
         for (rest, value) in found {
             match Row::read(rest)? {
-                Row::Record(..) => held.view.records.push(Record::from_bytes(value).ok()?),
+                Row::Record(..) => held.view.records.push(recent.read(value).ok()?),
                 Row::Ack(id, ballot) => acks.push((id, ballot)),
                 Row::Abort(id, ballot) => held.view.aborts.push((id, ballot)),
                 Row::Feed(id) => drop(held.feed.insert(id, rows::number(value)?)),
             }
         }
         for record in &mut held.view.records {
-            record.acked |= acks.contains(&(record.id(), record.ballot));
+            if acks.contains(&(record.id(), record.ballot)) {
+                *record = record.flagged();
+            }
         }
         Some(held)
     }

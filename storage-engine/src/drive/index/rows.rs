@@ -7,9 +7,8 @@
 use super::Locator;
 use super::held::{Held, Kept};
 use crate::drive::Lsn;
-use crate::record::{BucketId, Record};
+use crate::record::{BucketId, Recent};
 use crate::version::{Ballot, VersionId};
-use bytes::Bytes;
 use uuid::Uuid;
 
 /// The row of the applied lsn.
@@ -66,7 +65,7 @@ pub fn write_head(held: &Held) -> Vec<u8> {
 }
 
 /// A head read back; `None`: it is no head. Where it is spread, the records have rows of their own.
-pub fn read_head(value: &[u8]) -> Option<Held> {
+pub fn read_head(value: &[u8], recent: &Recent) -> Option<Held> {
     if value == SPREAD {
         return Some(Held { is_spread: true, ..Held::default() });
     }
@@ -76,10 +75,9 @@ pub fn read_head(value: &[u8]) -> Option<Held> {
         let flag = take(&mut rest, 1)?[0];
         let len = u32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
         let bytes = take(&mut rest, len as usize)?;
-        let mut record = Record::from_bytes(bytes).ok()?;
-        record.acked |= flag == 1;
-        held.kept.push(Kept { id: record.id(), ballot: record.ballot, bytes: Bytes::copy_from_slice(bytes) });
-        held.view.records.push(record);
+        let record = recent.read(bytes).ok()?;
+        held.kept.push(Kept { id: record.id(), ballot: record.ballot, bytes: record.bytes().clone() });
+        held.view.records.push(if flag == 1 { record.flagged() } else { record });
     }
     for _ in 0..take(&mut rest, 1)?[0] {
         let (id, ballot) = pair(&mut rest)?;
@@ -270,6 +268,7 @@ pub fn number(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Record;
     use crate::version::Version;
 
     #[test]
@@ -278,15 +277,16 @@ mod tests {
         let mut record = Record::new(BucketId::SYSTEM, Version::blank("k", id), ballot);
         let mut held = Held { kept: vec![Kept { id, ballot, bytes: record.to_bytes().into() }], ..Held::default() };
         record.acked = true;
-        held.view.records.push(record);
+        held.view.records.push(record.into());
         held.view.aborts.push((id, Ballot::from_millis(4)));
         held.feed.insert(id, 9);
         let bytes = write_head(&held);
-        assert_eq!(read_head(&bytes), Some(held));
+        let recent = Recent::default();
+        assert_eq!(read_head(&bytes, &recent), Some(held));
         for cut in 0..bytes.len() {
-            assert_eq!(read_head(&bytes[..cut]), None, "cut at {cut}");
+            assert_eq!(read_head(&bytes[..cut], &recent), None, "cut at {cut}");
         }
-        assert!(read_head(SPREAD).is_some_and(|held| held.is_spread));
+        assert!(read_head(SPREAD, &recent).is_some_and(|held| held.is_spread));
     }
 
     #[test]
