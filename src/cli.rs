@@ -1,5 +1,5 @@
 //! The command line: one table of verbs, a file per verb. Thin: a verb parses, asks, prints, and
-//! returns an exit code; roles are started in `site`.
+//! returns an exit code; roles are started in `role`.
 pub mod certs;
 pub mod demo;
 pub mod diff;
@@ -42,6 +42,16 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Run a store by itself; its replicator reaches it over the private API.
+    Store(StoreArgs),
+    /// Run a replicator by itself, over the store its Site document names.
+    Replicator {
+        /// Configuration file (YAML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make a CA and certificates, for trying out and for tests.
+    Certs(certs::Args),
     /// Three sites on this machine: write on all, kill one, catch up, compare version by version.
     Demo(demo::Args),
     /// Links with lag, backlog and last error, of a running process.
@@ -66,4 +76,36 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+}
+
+/// `isthmus store --config FILE`, and `isthmus store run --config FILE`.
+#[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct StoreArgs {
+    #[command(subcommand)]
+    verb: Option<StoreVerb>,
+    /// Configuration file (YAML).
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+}
+
+/// What to do with a store.
+#[derive(Subcommand, Debug)]
+enum StoreVerb {
+    /// Run it.
+    Run {
+        /// Configuration file (YAML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+impl StoreArgs {
+    /// The configuration file, wherever it was named.
+    pub fn config(&self) -> &std::path::Path {
+        match (&self.verb, &self.config) {
+            (Some(StoreVerb::Run { config }), _) | (None, Some(config)) => config,
+            (None, None) => unreachable!("clap asks for one of them"),
+        }
+    }
 }

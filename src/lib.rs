@@ -1,8 +1,8 @@
 //! isthmus: one replicator per site tails its own store's change feed and pushes versions to peer
 //! sites over mutual TLS, as rules say.
 //!
-//! The map, from the top: `cli` and `main` start a role; `site` joins a store node and a replicator in
-//! one process; `replicator` is the shell around the pure `link`; `journal`, `peer`, `store` and
+//! The map, from the top: `cli` and `main` start a role; `role` joins a store node and a replicator in
+//! one process, or runs either by itself; `replicator` is the shell around the pure `link`; `journal`, `peer`, `store` and
 //! `rule`'s watchers are its edges and do not see each other. ARCHITECTURE.md says it at length.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -13,8 +13,8 @@ pub mod journal;
 pub mod link;
 pub mod peer;
 pub mod replicator;
+pub mod role;
 pub mod rule;
 pub mod shutdown;
-pub mod site;
 pub mod store;
 pub mod telemetry;

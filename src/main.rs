@@ -1,7 +1,7 @@
 //! The binary: installs the TLS provider, parses, runs one role or verb, returns its exit code.
 use clap::Parser;
 use isthmus::cli::{self, Cli, Verb, exit};
-use isthmus::{site, telemetry};
+use isthmus::{role, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,8 +28,17 @@ async fn run(verb: Verb) -> u8 {
     match verb {
         Verb::Site { config } => {
             telemetry::init();
-            site::run(&config).await
+            role::site::run(&config).await
         }
+        Verb::Store(run) => {
+            telemetry::init();
+            role::store::run(run.config()).await
+        }
+        Verb::Replicator { config } => {
+            telemetry::init();
+            role::replicator::run(&config).await
+        }
+        Verb::Certs(args) => cli::certs::run(&args),
         Verb::Demo(args) => cli::demo::run(args).await.unwrap_or_else(|e| {
             eprintln!("isthmus demo: {e:#}");
             exit::INTERNAL

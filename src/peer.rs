@@ -2,7 +2,6 @@
 pub mod client;
 pub mod connection;
 pub mod frame;
-pub mod identity;
 pub mod server;
 
 use async_trait::async_trait;

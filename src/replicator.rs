@@ -13,7 +13,6 @@ pub mod tenure;
 
 use crate::journal::{self, Conflict};
 use crate::peer::client::{Connection, Target};
-use crate::peer::identity::{Files, Identity};
 use crate::rule::plan::{self, Change, LinkName, LinkView};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::Snapshot;
@@ -30,6 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use storage_engine::identity::{Files, Identity};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
@@ -196,6 +196,7 @@ impl Replicator {
             problems: problems.collect(),
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
+            store_error: self.shared.store.trouble(),
         }
     }
 

@@ -39,6 +39,11 @@ pub struct SiteDoc {
     pub name: String,
     /// Stands in every version born here.
     pub site_id: String,
+    /// Private API of its store, where that is another process: `host:port`, host, and the Secret with the
+    /// certificate shown to it and the CA it must chain to.
+    pub api_endpoint: String,
+    pub api_server_name: String,
+    pub api_secret: String,
     /// SPIFFE trust domain of the site's own identity.
     pub trust_domain: String,
     /// `host:port` that peers dial.

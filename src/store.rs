@@ -1,21 +1,14 @@
 //! Trait [`Store`]: what a replicator asks of a store. It never sees drives, quorums or S3 requests.
 pub mod bundled;
+#[cfg(test)]
+mod conformance;
 pub mod memory;
 
 use async_trait::async_trait;
+pub use storage_engine::api::BucketInfo;
 pub use storage_engine::feed::{Backlog, Batch, Cursor};
 pub use storage_engine::object::{Applied, Body, Error};
 use storage_engine::version::{Version, VersionId};
-
-/// A bucket as a replicator needs to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BucketInfo {
-    /// uuid, 32 hexadecimal digits: a bucket deleted and made again is another one.
-    pub id: String,
-    pub name: String,
-    /// Versioning is enabled: without it a bucket is not replicated.
-    pub versioned: bool,
-}
 
 /// A store as its replicator sees it.
 #[async_trait]
@@ -55,4 +48,8 @@ pub trait Store: Send + Sync + 'static {
     async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error>;
     /// What waits behind a cursor.
     async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error>;
+    /// Why it cannot be reached now; `None` while it can, and for a store that is always at hand.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }

@@ -1,5 +1,7 @@
 //! Logs and traces of a process, and the metrics it shows.
+pub mod listener;
 pub mod metrics;
+pub mod store;
 
 use tracing_subscriber::EnvFilter;
 

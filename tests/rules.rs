@@ -6,7 +6,7 @@ use futures::StreamExt;
 use isthmus::cli::certs;
 use isthmus::journal::Journal;
 use isthmus::journal::memory::MemoryJournal;
-use isthmus::peer::identity::{Files, Identity};
+use storage_engine::identity::{Files, Identity};
 use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::own::Shared;

@@ -1,20 +1,57 @@
-//! A CA and a certificate per site, for the demo and for tests. Never used for a real fleet: there the
-//! certificates come from whoever runs its CA.
+//! `isthmus certs`: a CA and two certificates per site, its replicator's and its store's. For the demo, for
+//! tests and for trying out; never for a real fleet: there they come from whoever runs its CA.
 //!
-//! Called by `cli/demo.rs` and by the tests of `peer`.
+//! Called by `main`, `cli/demo.rs` and the tests of `peer`.
+use super::exit;
 use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Writes `ca.crt`, and `<site>/{tls.crt,tls.key,ca.crt}` for every site, below `dir`.
+/// What to make.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder to write to.
+    dir: PathBuf,
+    /// SPIFFE trust domain, as in the Site documents.
+    #[arg(long)]
+    trust_domain: String,
+    /// A site and the DNS names and IP addresses it is reached by: `fra=127.0.0.1,localhost`.
+    #[arg(long = "site", value_name = "ID=HOST,...", required = true)]
+    sites: Vec<String>,
+}
+
+/// Makes them; returns the exit code.
+pub fn run(args: &Args) -> u8 {
+    let mut sites: Vec<(&str, Vec<&str>)> = Vec::new();
+    for site in &args.sites {
+        match site.split_once('=') {
+            Some((id, hosts)) if !id.is_empty() && !id.contains('/') => sites.push((id, hosts.split(',').collect())),
+            _ => {
+                eprintln!("isthmus certs: --site {site}: write ID=HOST,HOST such as fra=127.0.0.1,localhost");
+                return exit::USAGE;
+            }
+        }
+    }
+    let sites: Vec<(&str, &[&str])> = sites.iter().map(|(id, hosts)| (*id, hosts.as_slice())).collect();
+    match make(&args.dir, &args.trust_domain, &sites) {
+        Ok(()) => exit::OK,
+        Err(e) => {
+            eprintln!("isthmus certs: {e:#}");
+            exit::INTERNAL
+        }
+    }
+}
+
+/// Writes `ca.crt`, and for every site `<site>/{tls.crt,tls.key,ca.crt}` for its replicator and the same
+/// below `<site>/store` for its store, below `dir`.
 ///
-/// `sites` names each site id with the DNS names and IP addresses its peer listener is reached by. Keys
-/// are ECDSA P-256; each certificate serves both ends of a connection and carries exactly one URI,
-/// `spiffe://<trust domain>/site/<id>/replicator`. The CA's key is written nowhere, so nothing can be
+/// `sites` names each site id with the DNS names and IP addresses its listeners are reached by. Keys are
+/// ECDSA P-256; each certificate serves both ends of a connection and carries exactly one URI,
+/// `spiffe://<trust domain>/site/<id>/replicator`, or `.../store`. The CA's key is written nowhere, so nothing can be
 /// added later. Key files are readable by their owner only.
 ///
 /// # Errors
@@ -24,13 +61,17 @@ pub fn make(dir: &Path, trust_domain: &str, sites: &[(&str, &[&str])]) -> anyhow
     std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
     for (site, hosts) in sites {
-        let id = spiffe_id(trust_domain, site);
-        let (certificate, key) = issue(&ca, site, hosts, &[&id])?;
-        let dir = dir.join(site);
-        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
-        write(&dir.join("tls.crt"), &certificate, 0o644)?;
-        write(&dir.join("tls.key"), &key, 0o600)?;
+        let holders = [
+            (dir.join(site), spiffe_id(trust_domain, site)),
+            (dir.join(site).join("store"), store_id(trust_domain, site)),
+        ];
+        for (dir, id) in holders {
+            let (certificate, key) = issue(&ca, site, hosts, &[&id])?;
+            std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+            write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
+            write(&dir.join("tls.crt"), &certificate, 0o644)?;
+            write(&dir.join("tls.key"), &key, 0o600)?;
+        }
     }
     Ok(())
 }
@@ -38,6 +79,11 @@ pub fn make(dir: &Path, trust_domain: &str, sites: &[(&str, &[&str])]) -> anyhow
 /// The one name of a site's replicator in a trust domain.
 pub fn spiffe_id(trust_domain: &str, site: &str) -> String {
     format!("spiffe://{trust_domain}/site/{site}/replicator")
+}
+
+/// The one name of a site's store.
+pub fn store_id(trust_domain: &str, site: &str) -> String {
+    format!("spiffe://{trust_domain}/site/{site}/store")
 }
 
 /// A CA and its key.

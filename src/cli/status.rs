@@ -74,6 +74,9 @@ fn verdict(report: &SiteReport) -> String {
     if parked > 0 {
         why.push(format!("{parked} versions parked: see what refuses them, then isthmus retry"));
     }
+    if let Some(error) = &report.store_error {
+        why.push(error.clone());
+    }
     if !report.problems.is_empty() {
         why.push(format!("{} documents not in force", report.problems.len()));
     }

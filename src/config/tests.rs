@@ -1,4 +1,9 @@
 use super::*;
+use crate::journal::{self, postgres};
+
+fn parse(path: &Path, text: &str) -> Result<Site, Vec<Problem>> {
+    super::parse::<site::File>(path, text)
+}
 
 const FULL: &str = r#"
 site_name: fra
@@ -26,7 +31,7 @@ fn wrong(text: &str) -> Vec<(String, String)> {
 #[test]
 fn a_full_file_is_read_and_its_paths_count_from_its_folder() {
     let s = parse(Path::new("/etc/isthmus/site.yaml"), FULL).unwrap();
-    assert_eq!(s.site_name.as_deref(), Some("fra"));
+    assert_eq!(s.replicator.site_name.as_deref(), Some("fra"));
     assert_eq!(s.store.drives[0], Path::new("/etc/isthmus/d0"));
     assert_eq!(s.store.drives[2], Path::new("/abs/d2"));
     assert_eq!(s.store.users[0].secret_key_file, Path::new("/etc/isthmus/secret-key"));
@@ -35,19 +40,25 @@ fn a_full_file_is_read_and_its_paths_count_from_its_folder() {
         (Some(2), "eu-central-1", true)
     );
     assert_eq!((s.store.buckets[1].name.as_str(), s.store.buckets[1].versioning), ("scratch", false));
-    assert_eq!((s.store.s3_listen.port(), s.peer_listen.port(), s.admin_listen.port()), (0, 8443, 9090));
-    assert_eq!(s.journal, journal::Settings::Sqlite("/etc/isthmus/./journal.sqlite".into()));
-    assert_eq!(s.admin_socket, Path::new("/etc/isthmus/./admin.sock"));
-    assert_eq!(s.ports_file.as_deref(), Some(Path::new("/etc/isthmus/ports.json")));
+    assert_eq!(
+        (s.store.s3_listen.port(), s.replicator.peer_listen.port(), s.replicator.admin_listen.port()),
+        (0, 8443, 9090)
+    );
+    assert_eq!(s.replicator.journal, journal::Settings::Sqlite("/etc/isthmus/./journal.sqlite".into()));
+    assert_eq!(s.replicator.admin_socket, Path::new("/etc/isthmus/./admin.sock"));
+    assert_eq!(s.replicator.ports_file.as_deref(), Some(Path::new("/etc/isthmus/ports.json")));
 }
 
 #[test]
 fn what_is_left_out_has_a_default_that_works() {
     let s = parse(Path::new("site.yaml"), "store: {drives: [a, b]}\n").unwrap();
-    assert_eq!((s.rules_dir, s.refs_dir), ("rules".into(), "refs".into()));
-    assert_eq!(s.journal, journal::Settings::Sqlite("journal.sqlite".into()));
-    assert_eq!((s.store.s3_listen.port(), s.peer_listen.port(), s.admin_listen.port()), (9000, 8443, 9090));
-    assert!(s.admin_listen.ip().is_loopback());
+    assert_eq!((s.replicator.rules_dir, s.replicator.refs_dir), ("rules".into(), "refs".into()));
+    assert_eq!(s.replicator.journal, journal::Settings::Sqlite("journal.sqlite".into()));
+    assert_eq!(
+        (s.store.s3_listen.port(), s.replicator.peer_listen.port(), s.replicator.admin_listen.port()),
+        (9000, 8443, 9090)
+    );
+    assert!(s.replicator.admin_listen.ip().is_loopback());
 }
 
 #[test]
@@ -55,10 +66,10 @@ fn a_journal_in_a_database_has_its_secrets_in_files() {
     let with = |journal: &str| FULL.replace("./journal.sqlite", journal);
     let s = parse(Path::new("/etc/isthmus/site.yaml"), &with("{postgres: {url_file: journal-url, ca_file: /ca.crt}}"));
     let s = s.unwrap();
-    let journal::Settings::Postgres(database) = s.journal else { panic!("{:?}", s.journal) };
+    let journal::Settings::Postgres(database) = s.replicator.journal else { panic!("{:?}", s.replicator.journal) };
     assert_eq!(database.url_file, Path::new("/etc/isthmus/journal-url"));
     assert_eq!((database.tls, database.connections_max), (postgres::Tls::VerifyFull, 8));
-    assert_eq!(s.admin_socket, Path::new("/etc/isthmus/admin.sock"));
+    assert_eq!(s.replicator.admin_socket, Path::new("/etc/isthmus/admin.sock"));
     let line = || "12".to_string();
     for (journal, key) in [
         ("{postgres: {}}", "journal.postgres.url_file"),
@@ -119,12 +130,12 @@ fn files_that_are_not_there_are_told_at_loading() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("site.yaml");
     std::fs::write(&path, FULL).unwrap();
-    let keys: Vec<String> = load(&path).unwrap_err().into_iter().map(|p| p.key).collect();
+    let keys: Vec<String> = site(&path).unwrap_err().into_iter().map(|p| p.key).collect();
     assert_eq!(keys, ["rules_dir", "store.users"]);
     std::fs::create_dir(dir.path().join("rules")).unwrap();
     std::fs::write(dir.path().join("secret-key"), "a secret").unwrap();
-    load(&path).unwrap();
-    let none = load(&dir.path().join("nowhere.yaml")).unwrap_err();
+    site(&path).unwrap();
+    let none = site(&dir.path().join("nowhere.yaml")).unwrap_err();
     assert!(none[0].to_string().contains("nowhere.yaml: cannot be read"), "{}", none[0]);
 }
 
@@ -137,5 +148,31 @@ fn every_key_is_documented() {
             walk(&child["items"], &format!("{path}{name}[]."));
         }
     }
-    walk(&file_schema(), "");
+    walk(&file_schema::<site::File>(), "site: ");
+    walk(&file_schema::<store::File>(), "store: ");
+    walk(&file_schema::<replicator::File>(), "replicator: ");
+}
+
+#[test]
+fn a_store_names_its_callers_and_a_replicator_has_no_drives() {
+    let path = Path::new("/etc/isthmus/store.yaml");
+    let text = r#"
+origin: fra
+store: {drives: [d0, d1]}
+api: {listen: "127.0.0.1:0", tls_dir: api-tls, clients: ["spiffe://example.org/site/fra/replicator"]}
+"#;
+    let s = super::parse::<store::File>(path, text).unwrap();
+    assert_eq!((s.origin.as_str(), s.store.drives[1].as_path()), ("fra", Path::new("/etc/isthmus/d1")));
+    assert_eq!(s.api.files.key, Path::new("/etc/isthmus/api-tls/tls.key"));
+    let keys = |problems: Vec<Problem>| problems.into_iter().map(|p| p.key).collect::<Vec<_>>();
+    let wrong =
+        text.replace("clients: [\"spiffe", "clients: [\"https").replace("origin: fra", "origin: fra\nrules_dir: r");
+    assert_eq!(keys(super::parse::<store::File>(path, &wrong).unwrap_err()), ["rules_dir"]);
+    let wrong = wrong.replace("rules_dir: r", "").replace("127.0.0.1:0", "here");
+    assert_eq!(keys(super::parse::<store::File>(path, &wrong).unwrap_err()), ["api.clients[0]", "api.listen"]);
+    let nobody = text.replace("\"spiffe://example.org/site/fra/replicator\"", "");
+    assert_eq!(keys(super::parse::<store::File>(path, &nobody).unwrap_err()), ["api.clients"]);
+    let role = super::parse::<replicator::File>(path, "store: {drives: [a, b]}\njournal: j\n");
+    assert_eq!(keys(role.unwrap_err()), ["store"]);
+    assert!(super::parse::<replicator::File>(path, "journal: j\n").is_ok());
 }

@@ -9,7 +9,6 @@ use super::connection::{
 use super::frame::{
     FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows, credit_cost, on_stream,
 };
-use super::identity::{self, Identity};
 use super::{Ack, MaySend, Outgoing};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -18,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use storage_engine::identity::{self, Identity};
 use storage_engine::object::Body;
 use storage_engine::wire::Fields;
 use tokio::io::AsyncWriteExt;

@@ -1,6 +1,7 @@
 //! The admin listeners: probes and metrics on a port, what shows keys or changes something on a local
 //! socket. They read snapshots; none of them waits for a peer.
 use super::Replicator;
+use crate::telemetry::metrics::CONTENT_TYPE;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -51,12 +52,15 @@ pub fn local(replicator: Arc<Replicator>) -> Router {
 }
 
 async fn readyz(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
-    if replicator.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
+    match replicator.store().trouble() {
+        _ if !replicator.is_ready() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => (StatusCode::OK, "ready\n".to_owned()),
+    }
 }
 
 async fn metrics(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], replicator.metrics_text())
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], replicator.metrics_text())
 }
 
 async fn status(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {

@@ -2,10 +2,10 @@
 //! ever; a peer that is away costs one dial every few seconds. Certificates are read again while it stands, so that
 //! the next dial shows the newest.
 use crate::peer::client::{Connection, PeerClient, Target};
-use crate::peer::identity::{Files, Identity};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
+use storage_engine::identity::Identity;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -134,12 +134,15 @@ pub struct SiteReport {
     pub conflicts: u64,
     /// Frames of peers refused since it started.
     pub frames_refused: u64,
+    /// Why the own store cannot be reached; absent while it can.
+    pub store_error: Option<String>,
 }
 
 impl SiteReport {
     /// Whether nothing is parked, every lag is known, every peer answers and every document is in force.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
+            && self.store_error.is_none()
             && self.peers.iter().all(|p| p.is_up)
             && self.pushed_here().all(|l| l.parked_versions == 0 && l.lag_seconds.is_some())
     }

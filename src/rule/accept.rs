@@ -52,9 +52,13 @@ pub fn accept(resource: &Resource, generation: u64) -> Result<Accepted, Unusable
 }
 
 fn accept_site(site: &Site) -> Result<SiteDoc, Unusable> {
-    let SiteSpec { site_id, store: _, listener, trust_domain, bandwidth_limit, max_concurrent_transfers, suspend } =
+    let SiteSpec { site_id, store, listener, trust_domain, bandwidth_limit, max_concurrent_transfers, suspend } =
         &site.spec;
+    let (api_endpoint, api_server_name) = authority("spec.store.apiEndpoint", &store.api_endpoint)?;
     Ok(SiteDoc {
+        api_endpoint,
+        api_server_name,
+        api_secret: store.api_tls_secret_ref.name.clone(),
         name: site.metadata.name.clone().unwrap_or_default(),
         site_id: site_id.clone(),
         trust_domain: trust_domain.clone(),

@@ -1,7 +1,10 @@
-//! The bundled store in this process: trait [`Store`] over the engine's object layer.
+//! The bundled store: trait [`Store`] over the engine, by a function call in this process
+//! ([`BundledStore`]) or over the private API of a store in another one ([`network::NetworkStore`]).
+pub mod network;
+
 use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store};
 use async_trait::async_trait;
-use storage_engine::object::{List, Marker, Objects, Versioning};
+use storage_engine::object::Objects;
 use storage_engine::version::{Version, VersionId};
 
 /// A store reached by a function call.
@@ -10,12 +13,7 @@ pub struct BundledStore(pub Objects);
 #[async_trait]
 impl Store for BundledStore {
     async fn bucket(&self, name: &str) -> Result<BucketInfo, Error> {
-        let bucket = self.0.bucket(name).await?;
-        Ok(BucketInfo {
-            id: bucket.id.0.as_simple().to_string(),
-            name: bucket.name,
-            versioned: bucket.versioning == Versioning::Enabled,
-        })
+        self.0.bucket_info(name).await
     }
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
         self.0.changes(bucket, cursor, limit).await
@@ -27,9 +25,7 @@ impl Store for BundledStore {
         self.0.stat(bucket, key, id).await
     }
     async fn read_version(&self, bucket: &str, key: &str, id: VersionId) -> Result<Body, Error> {
-        let opened = self.0.read_version(bucket, key, id).await?;
-        let size = opened.version.birth.as_ref().map_or(0, |b| b.size_bytes);
-        Ok(opened.read(0..size))
+        Ok(self.0.version_bytes(bucket, key, id).await?.1)
     }
     async fn apply_version(
         &self,
@@ -49,9 +45,7 @@ impl Store for BundledStore {
         after: Option<(String, VersionId)>,
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
-        let after = after.map(|(key, id)| Marker { key, version: Some(id) });
-        let page = self.0.list(bucket, List { after, limit, versions: true, ..List::default() }).await?;
-        Ok(page.entries.into_iter().map(|e| e.version).collect())
+        self.0.versions_after(bucket, after, limit).await
     }
     async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error> {
         self.0.register(bucket, consumer, keeps_versioning).await

@@ -1,6 +1,7 @@
 //! All metric names of the replicator, on one page. Timestamps, not ages; labels never name a key.
 use crate::journal::LinkId;
 use crate::link::Outcome;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -41,6 +42,21 @@ pub struct RefusedLabels {
 /// Bounds of commit-to-ack in seconds; 1, 3, 60 and 900 are the bounds objectives are written in.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
 
+/// Media type of what is scraped.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A registry whose names begin as all of ours do.
+pub fn registry() -> Registry {
+    Registry::with_prefix("isthmus")
+}
+
+/// A registry in OpenMetrics text.
+pub fn text(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("a String takes every byte");
+    text
+}
+
 /// The replicator's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -63,7 +79,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Metrics {
-            registry: Registry::with_prefix("isthmus"),
+            registry: registry(),
             oldest_pending: Family::default(),
             backlog_versions: Family::default(),
             backlog_bytes: Family::default(),
@@ -164,9 +180,12 @@ impl Metrics {
 
     /// All metrics in OpenMetrics text.
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a String takes every byte");
-        text
+        text(&self.registry)
+    }
+
+    /// Shows what another part of the process counts beside them.
+    pub fn collect(&mut self, collector: impl Collector) {
+        self.registry.register_collector(Box::new(collector));
     }
 }
 

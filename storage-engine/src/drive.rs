@@ -10,6 +10,7 @@ pub mod local;
 pub mod log;
 pub mod memory;
 
+use crate::metrics::Distribution;
 use crate::quorum::participant::{KeyView, Reply, Request};
 use crate::record::{BucketId, Coded};
 use crate::version::VersionId;
@@ -66,6 +67,17 @@ pub struct After {
     pub version: Option<VersionId>,
 }
 
+/// What a drive says of itself, for people and metrics; nothing is decided by it.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Why it takes no requests.
+    pub offline: Option<String>,
+    /// Seconds of each sync of the log.
+    pub fsync_seconds: Option<Distribution>,
+    /// Records that shared a sync.
+    pub group_commit_records: Option<Distribution>,
+}
+
 /// One drive of a set.
 #[async_trait]
 pub trait Drive: Send + Sync + 'static {
@@ -102,6 +114,10 @@ pub trait Drive: Send + Sync + 'static {
     async fn tail(&self, bucket: BucketId, after: Lsn, limit: usize) -> Result<Vec<Logged>, Error>;
     /// The lsn of the last record applied, told again whenever it moves.
     fn head(&self) -> watch::Receiver<Lsn>;
+    /// How it is; a drive that counts nothing says nothing.
+    fn health(&self) -> Health {
+        Health::default()
+    }
     /// Bytes free and bytes in all.
     fn space(&self) -> (u64, u64);
     /// Stops taking requests, drains, syncs. The drive is offline afterwards.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod feed;
+pub mod identity;
 pub mod node;
 pub mod version;
 pub mod wire;

@@ -6,47 +6,141 @@ use std::time::Duration;
 
 /// Upper bounds of the request histogram in seconds; the last bucket is open.
 pub const SECONDS_BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+/// Upper bounds for a sync of a log in seconds.
+pub const FSYNC_BOUNDS: [f64; 10] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
+/// Upper bounds for the records that share a sync.
+pub const GROUP_BOUNDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// Counters of one store.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Requests by (operation, status). Bounded: operations are the codec's names, statuses a few dozen.
-    requests: Mutex<BTreeMap<(String, u16), u64>>,
-    seconds: [AtomicU64; SECONDS_BOUNDS.len() + 1],
-    micros: AtomicU64,
-    quorum_failures: AtomicU64,
-    commits_below_target: AtomicU64,
+/// A histogram that threads add to without waiting.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    counts: Box<[AtomicU64]>,
+    /// In millionths: what is added is seconds or small counts.
+    sum: AtomicU64,
 }
 
+/// A histogram at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution {
+    /// Upper bounds; one more bucket is open.
+    pub bounds: &'static [f64],
+    /// Per bucket, not cumulative.
+    pub counts: Vec<u64>,
+    pub sum: f64,
+}
+
+impl Histogram {
+    /// An empty one with these upper bounds.
+    pub fn new(bounds: &'static [f64]) -> Self {
+        Histogram { bounds, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
+    }
+    /// Adds one observation, which is not negative.
+    pub fn observe(&self, value: f64) {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
+    }
+    /// What was added until now.
+    pub fn read(&self) -> Distribution {
+        let counts = self.counts.iter().map(|c| c.load(Ordering::Relaxed)).collect();
+        Distribution { bounds: self.bounds, counts, sum: self.sum.load(Ordering::Relaxed) as f64 / 1e6 }
+    }
+}
+
+/// Counters of one store.
+#[derive(Debug)]
+pub struct Metrics {
+    /// By operation. Bounded: the codec's names and the private API's, each with a few dozen statuses.
+    requests: Mutex<BTreeMap<String, Operation>>,
+    reads_without_quorum: AtomicU64,
+    writes_without_quorum: AtomicU64,
+    attempts_unresolved: AtomicU64,
+    commits_below_target: AtomicU64,
+    /// Callers refused by the private API, by reason: constants.
+    callers_refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// Counters of one operation.
+#[derive(Debug)]
+struct Operation {
+    codes: BTreeMap<u16, u64>,
+    seconds: Histogram,
+}
+
+/// Why the private API refuses a caller.
+pub const CALLER_REFUSALS: [&str; 4] = ["handshake", "certificate", "name", "unknown_client"];
+
 /// The counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Requests by (operation, HTTP status).
-    pub requests: BTreeMap<(String, u16), u64>,
-    /// Requests per bucket of [`SECONDS_BOUNDS`], not cumulative; one more for the open bucket.
-    pub seconds_buckets: Vec<u64>,
-    /// Seconds of all requests together, to the head of their response.
-    pub seconds_sum: f64,
-    /// Operations that found no quorum of drives.
-    pub quorum_failures: u64,
+    /// Requests by operation.
+    pub requests: BTreeMap<String, Requests>,
+    /// Requests that found too few drives to read from.
+    pub reads_without_quorum: u64,
+    /// Requests that found too few drives to write to; the write may still take effect.
+    pub writes_without_quorum: u64,
+    /// Attempts of a write that a later reader or writer met and could not decide: too few drives answered.
+    pub attempts_unresolved: u64,
     /// Records acked although, when all had answered, some drive lacked them or their shard. A lower bound
     /// of the debt made since the process started: one whose drive hangs is not told, and none is ever taken off.
     pub commits_below_target: u64,
+    /// Callers refused by the private API, by reason; each of [`CALLER_REFUSALS`] stands there from the start.
+    pub callers_refused: BTreeMap<&'static str, u64>,
+}
+
+/// Requests of one operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requests {
+    /// How many, by HTTP status.
+    pub codes: BTreeMap<u16, u64>,
+    /// Seconds of each to the head of its response, where its time says something.
+    pub seconds: Distribution,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            requests: Mutex::default(),
+            reads_without_quorum: AtomicU64::new(0),
+            writes_without_quorum: AtomicU64::new(0),
+            attempts_unresolved: AtomicU64::new(0),
+            commits_below_target: AtomicU64::new(0),
+            callers_refused: Mutex::new(CALLER_REFUSALS.into_iter().map(|reason| (reason, 0)).collect()),
+        }
+    }
 }
 
 impl Metrics {
-    /// Counts a request that was answered.
-    pub fn request(&self, operation: &str, status: u16, took: Duration) {
-        let bucket =
-            SECONDS_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(SECONDS_BOUNDS.len());
-        self.seconds[bucket].fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Counts a request that was answered, and how long it took; `None` where that says nothing of the store.
+    pub fn request(&self, operation: &str, status: u16, took: Option<Duration>) {
         let mut requests = self.requests.lock().expect("nothing panics while it counts");
-        *requests.entry((operation.to_owned(), status)).or_default() += 1;
+        if !requests.contains_key(operation) {
+            let fresh = Operation { codes: BTreeMap::new(), seconds: Histogram::new(&SECONDS_BOUNDS) };
+            requests.insert(operation.to_owned(), fresh);
+        }
+        let held = requests.get_mut(operation).expect("it was put there if it was not");
+        *held.codes.entry(status).or_default() += 1;
+        if let Some(took) = took {
+            held.seconds.observe(took.as_secs_f64());
+        }
     }
-    /// Counts an operation that found no quorum.
-    pub fn quorum_failed(&self) {
-        self.quorum_failures.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request that found too few drives to read from.
+    pub fn read_without_quorum(&self) {
+        self.reads_without_quorum.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Counts a request that found too few drives to write to.
+    pub fn write_without_quorum(&self) {
+        self.writes_without_quorum.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Counts an attempt that could not be decided.
+    pub fn attempt_unresolved(&self) {
+        self.attempts_unresolved.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Counts a caller that the private API refused.
+    pub fn caller_refused(&self, reason: &'static str) {
+        let mut refused = self.callers_refused.lock().expect("nothing panics while it counts");
+        *refused.entry(reason).or_default() += 1;
     }
     /// Counts a record that was acked and is not whole on every drive.
     pub fn committed_below_target(&self) {
@@ -54,12 +148,15 @@ impl Metrics {
     }
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
+        let requests = self.requests.lock().expect("nothing panics while it counts");
+        let read = |held: &Operation| Requests { codes: held.codes.clone(), seconds: held.seconds.read() };
         Snapshot {
-            requests: self.requests.lock().expect("nothing panics while it counts").clone(),
-            seconds_buckets: self.seconds.iter().map(|b| b.load(Ordering::Relaxed)).collect(),
-            seconds_sum: self.micros.load(Ordering::Relaxed) as f64 / 1e6,
-            quorum_failures: self.quorum_failures.load(Ordering::Relaxed),
+            requests: requests.iter().map(|(name, held)| (name.clone(), read(held))).collect(),
+            reads_without_quorum: self.reads_without_quorum.load(Ordering::Relaxed),
+            writes_without_quorum: self.writes_without_quorum.load(Ordering::Relaxed),
+            attempts_unresolved: self.attempts_unresolved.load(Ordering::Relaxed),
             commits_below_target: self.commits_below_target.load(Ordering::Relaxed),
+            callers_refused: self.callers_refused.lock().expect("nothing panics while it counts").clone(),
         }
     }
 }
@@ -71,11 +168,16 @@ mod tests {
     #[test]
     fn a_request_falls_into_the_first_bucket_that_holds_it() {
         let metrics = Metrics::default();
-        metrics.request("GetObject", 200, Duration::from_micros(1000));
-        metrics.request("GetObject", 200, Duration::from_secs(31));
+        metrics.request("GetObject", 200, Some(Duration::from_micros(1000)));
+        metrics.request("GetObject", 503, Some(Duration::from_secs(31)));
+        metrics.request("Changes", 200, None);
         let seen = metrics.snapshot();
-        assert_eq!(seen.requests[&("GetObject".into(), 200)], 2);
-        assert_eq!((seen.seconds_buckets[1], seen.seconds_buckets[12]), (1, 1));
-        assert_eq!(seen.seconds_buckets.iter().sum::<u64>(), 2);
+        let (get, changes) = (&seen.requests["GetObject"], &seen.requests["Changes"]);
+        assert_eq!((get.codes[&200], get.codes[&503], changes.codes[&200]), (1, 1, 1));
+        assert_eq!((get.seconds.counts[1], get.seconds.counts[12]), (1, 1));
+        assert_eq!(get.seconds.counts.iter().sum::<u64>(), 2);
+        assert!((get.seconds.sum - 31.001).abs() < 1e-6);
+        assert_eq!(changes.seconds.counts.iter().sum::<u64>(), 0, "a wait for changes is no slow request");
+        assert_eq!(seen.callers_refused.len(), CALLER_REFUSALS.len(), "they are there before they happen");
     }
 }

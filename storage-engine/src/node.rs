@@ -1,13 +1,17 @@
-//! The store node: opens the drives, binds the S3 listener, spawns a task per connection, stops in order.
+//! The store node: opens the drives, binds the S3 listener and, where it has one, the private API's;
+//! spawns a task per connection, stops in order.
 //!
-//! Tasks are spawned here and nowhere else in the front door. A task's error is its connection's end and
-//! is nobody else's business; its panic ends the process, for starting from the drives is the tested road.
+//! Tasks are spawned here and by the API's listener, and nowhere else in the front doors. A task's error is its
+//! connection's end and is nobody else's business; its panic ends the process, for starting from the drives is
+//! the tested road.
 mod patience;
 mod places;
 
+use crate::api::serve as api;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::drive::{self, Drive};
+use crate::identity::{self, Identity};
 use crate::metrics::Metrics;
 use crate::object::{self, Objects, Versioning};
 use crate::s3;
@@ -49,6 +53,9 @@ pub enum OpenError {
     /// A bucket of the settings could not be made.
     #[error("make the bucket {name}")]
     Bucket { name: String, source: object::Error },
+    /// The identity of the private API cannot be used.
+    #[error("the private API: {0}")]
+    Identity(#[from] identity::Error),
 }
 
 /// A store: its drives, its object layer and its S3 front door.
@@ -58,6 +65,15 @@ pub struct StoreNode {
     gate: s3::Gate,
     metrics: Arc<Metrics>,
     limits: config::Limits,
+    clock: Arc<dyn Clock>,
+    listen: SocketAddr,
+    listener: Option<TcpListener>,
+    api: Option<Api>,
+}
+
+/// The private API, where this node has one.
+struct Api {
+    server: Arc<api::Server>,
     listen: SocketAddr,
     listener: Option<TcpListener>,
 }
@@ -93,11 +109,23 @@ impl StoreNode {
         clock: Arc<dyn Clock>,
         origin: Origin,
     ) -> StoreNode {
-        let objects = Objects::new(drives.clone(), parity, clock, origin);
+        let objects = Objects::new(drives.clone(), parity, clock.clone(), origin);
         let metrics = objects.0.metrics.clone();
         let gate = s3::gate(objects.clone(), users, settings, metrics.clone());
         let (limits, listen) = (settings.limits.clone(), settings.s3_listen);
-        StoreNode { drives, objects, gate, metrics, limits, listen, listener: None }
+        StoreNode { drives, objects, gate, metrics, limits, clock, listen, listener: None, api: None }
+    }
+
+    /// Gives the node a private API, for a replicator in another process; binds nothing yet.
+    ///
+    /// # Errors
+    /// [`OpenError::Identity`], naming the file.
+    pub async fn serve_api(&mut self, settings: &api::Settings) -> Result<(), OpenError> {
+        let identity = Arc::new(Identity::load(settings.files.clone()).await?);
+        let (objects, metrics) = (self.objects.clone(), self.metrics.clone());
+        let server = api::Server::new(objects, identity, settings.clients.clone(), metrics, self.clock.clone());
+        self.api = Some(Api { server: Arc::new(server), listen: settings.listen, listener: None });
+        Ok(())
     }
 
     async fn make_buckets(&self, settings: &Settings) -> Result<(), OpenError> {
@@ -136,17 +164,24 @@ impl StoreNode {
         &self.drives
     }
 
-    /// Binds the S3 listener; from here on clients may connect, and wait until [`run`](Self::run).
+    /// Binds the listeners; from here on clients may connect, and wait until [`run`](Self::run).
     ///
     /// # Errors
-    /// The address is taken or not ours.
+    /// An address, which is named, is taken or not ours.
     pub async fn bind(&mut self) -> io::Result<()> {
-        self.listener = Some(TcpListener::bind(self.listen).await?);
+        self.listener = Some(bind("S3", self.listen).await?);
+        if let Some(api) = &mut self.api {
+            api.listener = Some(bind("the private API", api.listen).await?);
+        }
         Ok(())
     }
     /// Address of the S3 listener; `None` before [`bind`](Self::bind).
     pub fn s3_addr(&self) -> Option<SocketAddr> {
         self.listener.as_ref().and_then(|l| l.local_addr().ok())
+    }
+    /// Address of the private API's listener; `None` before [`bind`](Self::bind) or where there is none.
+    pub fn api_addr(&self) -> Option<SocketAddr> {
+        self.api.as_ref()?.listener.as_ref().and_then(|l| l.local_addr().ok())
     }
 
     /// Serves until `stop` is cancelled, drains, closes the drives. Binds first where [`bind`](Self::bind) was not called.
@@ -157,12 +192,21 @@ impl StoreNode {
     /// The listener could not be bound; the drives are closed then.
     pub async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         let bound = if self.listener.is_none() { self.bind().await } else { Ok(()) };
-        if let Some(listener) = self.listener.take() {
-            let mut connections = JoinSet::new();
-            self.accept(&listener, &mut connections, &stop).await;
-            drop(listener); // the port is free before the drain: a successor may bind it
-            drain(connections).await;
-        }
+        let api = self.api.take().and_then(|api| Some((api.server, api.listener?)));
+        let api = async {
+            if let Some((server, listener)) = api {
+                server.run(listener, stop.clone()).await;
+            }
+        };
+        let s3 = async {
+            if let Some(listener) = self.listener.take() {
+                let mut connections = JoinSet::new();
+                self.accept(&listener, &mut connections, &stop).await;
+                drop(listener); // the port is free before the drain: a successor may bind it
+                drain(connections).await;
+            }
+        };
+        tokio::join!(api, s3);
         self.close().await;
         bound
     }
@@ -176,7 +220,7 @@ impl StoreNode {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(ended) = connections.join_next() => ended.unwrap_or_else(end),
+                Some(ended) = connections.join_next() => end_of(ended),
                 (accepted, free) = next => match accepted {
                     Ok((stream, client)) => match places.take(free, client.ip()) {
                         Some(place) => {
@@ -247,7 +291,7 @@ fn refuse(stream: &TcpStream, client: SocketAddr) {
 async fn drain(mut connections: JoinSet<()>) {
     let all = async {
         while let Some(ended) = connections.join_next().await {
-            ended.unwrap_or_else(end);
+            end_of(ended);
         }
     };
     if tokio::time::timeout(DRAIN_SECONDS_MAX, all).await.is_err() {
@@ -257,10 +301,15 @@ async fn drain(mut connections: JoinSet<()>) {
 }
 
 /// A task that panicked takes the process with it; one that was cancelled is no error.
-fn end(error: JoinError) {
-    if let Ok(panic) = error.try_into_panic() {
+pub(crate) fn end_of(task: Result<(), JoinError>) {
+    if let Some(panic) = task.err().and_then(|error| error.try_into_panic().ok()) {
         resume_unwind(panic);
     }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    let named = |err: io::Error| io::Error::new(err.kind(), format!("bind {what} to {address}: {err}"));
+    TcpListener::bind(address).await.map_err(named)
 }
 
 async fn secrets(settings: &Settings) -> Result<BTreeMap<String, String>, OpenError> {

@@ -82,14 +82,25 @@ impl S3Host for PathStyle {
 }
 
 impl FrontDoor {
-    /// The S3 error for an error of the object layer; lost quorums are counted here.
+    /// The S3 error for a write that the object layer could not do; a lost quorum is counted.
     fn fail(&self, error: Error) -> S3Error {
         self.fail_by_id(error, false)
     }
     /// The same, where the request may have named a version.
     fn fail_by_id(&self, error: Error, by_id: bool) -> S3Error {
         if matches!(error, Error::Unavailable(_)) {
-            self.metrics.quorum_failed();
+            self.metrics.write_without_quorum();
+        }
+        error::from_object(error, by_id)
+    }
+    /// The S3 error for something that could not be read; a lost quorum is counted.
+    fn unread(&self, error: Error) -> S3Error {
+        self.unread_by_id(error, false)
+    }
+    /// The same, where the request may have named a version.
+    fn unread_by_id(&self, error: Error, by_id: bool) -> S3Error {
+        if matches!(error, Error::Unavailable(_)) {
+            self.metrics.read_without_quorum();
         }
         error::from_object(error, by_id)
     }

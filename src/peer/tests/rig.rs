@@ -1,7 +1,6 @@
 //! One site that listens and the means to call it: certificates, receiver, relay, bodies.
 use crate::cli::certs;
 use crate::peer::client::{Connection, Error, PeerClient, Target};
-use crate::peer::identity::{Files, Identity};
 use crate::peer::server::{Counters, Known, Server, Settings};
 use crate::peer::{Ack, Incoming, Outgoing, Receiver};
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::clock::SystemClock;
+use storage_engine::identity::{Files, Identity};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
 use storage_engine::wire::Fields;
 use tokio::net::{TcpListener, TcpStream};

@@ -10,6 +10,9 @@ pub(crate) fn site() -> SiteDoc {
     SiteDoc {
         name: "fra".into(),
         site_id: "fra".into(),
+        api_endpoint: "store:1".into(),
+        api_server_name: "store".into(),
+        api_secret: "tls".into(),
         trust_domain: "t".into(),
         advertised_endpoint: "fra:1".into(),
         tls_secret: "tls".into(),

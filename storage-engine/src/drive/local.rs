@@ -9,8 +9,9 @@ use super::index::table::Table;
 use super::index::{self, Index, Locator};
 use super::log::commit::{Cache, Committer, Job, Message, Promises, SPACE_RESERVE, State, weight};
 use super::log::recover::{self, recover};
-use super::{Drive, Error, Logged, Lsn, ShardSink, log};
+use super::{Drive, Error, Health, Logged, Lsn, ShardSink, log};
 use crate::entropy;
+use crate::metrics::{FSYNC_BOUNDS, GROUP_BOUNDS, Histogram};
 use crate::quorum::participant::{KeyView, Reply, Request};
 use crate::record::{BucketId, Recent};
 use crate::version::Hlc;
@@ -181,6 +182,8 @@ impl LocalDrive {
             offline: OnceLock::new(),
             head: watch::Sender::new(log.synced()),
             ceiling: AtomicU64::new(superblock.ceiling.bits()),
+            fsync_seconds: Histogram::new(&FSYNC_BOUNDS),
+            group_records: Histogram::new(&GROUP_BOUNDS),
         });
         let (queue, waiting) = mpsc::channel();
         let (slot, incarnation) = (usize::from(superblock.slot), superblock.incarnation);
@@ -435,6 +438,13 @@ impl Drive for LocalDrive {
         self.0.state.head.subscribe()
     }
 
+    fn health(&self) -> Health {
+        Health {
+            offline: self.0.state.offline.get().cloned(),
+            fsync_seconds: Some(self.0.state.fsync_seconds.read()),
+            group_commit_records: Some(self.0.state.group_records.read()),
+        }
+    }
     fn space(&self) -> (u64, u64) {
         self.0.disk.space().unwrap_or((0, 0))
     }

@@ -165,6 +165,14 @@ impl Inner {
     /// # Errors
     /// [`Error::Unavailable`]: too few drives to know.
     pub(crate) async fn resolve(&self, record: &Record) -> Result<Fate, Error> {
+        let fate = self.resolve_uncounted(record).await;
+        if matches!(fate, Err(Error::Unavailable(_))) {
+            self.metrics.attempt_unresolved();
+        }
+        fate
+    }
+
+    async fn resolve_uncounted(&self, record: &Record) -> Result<Fate, Error> {
         let mut resolver = Resolver::new(self.quorum, self.epoch, record);
         let mut pause = 1;
         loop {

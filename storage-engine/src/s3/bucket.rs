@@ -41,7 +41,7 @@ pub async fn delete(
 }
 
 pub async fn head(door: &FrontDoor, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-    door.objects.bucket(&request.input.bucket).await.map_err(|e| door.fail(e))?;
+    door.objects.bucket(&request.input.bucket).await.map_err(|e| door.unread(e))?;
     let bucket_region = Some(door.region.to_string());
     Ok(S3Response::new(HeadBucketOutput { bucket_region, ..Default::default() }))
 }
@@ -52,7 +52,7 @@ pub async fn list(door: &FrontDoor, request: S3Request<ListBucketsInput>) -> S3R
     let after = input.continuation_token.unwrap_or_default();
     let limit = usize::try_from(input.max_buckets.unwrap_or(10_000)).ok().filter(|n| (1..=10_000).contains(n));
     let limit = limit.ok_or_else(|| s3_error!(InvalidArgument, "max-buckets lies between 1 and 10000."))?;
-    let mut all = door.objects.buckets().await.map_err(|e| door.fail(e))?;
+    let mut all = door.objects.buckets().await.map_err(|e| door.unread(e))?;
     all.retain(|b| b.name.starts_with(&prefix) && b.name > after);
     all.sort_by(|a, b| a.name.cmp(&b.name));
     let continuation_token = if all.len() > limit { Some(all[limit - 1].name.clone()) } else { None };
@@ -73,7 +73,7 @@ pub async fn location(
     door: &FrontDoor,
     request: S3Request<GetBucketLocationInput>,
 ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-    door.objects.bucket(&request.input.bucket).await.map_err(|e| door.fail(e))?;
+    door.objects.bucket(&request.input.bucket).await.map_err(|e| door.unread(e))?;
     let named = (&*door.region != REGION_WITHOUT_NAME).then(|| BucketLocationConstraint::from(door.region.to_string()));
     Ok(S3Response::new(GetBucketLocationOutput { location_constraint: named }))
 }
@@ -82,7 +82,7 @@ pub async fn versioning(
     door: &FrontDoor,
     request: S3Request<GetBucketVersioningInput>,
 ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-    let bucket = door.objects.bucket(&request.input.bucket).await.map_err(|e| door.fail(e))?;
+    let bucket = door.objects.bucket(&request.input.bucket).await.map_err(|e| door.unread(e))?;
     let status = match bucket.versioning {
         Versioning::Unversioned => None,
         Versioning::Enabled => Some(BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED)),

@@ -62,7 +62,7 @@ impl Gate {
             // What is left of the body would be read as the next request.
             response.headers_mut().insert("connection", HeaderValue::from_static("close"));
         }
-        self.metrics.request(name, response.status().as_u16(), start.elapsed());
+        self.metrics.request(name, response.status().as_u16(), Some(start.elapsed()));
         Ok(response)
     }
 

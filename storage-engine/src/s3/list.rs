@@ -50,10 +50,10 @@ impl Names {
 /// One page; `limit` 0 asks only whether the bucket is there.
 async fn page(door: &FrontDoor, bucket: &str, list: List) -> S3Result<Page> {
     if list.limit == 0 {
-        door.objects.bucket(bucket).await.map_err(|e| door.fail(e))?;
+        door.objects.bucket(bucket).await.map_err(|e| door.unread(e))?;
         return Ok(Page::default());
     }
-    door.objects.list(bucket, list).await.map_err(|e| door.fail(e))
+    door.objects.list(bucket, list).await.map_err(|e| door.unread(e))
 }
 
 fn wanted(prefix: Option<&String>, delimiter: Option<&String>, after: Option<String>, limit: i32) -> List {

@@ -226,7 +226,7 @@ pub async fn parts(door: &FrontDoor, request: S3Request<ListPartsInput>) -> S3Re
     let most = limit(input.max_parts, "max-parts")?;
     let after = input.part_number_marker.unwrap_or(0);
     let held = door.objects.parts(&input.bucket, &input.key, &input.upload_id).await;
-    let (upload, mut held) = held.map_err(|e| door.fail(e))?;
+    let (upload, mut held) = held.map_err(|e| door.unread(e))?;
     held.sort_by_key(|p| p.number);
     held.retain(|p| i32::from(p.number) > after);
     let shown = &held[..held.len().min(usize::try_from(most).unwrap_or_default())];
@@ -276,7 +276,7 @@ pub async fn uploads(
     let most = limit(input.max_uploads, "max-uploads")?;
     let prefix = input.prefix.clone().unwrap_or_default();
     let delimiter = input.delimiter.clone().filter(|d| !d.is_empty());
-    let all = door.objects.uploads(&input.bucket, &prefix).await.map_err(|e| door.fail(e))?;
+    let all = door.objects.uploads(&input.bucket, &prefix).await.map_err(|e| door.unread(e))?;
     let after = (
         input.key_marker.clone().unwrap_or_default(),
         input.upload_id_marker.clone().filter(|_| input.key_marker.is_some()),

@@ -243,7 +243,7 @@ fn part_page(birth: &Birth, marker: Option<i32>, most: Option<i32>) -> S3Result<
 /// Opens a version for reading.
 pub async fn open(door: &FrontDoor, bucket: &str, key: &str, id: Option<&str>) -> S3Result<Opened> {
     let id = version_id(id)?;
-    door.objects.open(bucket, key, id).await.map_err(|e| door.fail_by_id(e, id.is_some()))
+    door.objects.open(bucket, key, id).await.map_err(|e| door.unread_by_id(e, id.is_some()))
 }
 
 /// The birth of an open version: only what was born is opened.

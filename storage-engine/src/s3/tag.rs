@@ -57,7 +57,7 @@ pub async fn bucket(
     door: &FrontDoor,
     request: S3Request<GetBucketTaggingInput>,
 ) -> S3Result<S3Response<GetBucketTaggingOutput>> {
-    let bucket = door.objects.bucket(&request.input.bucket).await.map_err(|e| door.fail(e))?;
+    let bucket = door.objects.bucket(&request.input.bucket).await.map_err(|e| door.unread(e))?;
     if bucket.tags.is_empty() {
         return Err(s3_error!(NoSuchTagSet, "The bucket has no tags."));
     }
@@ -88,7 +88,7 @@ pub async fn object(
     let input = request.input;
     let id = version_id(input.version_id.as_deref())?;
     let opened = door.objects.open(&input.bucket, &input.key, id).await;
-    let opened = opened.map_err(|e| door.fail_by_id(e, id.is_some()))?;
+    let opened = opened.map_err(|e| door.unread_by_id(e, id.is_some()))?;
     let version_id = opened.versioned.then(|| opened.version.id.to_string());
     let tags = opened.version.tags.map(|t| t.set).unwrap_or_default();
     Ok(S3Response::new(GetObjectTaggingOutput { tag_set: to_document(tags), version_id }))

@@ -161,7 +161,7 @@ pub async fn delete_many(
     if delete.objects.is_empty() || delete.objects.len() > DELETE_KEYS_MAX {
         return Err(s3_error!(MalformedXML, "Name between 1 and 1000 objects."));
     }
-    door.objects.bucket(&bucket).await.map_err(|e| door.fail(e))?;
+    door.objects.bucket(&bucket).await.map_err(|e| door.unread(e))?;
     let quiet = delete.quiet.unwrap_or(false);
     let bucket = bucket.as_str();
     let one = |named: ObjectIdentifier| async move { (delete_named(door, bucket, &named).await, named) };

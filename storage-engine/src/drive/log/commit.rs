@@ -11,6 +11,7 @@ use crate::drive::index::Index;
 use crate::drive::index::held::Held;
 use crate::drive::index::table::Rows;
 use crate::drive::{Error, Lsn};
+use crate::metrics::Histogram;
 use crate::quorum::participant::{Effect, Gate, Op, Reply, Request, Verdict, decide};
 use crate::record::BucketId;
 use crate::version::{Ballot, Hlc};
@@ -44,6 +45,10 @@ pub struct State {
     pub head: watch::Sender<Lsn>,
     /// Bits of the persisted ceiling.
     pub ceiling: std::sync::atomic::AtomicU64,
+    /// Seconds of each sync of the log.
+    pub fsync_seconds: Histogram,
+    /// Records that shared a sync.
+    pub group_records: Histogram,
 }
 
 /// A request on its way.
@@ -253,7 +258,10 @@ impl Committer {
             LogError::Io(e) => offline("write the log", &e),
         })?;
         if batch.needs_sync {
+            let started = std::time::Instant::now();
             self.log.sync().map_err(|e| offline("sync the log", &e))?;
+            self.state.fsync_seconds.observe(started.elapsed().as_secs_f64());
+            self.state.group_records.observe(batch.changes.len() as f64);
         }
         // Acks alone are shown before their sync: the flag only says what other logs hold durably.
         let mut rows = std::mem::take(&mut batch.rows);

@@ -1,9 +1,9 @@
-//! Who a replicator is and whom it believes: TLS 1.3 with certificates on both sides, read from files
+//! Who a process is and whom it believes: TLS 1.3 with certificates on both sides, read from files
 //! and read again while they change.
 //!
-//! Proves a chain and reads the one name in it; which peer that name is and what it may do is decided by
-//! who asks (`client.rs` by its target, `server.rs` by its resolver). Never falls back to less: no other
-//! TLS version, no anonymous side, no resumption without a fresh proof of the certificate.
+//! Proves a chain and reads the one name in it; whose that name is and what it may do is decided by
+//! who asks: `api/serve.rs`, its client, and whoever else speaks over mutual TLS. Never falls back to less:
+//! no other TLS version, no anonymous side, no resumption without a fresh proof of the certificate.
 use rustls::client::Resumption;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -33,22 +33,22 @@ pub enum Error {
     /// Certificate and key do not fit together, or the CA bundle is of no use.
     #[error("use {}: {source}", path.display())]
     Unusable { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
-    /// The peer's certificate cannot be read, or does not hold exactly one URI.
-    #[error("the certificate of the peer {0}")]
+    /// The certificate of the other end cannot be read, or does not hold exactly one URI.
+    #[error("the certificate of the other end {0}")]
     Name(String),
     /// The chain is good, but not under the CA bundle its name belongs to.
     #[error("its certificate does not chain to {}: {reason}", authority.display())]
     WrongAuthority { authority: PathBuf, reason: String },
 }
 
-/// Where the identity of this site lies.
+/// Where an identity lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// PEM: the site's certificate, then intermediates.
+    /// PEM: its certificate, then intermediates.
     pub certificate: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,
-    /// PEM bundles of the CAs whose peers are believed.
+    /// PEM bundles of the CAs whose certificates are believed.
     pub authorities: Vec<PathBuf>,
 }
 
@@ -86,12 +86,12 @@ impl Configs {
     }
 }
 
-/// This site's identity, always the newest one that could be read.
+/// An identity, always the newest one that could be read.
 #[derive(Debug)]
 pub struct Identity {
     files: Files,
-    /// Bundles believed besides: those of the peers of this moment.
-    peers: RwLock<Vec<PathBuf>>,
+    /// Bundles believed besides, as the caller named them last.
+    others: RwLock<Vec<PathBuf>>,
     current: RwLock<Current>,
 }
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Identity {
     pub async fn load(files: Files) -> Result<Self, Error> {
         let bytes = FileBytes::read(&files, &[], None).await?;
         let configs = configs(&files, &bytes)?;
-        Ok(Identity { files, peers: RwLock::default(), current: RwLock::new(Current { bytes, configs }) })
+        Ok(Identity { files, others: RwLock::default(), current: RwLock::new(Current { bytes, configs }) })
     }
 
     /// From now on believes these bundles besides those of its own files, and no others. One that cannot be read is
@@ -116,8 +116,8 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::reload`]; the bundles count with the next reload that succeeds.
-    pub async fn trust(&self, peers: Vec<PathBuf>) -> Result<bool, Error> {
-        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+    pub async fn trust(&self, others: Vec<PathBuf>) -> Result<bool, Error> {
+        *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
         self.reload().await
     }
 
@@ -131,9 +131,9 @@ impl Identity {
     /// # Errors
     /// Any [`Error`]; the identity in use stays.
     pub async fn reload(&self) -> Result<bool, Error> {
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let known = self.current.read().unwrap_or_else(PoisonError::into_inner).bytes.peers.clone();
-        let bytes = FileBytes::read(&self.files, &peers, Some(known)).await?;
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.current.read().unwrap_or_else(PoisonError::into_inner).bytes.others.clone();
+        let bytes = FileBytes::read(&self.files, &others, Some(known)).await?;
         if self.current.read().unwrap_or_else(PoisonError::into_inner).bytes == bytes {
             return Ok(false);
         }
@@ -146,9 +146,9 @@ impl Identity {
     pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL)).await.is_some() {
             match self.reload().await {
-                Ok(true) => tracing::info!("The peer certificate was reloaded."),
+                Ok(true) => tracing::info!(file = %self.files.certificate.display(), "The certificate was reloaded."),
                 Ok(false) => {}
-                Err(err) => tracing::warn!(error = %err, "The peer certificate cannot be reloaded; the old one stays."),
+                Err(err) => tracing::warn!(error = %err, "The certificate cannot be reloaded; the old one stays."),
             }
         }
     }
@@ -160,29 +160,29 @@ struct FileBytes {
     certificate: Vec<u8>,
     key: Vec<u8>,
     authorities: Vec<Vec<u8>>,
-    peers: BTreeMap<PathBuf, Vec<u8>>,
+    others: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl FileBytes {
-    /// `known`: the peers' bundles as they were read last; one that cannot be read now stays as it was.
-    async fn read(files: &Files, peers: &[PathBuf], known: Option<BTreeMap<PathBuf, Vec<u8>>>) -> Result<Self, Error> {
+    /// `known`: the other bundles as they were read last; one that cannot be read now stays as it was.
+    async fn read(files: &Files, others: &[PathBuf], known: Option<BTreeMap<PathBuf, Vec<u8>>>) -> Result<Self, Error> {
         let mut authorities = Vec::with_capacity(files.authorities.len());
         for path in &files.authorities {
             authorities.push(read(path).await?);
         }
         let (mut bundles, known) = (BTreeMap::new(), known.unwrap_or_default());
-        for path in peers {
+        for path in others {
             let bytes = match read_bundle(path).await {
                 Ok(bytes) => Some(bytes),
                 Err(err) => {
-                    tracing::warn!(error = %err, "The CA bundle of a peer cannot be used; what was read of it before holds.");
+                    tracing::warn!(error = %err, "A CA bundle cannot be used; what was read of it before holds.");
                     known.get(path).cloned()
                 }
             };
             bundles.extend(bytes.map(|bytes| (path.clone(), bytes)));
         }
         let (certificate, key) = (read(&files.certificate).await?, read(&files.key).await?);
-        Ok(FileBytes { certificate, key, authorities, peers: bundles })
+        Ok(FileBytes { certificate, key, authorities, others: bundles })
     }
 }
 
@@ -211,7 +211,7 @@ fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut all = RootCertStore::empty();
     let mut proofs: BTreeMap<PathBuf, Arc<dyn ClientCertVerifier>> = BTreeMap::new();
-    for (path, pem) in files.authorities.iter().zip(&bytes.authorities).chain(&bytes.peers) {
+    for (path, pem) in files.authorities.iter().zip(&bytes.authorities).chain(&bytes.others) {
         let own = roots(path, pem)?;
         all.extend(own.roots.iter().cloned());
         let proof = WebPkiClientVerifier::builder_with_provider(Arc::new(own), provider.clone()).build();

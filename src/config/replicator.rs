@@ -1,0 +1,101 @@
+//! Settings of role `replicator`. Where its store is and as what it must prove itself stands in the Site document.
+use super::journal::{self, JournalFile};
+use super::{Wrong, admin_listen};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// What a replicator runs with; every path is absolute or relative to where the process stands.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Site document this process serves; `None`: the only one there is.
+    pub site_name: Option<String>,
+    /// Folder of Site, Peer and ReplicationRule documents.
+    pub rules_dir: PathBuf,
+    /// Folder of `secrets/<name>/<key>` and `configmaps/<name>/<key>`.
+    pub refs_dir: PathBuf,
+    /// Where the journal is.
+    pub journal: crate::journal::Settings,
+    /// Unix socket of the verbs.
+    pub admin_socket: PathBuf,
+    /// Listener for peers.
+    pub peer_listen: SocketAddr,
+    /// Listener for probes, metrics and status.
+    pub admin_listen: SocketAddr,
+    /// Where the bound addresses are written as JSON.
+    pub ports_file: Option<PathBuf>,
+}
+
+/// The file as it is written. Its doc lines are the reference of the keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Name of the Site document this process serves; may be left out where there is only one.
+    site_name: Option<String>,
+    /// Folder of Site, Peer and ReplicationRule documents; changes take effect live.
+    #[serde(default = "rules_dir")]
+    rules_dir: PathBuf,
+    /// Folder the documents' references resolve to: secrets/<name>/<key>, configmaps/<name>/<key>.
+    #[serde(default = "refs_dir")]
+    refs_dir: PathBuf,
+    /// The replicator's journal: a file, made where it is absent and held by one process; or a map with `postgres`, a
+    /// database that the replicators of this site share.
+    #[serde(default)]
+    #[schemars(schema_with = "journal::schema")]
+    journal: JournalFile,
+    /// Unix socket for the verbs; left out: admin.sock beside the journal's file, or beside this file.
+    admin_socket: Option<PathBuf>,
+    /// Address that peers dial, mutual TLS; port 0 takes a free one.
+    #[serde(default = "peer_listen")]
+    peer_listen: String,
+    /// Address of probes, metrics and status; port 0 takes a free one.
+    #[serde(default = "admin_listen")]
+    admin_listen: String,
+    /// File the bound addresses are written to, as JSON, once all are bound.
+    ports_file: Option<PathBuf>,
+}
+
+impl super::File for File {
+    type Settings = Settings;
+
+    fn resolve(self, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
+        let journal = self.journal.resolve(base);
+        let settings = Settings {
+            site_name: self.site_name,
+            rules_dir: base.join(self.rules_dir),
+            refs_dir: base.join(self.refs_dir),
+            admin_socket: journal::admin_socket(self.admin_socket, &journal, base),
+            journal,
+            peer_listen: wrong.address("peer_listen", &self.peer_listen),
+            admin_listen: wrong.address("admin_listen", &self.admin_listen),
+            ports_file: self.ports_file.map(|file| base.join(file)),
+        };
+        wrong.distinct(&[("peer_listen", settings.peer_listen), ("admin_listen", settings.admin_listen)]);
+        settings
+    }
+
+    fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
+        missing(settings)
+    }
+}
+
+/// What a replicator needs and is not there.
+pub fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut missing = journal::missing(&settings.journal);
+    if !settings.rules_dir.is_dir() {
+        let message = format!("{} is no folder; make it, even an empty one", settings.rules_dir.display());
+        missing.push(("rules_dir", message));
+    }
+    missing
+}
+
+pub fn rules_dir() -> PathBuf {
+    "rules".into()
+}
+pub fn refs_dir() -> PathBuf {
+    "refs".into()
+}
+pub fn peer_listen() -> String {
+    "0.0.0.0:8443".into()
+}

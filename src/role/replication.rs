@@ -1,0 +1,191 @@
+//! The replicator's half of a process, over whichever store it is handed: documents, journal, peer and
+//! admin listeners, links. Roles `site` and `replicator` run it.
+use super::Failed::{self, Configuration, Internal};
+use super::bind;
+use crate::config;
+use crate::journal::{self, Journal};
+use crate::peer::server::{Counters, Known, Server};
+use crate::replicator::own::Shared;
+use crate::replicator::tenure::{Tenure, Terms};
+use crate::replicator::{Replicator, accepted, admin};
+use crate::rule::refs::Refs;
+use crate::rule::watch_folder::{self, Loaded, Snapshot};
+use crate::rule::SiteDoc;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use anyhow::{Context, anyhow};
+use std::path::Path;
+use std::sync::Arc;
+use storage_engine::clock::Clock;
+use storage_engine::identity::{Files, Identity};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Everything read, checked and opened; nothing bound.
+pub struct Replication {
+    pub settings: config::Replicator,
+    /// The Site document this process serves, as it was at start.
+    pub site: SiteDoc,
+    refs: Refs,
+    /// The documents as they were at start.
+    loaded: Loaded,
+    identity: Arc<Identity>,
+    journal: Arc<dyn Journal>,
+}
+
+/// Its listeners too.
+pub struct Bound {
+    opened: Replication,
+    peers: TcpListener,
+    public: TcpListener,
+    local: UnixListener,
+}
+
+impl Replication {
+    /// Reads documents and certificates, opens the journal.
+    ///
+    /// # Errors
+    /// What is not as it must be, and where.
+    pub(super) async fn open(settings: config::Replicator) -> Result<Self, Failed> {
+        let refs = Refs::new(&settings.refs_dir);
+        let journal = journal::open(&settings.journal).await.map_err(|e| {
+            // A database that is away is nobody's misconfiguration.
+            let kind = if e.is_retryable() { Internal } else { Configuration };
+            kind(anyhow::Error::from(e).context("open the journal"))
+        })?;
+        let restored = accepted::restore(&*journal).await.context("read the journal").map_err(Internal)?;
+        let loaded = watch_folder::read(&settings.rules_dir, Some(&restored));
+        let site = own_site(&loaded.snapshot, &settings).map_err(Configuration)?;
+        let identity = identity(&site, &refs).await.context("read own certificate");
+        let identity = identity.map_err(Configuration)?;
+        Ok(Replication { settings, site, refs, loaded, identity, journal })
+    }
+
+    /// What this process shows to a store in another process, and whom it believes there.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub async fn store_identity(&self) -> anyhow::Result<Arc<Identity>> {
+        let own = self.refs.tls(&self.site.api_secret)?;
+        let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca] };
+        Ok(Arc::new(Identity::load(files).await?))
+    }
+
+    /// Binds peer and admin listeners and the local socket.
+    ///
+    /// # Errors
+    /// The address that is taken.
+    pub async fn bind(self) -> anyhow::Result<Bound> {
+        let peers = bind(self.settings.peer_listen, "peers").await?;
+        let public = bind(self.settings.admin_listen, "admin").await?;
+        let local = bind_socket(&self.settings.admin_socket)?;
+        Ok(Bound { opened: self, peers, public, local })
+    }
+}
+
+impl Bound {
+    /// What is bound where.
+    pub fn addresses(&self) -> serde_json::Value {
+        serde_json::json!({
+            "peer": self.peers.local_addr().ok(), "admin": self.public.local_addr().ok(), "socket": self.opened.settings.admin_socket,
+        })
+    }
+
+    /// Replicates until `stop`, then drains the links; probes answer until `ended`.
+    pub async fn run(
+        self,
+        store: Arc<dyn Store>,
+        mut metrics: Metrics,
+        clock: Arc<dyn Clock>,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+        ended: CancellationToken,
+    ) {
+        let Bound { opened: Replication { settings, site, refs, loaded, identity, journal }, peers, public, local } =
+            self;
+        let counters = Arc::new(Counters::default());
+        metrics.collect(crate::telemetry::listener::Refused(counters.clone()));
+        let holder = format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple());
+        let shared = Shared {
+            store,
+            tenure: Arc::new(Tenure::new(journal.clone(), holder, Terms::default())),
+            journal,
+            clock: clock.clone(),
+            metrics: Arc::new(metrics),
+        };
+        let (tell, rules) = watch::channel(loaded.snapshot.clone());
+        let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());
+        let replicator = Arc::new(replicator);
+        let server = Arc::new(Server {
+            site: site.site_id,
+            identity: identity.clone(),
+            resolver: resolver(rules, refs),
+            receiver: replicator.receiver(),
+            clock,
+            settings: crate::peer::server::Settings::default(),
+            counters,
+        });
+        tasks.spawn(identity.keep_fresh(stop.clone()));
+        tasks.spawn(watch_folder::watch(settings.rules_dir, Some(settings.refs_dir), loaded, tell, stop.clone()));
+        tasks.spawn(server.run(peers, tasks.clone(), stop.clone()));
+        tasks.spawn(serve_admin(public, local, replicator.clone(), ended));
+        replicator.run(stop).await;
+        let _ = std::fs::remove_file(settings.admin_socket);
+    }
+}
+
+fn own_site(first: &Snapshot, settings: &config::Replicator) -> anyhow::Result<SiteDoc> {
+    let problems: Vec<_> = first.problems.iter().map(ToString::to_string).collect();
+    let site = first.rules.own_site(settings.site_name.as_deref());
+    site.cloned().map_err(|why| {
+        let found = if problems.is_empty() { String::new() } else { format!("; {}", problems.join("; ")) };
+        anyhow!("{}: {why}{found}", settings.rules_dir.display())
+    })
+}
+
+/// What the peer listener shows. The peers' CAs are the replicator's to name: they come and go with the rules.
+async fn identity(site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
+    let own = refs.tls(&site.tls_secret)?;
+    let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca] };
+    Ok(Arc::new(Identity::load(files).await?))
+}
+
+/// Whose certificate it is, under the rules of this moment.
+fn resolver(rules: watch::Receiver<Snapshot>, refs: Refs) -> crate::peer::server::Resolver {
+    Arc::new(move |uri| {
+        let snapshot = rules.borrow();
+        let peer = snapshot.rules.peers.values().find(|p| p.identities.iter().any(|i| i == uri))?;
+        let authority = refs.file(&peer.ca).ok()?;
+        Some(Known { site: peer.site_id.clone(), peer: peer.name.clone(), authority })
+    })
+}
+
+/// An old socket that nobody listens on is a leftover.
+fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{}: another process listens there; give this one an admin_socket of its own", path.display());
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))?
+        }
+        _ => {}
+    }
+    UnixListener::bind(path).with_context(|| format!("bind {}", path.display()))
+}
+
+/// Serves both admin listeners until `stop`; probes answer while everything else drains.
+async fn serve_admin(public: TcpListener, local: UnixListener, replicator: Arc<Replicator>, stop: CancellationToken) {
+    let probes = axum::serve(public, admin::public(replicator.clone()));
+    let verbs = axum::serve(local, admin::local(replicator));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        ended = async { tokio::try_join!(probes.into_future(), verbs.into_future()) } => {
+            if let Err(e) = ended {
+                tracing::error!(error = %e, "The admin listeners ended; restart the process.");
+            }
+        }
+    }
+}

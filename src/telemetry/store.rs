@@ -1,0 +1,109 @@
+//! What a store node counts, read at each scrape: `isthmus_store_*`.
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use std::fmt;
+use std::sync::Arc;
+use storage_engine::drive::{Drive, Health};
+use storage_engine::metrics::{Distribution, Metrics};
+use storage_engine::node::StoreNode;
+
+/// A store node as a source of metrics.
+pub struct Counted {
+    metrics: Arc<Metrics>,
+    drives: Vec<Arc<dyn Drive>>,
+}
+
+impl Counted {
+    /// What `node` counts from here on.
+    pub fn of(node: &StoreNode) -> Self {
+        Counted { metrics: node.metrics(), drives: node.drives().to_vec() }
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Counted({} drives)", self.drives.len())
+    }
+}
+
+impl Collector for Counted {
+    fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
+        let seen = self.metrics.snapshot();
+        let mut requests = counter(&mut to, "store_requests", "Requests answered, by operation and status")?;
+        for (operation, held) in &seen.requests {
+            for (code, count) in &held.codes {
+                add(&mut requests, &[("operation", operation), ("code", &code.to_string())], *count)?;
+            }
+        }
+        let help = "Seconds of a request to the head of its answer";
+        let mut seconds = to.encode_descriptor("store_request_seconds", help, None, MetricType::Histogram)?;
+        for (operation, held) in &seen.requests {
+            observe(&mut seconds.encode_family(&[("operation", operation.as_str())])?, &held.seconds)?;
+        }
+        // One embedded set; more come with the nodes.
+        let mut failures = counter(&mut to, "store_quorum_failures", "Requests that found no quorum of drives")?;
+        let kinds = [
+            ("read", seen.reads_without_quorum),
+            ("write", seen.writes_without_quorum),
+            ("resolve", seen.attempts_unresolved),
+        ];
+        for (kind, count) in kinds {
+            add(&mut failures, &[("set", "0"), ("kind", kind)], count)?;
+        }
+        let help = "Records acked while some drive lacked them or their shard";
+        let mut below = counter(&mut to, "store_commits_below_target", help)?;
+        add(&mut below, &[("set", "0")], seen.commits_below_target)?;
+        let mut refused = counter(&mut to, "store_callers_refused", "Callers the private API refused")?;
+        for (reason, count) in &seen.callers_refused {
+            add(&mut refused, &[("reason", reason)], *count)?;
+        }
+        self.encode_drives(&mut to)
+    }
+}
+
+impl Counted {
+    fn encode_drives(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let drives: Vec<(String, Health, u64)> =
+            self.drives.iter().map(|d| (d.slot().to_string(), d.health(), d.space().0)).collect();
+        let help = "1 for the state the drive is in";
+        let mut states = to.encode_descriptor("store_drive_state", help, None, MetricType::Gauge)?;
+        for (drive, health, _) in &drives {
+            for (state, holds) in [("online", health.offline.is_none()), ("offline", health.offline.is_some())] {
+                let labels = [("drive", drive.as_str()), ("state", state)];
+                states.encode_family(&labels)?.encode_gauge(&i64::from(holds))?;
+            }
+        }
+        let mut free = to.encode_descriptor("store_drive_free_bytes", "Bytes free", None, MetricType::Gauge)?;
+        for (drive, _, bytes) in &drives {
+            free.encode_family(&[("drive", drive.as_str())])?.encode_gauge(&bytes.cast_signed())?;
+        }
+        let help = "Seconds of a sync of the commit log";
+        let mut fsync = to.encode_descriptor("store_log_fsync_seconds", help, None, MetricType::Histogram)?;
+        for (drive, health, _) in &drives {
+            let Some(seconds) = &health.fsync_seconds else { continue };
+            observe(&mut fsync.encode_family(&[("drive", drive.as_str())])?, seconds)?;
+        }
+        let help = "Records that shared one sync of the commit log";
+        let mut group = to.encode_descriptor("store_group_commit_records", help, None, MetricType::Histogram)?;
+        for (drive, health, _) in &drives {
+            let Some(records) = &health.group_commit_records else { continue };
+            observe(&mut group.encode_family(&[("drive", drive.as_str())])?, records)?;
+        }
+        Ok(())
+    }
+}
+
+fn counter<'s>(to: &'s mut DescriptorEncoder<'_>, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, fmt::Error> {
+    to.encode_descriptor(name, help, None, MetricType::Counter)
+}
+
+fn add(to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], count: u64) -> fmt::Result {
+    to.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)
+}
+
+fn observe(to: &mut MetricEncoder<'_>, seen: &Distribution) -> fmt::Result {
+    let bounds = seen.bounds.iter().copied().chain([f64::MAX]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(seen.counts.iter().copied()).collect();
+    to.encode_histogram::<NoLabelSet>(seen.sum, seen.counts.iter().sum(), &buckets, None)
+}
