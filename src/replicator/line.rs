@@ -5,7 +5,7 @@ use crate::peer::client::{Connection, PeerClient, Target};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
-use storage_engine::identity::Identity;
+use storage_engine::identity::{Files, Identity};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

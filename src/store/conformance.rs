@@ -142,6 +142,7 @@ async fn a_change_ends_the_wait_for_it(store: &Arc<dyn Store>) {
     while store.backlog(BUCKET, cursor.as_ref(), "").await.unwrap().versions > 0 {
         cursor = Some(within(store.changes(BUCKET, cursor.as_ref(), 1000)).await.unwrap().cursor);
     }
+    let head = store.head(BUCKET).await.unwrap();
     let waiting = store.changes(BUCKET, cursor.as_ref(), 10);
     tokio::pin!(waiting);
     assert!((&mut waiting).now_or_never().is_none());
@@ -150,6 +151,8 @@ async fn a_change_ends_the_wait_for_it(store: &Arc<dyn Store>) {
     let (batch, applied) = within(futures::future::join(waiting, give(&**store, &peer, &version))).await;
     assert_eq!(applied.unwrap(), Applied::Applied);
     assert_eq!(batch.unwrap().events[0].version, version);
+    let after = within(store.changes(BUCKET, Some(&head), 1000)).await.unwrap();
+    assert!(after.events.iter().any(|e| e.version == version), "what is acked after the head lies behind it");
 }
 
 async fn many_at_once_arrive_whole(store: &dyn Store) {

@@ -31,6 +31,7 @@ fn calls() -> Vec<Call> {
         Call::Hello,
         Call::Bucket { bucket: bucket.clone() },
         Call::Changes { bucket: bucket.clone(), cursor: Some(cursor(b"here")), limit: 256 },
+        Call::Head { bucket: bucket.clone() },
         Call::Stat { bucket: bucket.clone(), key: key.clone(), id },
         Call::ReadVersion { bucket: bucket.clone(), key: key.clone(), id },
         Call::Apply { bucket: bucket.clone(), version, has_body: true, traceparent },
@@ -145,7 +146,7 @@ fn an_error_means_the_same_at_the_other_end() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..12usize) {
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..13usize) {
         let operation = calls()[which].operation();
         let _ = Request::from_bytes(operation, &bytes);
         let _ = Reply::from_bytes(&bytes);

@@ -165,6 +165,13 @@ impl Store for NetworkStore {
         }
     }
 
+    async fn head(&self, bucket: &str) -> Result<Cursor, Error> {
+        match self.ask_briefly(Call::Head { bucket: bucket.into() }).await? {
+            Answer::Cursor(Some(head)) => Ok(head),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error> {
         match self.ask(Call::Stat { bucket: bucket.into(), key: key.into(), id }, PATIENCE).await?.0 {
             Answer::Version(version) => Ok(version.map(|v| *v)),

@@ -54,6 +54,9 @@ impl Store for Twin {
             changed.await;
         }
     }
+    async fn head(&self, bucket: &str) -> Result<Cursor, Error> {
+        Ok(self.held(bucket)?.store.changes(None, usize::MAX).1)
+    }
     async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error> {
         Ok(self.held(bucket)?.store.get(key, id).cloned())
     }

@@ -56,6 +56,9 @@ pub enum Call {
         cursor: Option<Cursor>,
         limit: u32,
     },
+    Head {
+        bucket: String,
+    },
     Stat {
         bucket: String,
         key: String,
@@ -158,6 +161,7 @@ impl Call {
             Call::Hello => "Hello",
             Call::Bucket { .. } => "Bucket",
             Call::Changes { .. } => "Changes",
+            Call::Head { .. } => "Head",
             Call::Stat { .. } => "Stat",
             Call::ReadVersion { .. } => "ReadVersion",
             Call::Apply { .. } => "Apply",
@@ -177,7 +181,7 @@ impl Request {
         let mut f = self.unknown.clone();
         match &self.call {
             Call::Hello => f.put(tag::PROTOCOL, &PROTOCOL_VERSION),
-            Call::Bucket { bucket } => f.put(tag::BUCKET, bucket),
+            Call::Bucket { bucket } | Call::Head { bucket } => f.put(tag::BUCKET, bucket),
             Call::Changes { bucket, cursor, limit } => {
                 f.put(tag::BUCKET, bucket);
                 put_cursor(&mut f, tag::CURSOR, cursor.as_ref());
@@ -247,6 +251,7 @@ impl Request {
                 cursor: take_cursor(&mut f, tag::CURSOR)?,
                 limit: f.need(tag::LIMIT)?,
             },
+            "Head" => Call::Head { bucket: f.need(tag::BUCKET)? },
             "Stat" => Call::Stat { bucket: f.need(tag::BUCKET)?, key: f.need(tag::KEY)?, id: need_id(&mut f)? },
             "ReadVersion" => {
                 Call::ReadVersion { bucket: f.need(tag::BUCKET)?, key: f.need(tag::KEY)?, id: need_id(&mut f)? }

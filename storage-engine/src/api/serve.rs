@@ -225,6 +225,7 @@ impl Server {
                 let events = batch.events.into_iter().map(|e| event_to_bytes(&e));
                 return Ok((Answer::Changes { cursor: batch.cursor }, Follows::Messages(Box::new(events))));
             }
+            Call::Head { bucket } => Answer::Cursor(Some(objects.head(&bucket).await?)),
             Call::Stat { bucket, key, id } => Answer::Version(objects.stat(&bucket, &key, id).await?.map(Box::new)),
             Call::ReadVersion { bucket, key, id } => {
                 let (size_bytes, bytes) = objects.version_bytes(&bucket, &key, id).await?;
