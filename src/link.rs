@@ -66,7 +66,7 @@ pub enum Event {
     RuleAltered(Settings),
     /// A person asked for parked versions to go again: one of them, or all.
     Retry(Option<(String, VersionId)>),
-    /// The peer can be reached.
+    /// The peer can be reached; said while it already could: over another line, on which nothing flies yet.
     PeerUp,
     /// The peer cannot be reached: intake stops, what was in flight is read again from the feed.
     PeerDown,

@@ -102,6 +102,10 @@ impl Link {
             Event::RuleAltered(settings) => self.on_altered(settings, &mut out),
             Event::Retry(which) => self.rows.release(now, which),
             Event::PeerUp => {
+                if self.is_peer_up {
+                    // Another line stands and nobody saw the old one fall: what flew on it gets no answer any more.
+                    self.rewind(&mut out);
+                }
                 self.is_peer_up = true;
                 self.paused_until = now;
             }

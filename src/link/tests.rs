@@ -87,6 +87,16 @@ fn refused(id: PushId) -> Event {
 }
 
 #[test]
+fn a_line_that_was_replaced_unseen_lets_what_flew_on_the_old_one_fly_again() {
+    let mut link = up(settings());
+    assert_eq!(pushes(&link.step(1, changed(1..=4))).len(), 4);
+    let actions = link.step(2, Event::PeerUp);
+    assert!(actions.contains(&Action::Rewind(None)), "read again from the beginning: {actions:?}");
+    assert_eq!(link.shown(2).in_flight, 0);
+    assert_eq!(pushes(&link.step(3, changed(1..=4))).len(), 4);
+}
+
+#[test]
 fn window_bounds_what_flies_and_a_key_flies_once() {
     let mut link = up(settings());
     assert_eq!(pushes(&link.step(1, changed(1..=9))).len(), 4);

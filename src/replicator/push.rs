@@ -38,12 +38,12 @@ fn to_send(settings: &Settings, version: &Version) -> Option<Version> {
 }
 
 impl Route {
-    /// Sends the version of a row: its current record is read first; one that is gone, or that the rule no longer
-    /// covers, is done.
+    /// Sends the version of a row: its current record is read first; one that the rule no longer covers is done.
     pub async fn push_row(&self, line: &Connection, settings: &Settings, key: &str, id: VersionId) -> Pushed {
         match self.store.stat(&self.bucket, key, id).await {
             Ok(Some(version)) if includes(settings, &version) => self.push(line, settings, &version, None).await,
-            Ok(_) => Pushed::Done(Outcome::Superseded),
+            Ok(Some(_)) => Pushed::Done(Outcome::Superseded),
+            Ok(None) => not_found(),
             Err(e) => Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
         }
     }
@@ -66,10 +66,11 @@ impl Route {
                 // Purged since the event was read: send what it is now, without bytes.
                 Err(store::Error::NoSuchVersion | store::Error::NoSuchKey) => {
                     match self.store.stat(&self.bucket, &version.key, version.id).await {
-                        Ok(now) => match now.and_then(|now| to_send(settings, &now)) {
+                        Ok(Some(now)) => match to_send(settings, &now) {
                             Some(now) => version = now,
                             None => return Pushed::Done(Outcome::Superseded),
                         },
+                        Ok(None) => return not_found(),
                         Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
                     }
                 }
@@ -118,6 +119,12 @@ fn own_part(version: &Version, origin: &Origin) -> Option<Version> {
 /// The name of a link on the wire; its epochs are kept under it at the receiver.
 pub fn link_name(id: &LinkId) -> String {
     format!("{}/{}", id.rule, id.bucket)
+}
+
+/// The own store announced a version and does not find it now. Absence is never taken for an end: a record
+/// stays as a tombstone at least, so it is asked for again.
+fn not_found() -> Pushed {
+    Pushed::Failed(Failure::Retryable("the own store does not find the version it announced".into()))
 }
 
 fn said(ack: Ack) -> Pushed {
