@@ -25,3 +25,15 @@ world seeds="2000":
 # One seed again: `just replay 0x5eed`.
 replay seed:
     SEED={{seed}} cargo test -p e2e --locked sim_replay -- --nocapture
+
+# Real processes under kill -9, pauses and a bad network: `just kill 1000`.
+kill kills="200":
+    KILLS={{kills}} cargo test --locked --test local kill -- --nocapture --test-threads 1
+
+# A run of kills again, by the seed that a failure printed.
+kill-again seed test:
+    SEED={{seed}} cargo test --locked --test local {{test}} -- --nocapture
+
+# Bugs planted on purpose; the simulator must find each.
+planted-bugs:
+    cargo test --workspace --locked --features e2e/planted-bugs --test sim_planted -- --nocapture

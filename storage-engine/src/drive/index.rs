@@ -137,7 +137,7 @@ impl Index {
                 let (lsn, key, version) =
                     rows::feed_entry(name, value).ok_or_else(|| Error::Damaged("the feed".into()))?;
                 from = lsn + 1;
-                found.extend(self.newest(bucket, &key, version)?.map(|record| Logged { lsn, record }));
+                found.extend(self.newest(bucket, &key, version, lsn)?.map(|record| Logged { lsn, record }));
             }
             if page.len() < wanted || found.len() >= limit {
                 return Ok(found);
@@ -145,14 +145,18 @@ impl Index {
         }
     }
 
-    /// The newest attempt at one version. Of a spread key only that version's rows are read.
-    fn newest(&self, bucket: BucketId, key: &str, version: VersionId) -> Result<Option<Coded>, Error> {
+    /// The newest attempt at one version, in the state that stands at `lsn` in the feed; `None` where it has moved on
+    /// since that entry was read: it is met at its new place, behind all that was read with it. Shown at the old
+    /// place, a newer state would count as seen by every reader that had only the old one there.
+    /// Of a spread key only that version's rows are read.
+    fn newest(&self, bucket: BucketId, key: &str, version: VersionId, lsn: Lsn) -> Result<Option<Coded>, Error> {
         let damaged = || Error::Damaged(format!("key {key:?}"));
         let prefix = rows::key_prefix(bucket, key);
         let Some(head) = self.table.get(&prefix)? else { return Ok(None) };
         let held = rows::read_head(&head, &self.recent).ok_or_else(damaged)?;
         if !held.is_spread {
-            let attempts = held.view.records.into_iter().filter(|r| r.id() == version);
+            let stands = held.feed.get(&version) == Some(&lsn);
+            let attempts = held.view.records.into_iter().filter(|r| stands && r.id() == version);
             return Ok(attempts.max_by_key(|r| r.ballot));
         }
         let attempts = rows::records_of(&prefix, version);
@@ -160,7 +164,9 @@ impl Index {
         let Some((_, last)) = found.last() else { return Ok(None) };
         let record = self.recent.read(last).map_err(|_| damaged())?;
         let acked = self.table.get(&rows::name(&prefix, Row::Ack(version, record.ballot)))?.is_some();
-        Ok(Some(if acked { record.flagged() } else { record }))
+        // Asked last: a move takes this row away in the commit that changes the record.
+        let stands = self.table.get(&rows::feed(bucket, lsn))?.is_some();
+        Ok(stands.then(|| if acked { record.flagged() } else { record }))
     }
 
     /// Where the drive's shard of a blob stands.
@@ -224,5 +230,75 @@ impl Index {
     /// Every row, for comparing two indexes.
     pub fn dump(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
         Ok(self.table.range(&[], &[0xff], usize::MAX)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table::Tree;
+    use super::*;
+    use crate::record::Record;
+    use crate::version::{Birth, Hlc, Kind, Order, Origin, Stamp, Tags, Version};
+    use std::sync::Mutex;
+
+    /// Rows that change right after the next page of the feed was read.
+    struct Moving {
+        rows: Tree,
+        next: Mutex<Option<Rows>>,
+    }
+
+    impl Table for Moving {
+        fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+            self.rows.get(name)
+        }
+        fn range(&self, from: &[u8], to: &[u8], most: usize) -> Result<Vec<table::Pair>, Error> {
+            let page = self.rows.range(from, to, most)?;
+            let next = self.next.lock().unwrap().take();
+            next.map_or(Ok(()), |rows| self.rows.commit(rows))?;
+            Ok(page)
+        }
+        fn commit(&self, rows: Rows) -> Result<(), Error> {
+            self.rows.commit(rows)
+        }
+    }
+
+    #[test]
+    fn a_state_is_never_shown_at_a_place_it_did_not_have() {
+        let (bucket, id) = (BucketId(Uuid::from_u128(1)), VersionId::from_bytes([7; 16]));
+        let origin = Origin::new("a");
+        let order = Order { hlc: Hlc::from_millis(1), origin: origin.clone(), version_id: id };
+        let mut born = Version::blank("k", id);
+        born.birth = Some(Birth {
+            order,
+            base: None,
+            kind: Kind::DeleteMarker,
+            size_bytes: 0,
+            etag: String::new(),
+            crc64nvme: 0,
+            checksums: BTreeMap::new(),
+            parts: Vec::new(),
+            headers: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            unknown: Default::default(),
+        });
+        let mut tagged = Version::blank("k", id);
+        tagged.tags = Some(Tags::new(Stamp::new(Hlc::from_millis(2), origin), BTreeMap::new()));
+        let entry = |effect| Entry { bucket, key: "k".into(), effect };
+        let record = |version, ballot| Record::new(bucket, version, Hlc::from_millis(ballot)).into();
+        let put = entry(Effect::Put { record: record(born, 1), shards: Vec::new() });
+        let tag = entry(Effect::Join { record: record(tagged, 0) });
+
+        let (mut held, mut first, mut then) = (Held::default(), Rows::new(), Rows::new());
+        Index::stage(&mut held, 10, &put, &mut first);
+        Index::stage(&mut held, 12, &tag, &mut then);
+        let table = Arc::new(Moving { rows: Tree::default(), next: Mutex::default() });
+        table.commit(first).unwrap();
+        *table.next.lock().unwrap() = Some(then);
+        let index = Index::new(table, Recent::default());
+        let met = index.tail(bucket, 0, 10).unwrap();
+        assert!(met.iter().all(|l| l.lsn == 12 || l.record.version.tags.is_none()), "{met:?}");
+        let met = index.tail(bucket, 0, 10).unwrap();
+        assert_eq!(met.iter().map(|l| l.lsn).collect::<Vec<_>>(), [12]);
+        assert!(met[0].record.version.tags.is_some());
     }
 }

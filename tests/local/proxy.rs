@@ -1,0 +1,131 @@
+//! The network between two sites: a TCP proxy per direction of dialling that cuts, stalls one way, delays,
+//! throttles, or resets connections mid-stream. It knows bytes, never frames.
+use crate::dice::Dice;
+use crate::site::Door;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What the network does to a pair of sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Connections break, new ones are dropped.
+    Cut,
+    /// Nothing gets through from the dialling side; the other way flows.
+    DeafThere,
+    /// Nothing gets back to the dialling side; the other way flows.
+    DeafHere,
+    /// Every piece is so late, both ways.
+    Delay(Duration),
+    /// So many bytes a second, each way.
+    Slow(u64),
+    /// Connections are reset after so many bytes, mid-body or mid-frame; each new one too.
+    ResetAfter(u64),
+}
+
+impl Fault {
+    /// Any of them.
+    pub fn any(dice: &mut Dice) -> Fault {
+        match dice.index(6) {
+            0 => Fault::Cut,
+            1 => Fault::DeafThere,
+            2 => Fault::DeafHere,
+            3 => Fault::Delay(Duration::from_millis(dice.range(20, 300))),
+            4 => Fault::Slow(dice.range(20_000, 400_000)),
+            _ => Fault::ResetAfter(dice.range(500, 200_000)),
+        }
+    }
+}
+
+/// The way from one site's dial to another site's listener.
+pub struct Proxy {
+    /// What the dialling site takes for its peer.
+    pub addr: SocketAddr,
+    fault: Arc<watch::Sender<Fault>>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens, and sends everybody to where `door` says the site is at that moment.
+    pub async fn start(door: watch::Receiver<Option<Door>>) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a proxy");
+        let addr = listener.local_addr().expect("a bound listener has an address");
+        let fault = Arc::new(watch::channel(Fault::None).0);
+        let faults = fault.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let to = door.borrow().as_ref().map(|d| d.peer);
+                let is_cut = *faults.borrow() == Fault::Cut;
+                if let Some(to) = to.filter(|_| !is_cut) {
+                    tokio::spawn(carry(near, to, faults.subscribe()));
+                }
+            }
+        });
+        Proxy { addr, fault, task }
+    }
+
+    pub fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One connection, until a side ends it or the fault cuts it; a cut is a reset on both sides.
+async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>) {
+    let Ok(far) = TcpStream::connect(to).await else { return };
+    for stream in [&near, &far] {
+        // Without it the proxy would add its own delays. A socket that refuses is closing.
+        let _ = stream.set_nodelay(true);
+        let _ = stream.set_zero_linger();
+    }
+    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+    tokio::select! {
+        () = pump(near_read, far_write, faults.clone(), Fault::DeafThere) => {}
+        () = pump(far_read, near_write, faults.clone(), Fault::DeafHere) => {}
+        () = cut(faults) => {}
+    }
+}
+
+async fn cut(mut faults: watch::Receiver<Fault>) {
+    if faults.wait_for(|f| *f == Fault::Cut).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut faults: watch::Receiver<Fault>, deaf: Fault) {
+    let mut buffer = vec![0; 16 << 10];
+    let mut carried = 0u64;
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        if faults.wait_for(|f| *f != deaf).await.is_err() {
+            return;
+        }
+        let fault = *faults.borrow();
+        let mut piece = &buffer[..read];
+        match fault {
+            Fault::Delay(late) => tokio::time::sleep(late).await,
+            Fault::Slow(per_second) => {
+                tokio::time::sleep(Duration::from_secs_f64(read as f64 / per_second as f64)).await
+            }
+            Fault::ResetAfter(limit) if carried + read as u64 > limit => {
+                piece = &piece[..usize::try_from(limit.saturating_sub(carried)).expect("within the piece")];
+            }
+            _ => {}
+        }
+        carried += piece.len() as u64;
+        if to.write_all(piece).await.is_err() || piece.len() < read {
+            return;
+        }
+    }
+}
