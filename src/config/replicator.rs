@@ -32,36 +32,35 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Name of the Site document this process serves; may be left out where there is only one.
-    site_name: Option<String>,
+    pub(super) site_name: Option<String>,
     /// Folder of Site, Peer and ReplicationRule documents; changes take effect live.
     #[serde(default = "rules_dir")]
-    rules_dir: PathBuf,
+    pub(super) rules_dir: PathBuf,
     /// Folder the documents' references resolve to: secrets/<name>/<key>, configmaps/<name>/<key>.
     #[serde(default = "refs_dir")]
-    refs_dir: PathBuf,
+    pub(super) refs_dir: PathBuf,
     /// The replicator's journal: a file, made where it is absent and held by one process; or a map with `postgres`, a
     /// database that the replicators of this site share.
     #[serde(default)]
     #[schemars(schema_with = "journal::schema")]
-    journal: JournalFile,
+    pub(super) journal: JournalFile,
     /// Unix socket for the verbs; left out: admin.sock beside the journal's file, or beside this file.
-    admin_socket: Option<PathBuf>,
+    pub(super) admin_socket: Option<PathBuf>,
     /// Address that peers dial, mutual TLS; port 0 takes a free one.
     #[serde(default = "peer_listen")]
-    peer_listen: String,
+    pub(super) peer_listen: String,
     /// Address of probes, metrics and status; port 0 takes a free one.
     #[serde(default = "admin_listen")]
-    admin_listen: String,
+    pub(super) admin_listen: String,
     /// File the bound addresses are written to, as JSON, once all are bound.
-    ports_file: Option<PathBuf>,
+    pub(super) ports_file: Option<PathBuf>,
 }
 
-impl super::File for File {
-    type Settings = Settings;
-
-    fn resolve(self, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
+impl File {
+    /// The settings, without a look at what else the process listens on.
+    pub(super) fn settings(self, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
         let journal = self.journal.resolve(base);
-        let settings = Settings {
+        Settings {
             site_name: self.site_name,
             rules_dir: base.join(self.rules_dir),
             refs_dir: base.join(self.refs_dir),
@@ -70,7 +69,15 @@ impl super::File for File {
             peer_listen: wrong.address("peer_listen", &self.peer_listen),
             admin_listen: wrong.address("admin_listen", &self.admin_listen),
             ports_file: self.ports_file.map(|file| base.join(file)),
-        };
+        }
+    }
+}
+
+impl super::File for File {
+    type Settings = Settings;
+
+    fn resolve(self, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
+        let settings = self.settings(base, wrong);
         wrong.distinct(&[("peer_listen", settings.peer_listen), ("admin_listen", settings.admin_listen)]);
         settings
     }

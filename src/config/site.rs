@@ -50,17 +50,17 @@ impl super::File for File {
 
     fn resolve(self, base: &Path, wrong: &mut Wrong<'_>) -> Settings {
         let store = self.store.resolve(base, wrong);
-        let journal = self.journal.resolve(base);
-        let replicator = replicator::Settings {
+        let file = replicator::File {
             site_name: self.site_name,
-            rules_dir: base.join(self.rules_dir),
-            refs_dir: base.join(self.refs_dir),
-            admin_socket: journal::admin_socket(self.admin_socket, &journal, base),
-            journal,
-            peer_listen: wrong.address("peer_listen", &self.peer_listen),
-            admin_listen: wrong.address("admin_listen", &self.admin_listen),
-            ports_file: self.ports_file.map(|file| base.join(file)),
+            rules_dir: self.rules_dir,
+            refs_dir: self.refs_dir,
+            journal: self.journal,
+            admin_socket: self.admin_socket,
+            peer_listen: self.peer_listen,
+            admin_listen: self.admin_listen,
+            ports_file: self.ports_file,
         };
+        let replicator = file.settings(base, wrong);
         wrong.distinct(&[
             ("store.s3_listen", store.s3_listen),
             ("peer_listen", replicator.peer_listen),

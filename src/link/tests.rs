@@ -4,7 +4,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin};
 
-fn settings() -> Settings {
+/// One-way to one peer, everything travels, a window of four.
+pub(super) fn settings() -> Settings {
     Settings {
         prefix: String::new(),
         tags: BTreeMap::new(),

@@ -1,26 +1,8 @@
 use super::*;
+use crate::link::tests::settings;
 use crate::store::memory::MemoryStore;
 use proptest::prelude::*;
 use storage_engine::version::VersionId;
-
-fn settings() -> Settings {
-    Settings {
-        prefix: String::new(),
-        tags: BTreeMap::new(),
-        own_origin: Origin::new("here"),
-        forward_all: false,
-        peer_origin: Origin::new("there"),
-        delete_markers: true,
-        version_deletes: true,
-        yields_to: Vec::new(),
-        existing_objects: true,
-        commit_order: false,
-        bandwidth: None,
-        window_versions: 4,
-        window_bytes: 1 << 20,
-        suspend: false,
-    }
-}
 
 fn any_filter() -> impl Strategy<Value = Filter> {
     let tag = (0..2usize, 0..2usize);
