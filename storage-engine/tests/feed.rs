@@ -133,6 +133,22 @@ async fn a_reader_that_keeps_up_sees_each_change_once() {
 }
 
 #[tokio::test]
+async fn what_is_read_before_the_head_tells_of_it_is_no_log_set_back() {
+    let mut store = store().await;
+    let mut cursor = None;
+    let first = put(&store.objects, "a").await;
+    read_until(&store.objects, &mut cursor, &BTreeSet::from([first.clone()]), 10).await;
+    store.drives[..4].iter().for_each(|drive| drive.hold_head(true));
+    let second = put(&store.objects, "b").await;
+    read_until(&store.objects, &mut cursor, &BTreeSet::from([second]), 10).await;
+    // Without the memory of what was shown only the cursor says where the reader stands.
+    store.restart();
+    let third = put(&store.objects, "c").await;
+    let seen = read_until(&store.objects, &mut cursor, &BTreeSet::from([third]), 10).await;
+    assert!(!seen.contains_key(&first), "the logs were read from their beginning");
+}
+
+#[tokio::test]
 async fn a_waiting_reader_is_woken_by_the_next_change() {
     let store = store().await;
     let mut cursor = None;

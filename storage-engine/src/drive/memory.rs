@@ -272,6 +272,8 @@ pub struct MemoryDrive {
     disk: Arc<MemoryDisk>,
     offline: AtomicBool,
     mute: AtomicBool,
+    /// What is told while the head is held.
+    held_head: Mutex<Option<watch::Sender<Lsn>>>,
 }
 
 impl MemoryDrive {
@@ -300,7 +302,13 @@ impl MemoryDrive {
             .ok_or_else(|| damaged("there is none".into()))?;
         let table = |_fresh: bool| -> Result<Arc<dyn Table>, super::index::Error> { Ok(Arc::new(Tree::default())) };
         let drive = LocalDrive::start(dir, disk.clone(), block, &table, Recent::default(), None)?;
-        Ok(MemoryDrive { drive, disk, offline: AtomicBool::new(false), mute: AtomicBool::new(false) })
+        Ok(MemoryDrive {
+            drive,
+            disk,
+            offline: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            held_head: Mutex::default(),
+        })
     }
     /// Cuts the power: this drive is offline for good, the one returned has what was synced.
     pub fn crash(&self) -> MemoryDrive {
@@ -314,6 +322,11 @@ impl MemoryDrive {
     /// While `true` no request is judged, as if the road to the committer were cut; shards come and go.
     pub fn set_mute(&self, mute: bool) {
         self.mute.store(mute, Ordering::Release);
+    }
+    /// While `true` what is logged can be read before the head tells of it, for as long as it may take.
+    pub fn hold_head(&self, held: bool) {
+        let now = || watch::Sender::new(*self.drive.head().borrow());
+        *self.held_head.lock().unwrap_or_else(PoisonError::into_inner) = held.then(now);
     }
     /// Flips a bit in the middle of the drive's shard of a blob; whether it holds one.
     pub fn corrupt_shard(&self, blob: Uuid) -> bool {
@@ -386,7 +399,8 @@ impl Drive for MemoryDrive {
         self.reachable()?.tail(bucket, after, limit).await
     }
     fn head(&self) -> watch::Receiver<Lsn> {
-        self.drive.head()
+        let held = self.held_head.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map_or_else(|| self.drive.head(), watch::Sender::subscribe)
     }
     fn space(&self) -> (u64, u64) {
         self.drive.space()

@@ -235,10 +235,13 @@ impl Inner {
 }
 
 async fn tail(drive: &dyn Drive, bucket: BucketId, after: Lsn, head: Lsn, limit: usize) -> Result<Tail, drive::Error> {
-    let entries = drive.tail(bucket, after, limit).await?;
+    let mut entries = drive.tail(bucket, after, limit).await?;
+    // Rows stand before the head tells of them. A place beyond the head would look like a log that was set back.
+    let is_short = entries.len() < limit || entries.last().is_some_and(|e| e.lsn > head);
+    entries.retain(|e| e.lsn <= head);
     let last = entries.last().map_or(after, |e| e.lsn);
     // A short page is everything up to the head; the rest of the log is of other buckets.
-    let through = if entries.len() < limit { last.max(head) } else { last };
+    let through = if is_short { last.max(head) } else { last };
     Ok(Tail { slot: drive.slot(), entries, through })
 }
 
