@@ -63,7 +63,7 @@ impl Sites {
             let secret = storage_engine::entropy::id().as_simple().to_string();
             write_site(dir.path(), name, &ports, i, &secret).with_context(|| format!("write the files of {name}"))?;
             let endpoint = format!("http://127.0.0.1:{}", port(0));
-            let client = client(&endpoint, &secret);
+            let client = client(&endpoint, &secret).await;
             sites.push(Site { name: (*name).into(), dir: dir.path().join(name), endpoint, secret_key: secret, client });
         }
         let mut started = Sites { dir, children: sites.iter().map(|_| None).collect(), sites, away: Arc::default() };
@@ -224,16 +224,15 @@ impl Site {
     }
 }
 
-fn client(endpoint: &str, secret: &str) -> Client {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
+async fn client(endpoint: &str, secret: &str) -> Client {
+    let shared = aws_config::defaults(BehaviorVersion::latest())
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new(ACCESS_KEY, secret, None, None, "demo"))
         .endpoint_url(endpoint)
-        .force_path_style(true)
-        .build();
-    Client::from_conf(config)
+        .load()
+        .await;
+    Client::from_conf(aws_sdk_s3::config::Builder::from(&shared).force_path_style(true).build())
 }
 
 /// Ports that were free a moment ago; all are held until the last is found, so that they differ.
