@@ -1,11 +1,16 @@
 //! The command line: one table of verbs, a file per verb. Thin: a verb parses, asks, prints, and
 //! returns an exit code; roles are started in `role`.
+pub mod backlog;
 pub mod certs;
+pub mod conflicts;
 pub mod demo;
 pub mod diff;
+pub mod lag;
 pub mod output;
+pub mod retry;
 pub mod socket;
 pub mod status;
+pub mod suspend;
 
 use clap::{Parser, Subcommand};
 use output::Format;
@@ -63,6 +68,18 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+    /// How far behind each link is, worst first, against its rule's objective.
+    Lag(Asking),
+    /// What is not at the peers yet, by link; or the versions that failed, with the reason.
+    Backlog(backlog::Args),
+    /// Versions born without knowing each other; both are kept.
+    Conflicts(conflicts::Args),
+    /// Versions that failed go again now, parked ones too.
+    Retry(retry::Args),
+    /// Stops sending on the links of a rule or to a peer; changes wait in the store's feed.
+    Suspend(suspend::Args),
+    /// Ends a suspension.
+    Resume(suspend::Args),
     /// Compares the version sets of one bucket on two sites.
     Diff {
         /// Local socket of the first site.
@@ -76,6 +93,17 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+}
+
+/// Whom to ask, and how to print the answer.
+#[derive(clap::Args, Debug)]
+pub struct Asking {
+    /// Local socket of the running process (`admin.sock` beside its journal).
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
 }
 
 /// `isthmus store --config FILE`, and `isthmus store run --config FILE`.

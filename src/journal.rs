@@ -75,6 +75,9 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Journal>, Error> {
 /// Highest epoch there is: SQL's integers are signed.
 pub const EPOCH_MAX: u64 = i64::MAX as u64;
 
+/// Conflicts kept: more than anybody reads; the metric goes on counting all of them.
+pub const CONFLICTS_MAX: usize = 1000;
+
 /// The epoch of the next owner: above the last one, and not below what a peer has seen.
 fn next_epoch(current: u64, at_least: u64) -> Result<u64, Error> {
     let epoch = current.saturating_add(1).max(at_least);
@@ -158,7 +161,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Writes only what is news, so that asking (with 0) leaves nothing behind.
     async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error>;
 
-    /// Keeps a conflict; the same pair twice is kept once.
+    /// Keeps a conflict; the same pair twice is kept once, and of all pairs the last [`CONFLICTS_MAX`] seen.
     async fn add_conflict(&self, conflict: &Conflict) -> Result<(), Error>;
     /// The newest conflicts, at most `limit`.
     async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, Error>;
@@ -172,8 +175,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Keeps the accepted spec of a document.
     async fn accept_spec(&self, document: &str, generation: u64, spec: &str) -> Result<(), Error>;
 
-    /// What a verb has set on a subject (`rule/<uid>`, `peer/<name>`), as JSON.
-    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error>;
+    /// What verbs have set: subject (`rule/<uid>`, `peer/<name>`, `link/<uid>/<name>`) and JSON, by subject.
+    async fn verb_states(&self) -> Result<Vec<(String, String)>, Error>;
     /// Keeps what a verb sets; `None`: forgets it.
     async fn set_verb_state(&self, subject: &str, state: Option<&str>) -> Result<(), Error>;
 }

@@ -14,12 +14,14 @@ mod progress;
 mod recorder;
 mod retry;
 mod scope;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use retry::{CLOCK_AHEAD, ROWS_MAX};
 pub use scope::{Filter, Scope, includes};
+pub use standing::Standing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,14 +66,32 @@ pub enum Event {
     Tick,
     /// The rule, a brake release, suspend or resume: the settings that hold from now on.
     RuleAltered(Settings),
-    /// A person asked for parked versions to go again: one of them, or all.
-    Retry(Option<(String, VersionId)>),
+    /// A person asked for versions that failed to go again now.
+    Retry(Again),
     /// The peer can be reached; said while it already could: over another line, on which nothing flies yet.
     PeerUp,
     /// The peer cannot be reached: intake stops, what was in flight is read again from the feed.
     PeerDown,
     /// Finish what flies, record, stop.
     Drain,
+}
+
+/// Which rows a person wants to go again now; what is not said matches every row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    pub key: Option<String>,
+    pub version_id: Option<VersionId>,
+    /// Only those that do not go by themselves.
+    pub parked_only: bool,
+}
+
+impl Again {
+    /// Whether `row` is meant.
+    pub fn matches(&self, row: &Row) -> bool {
+        self.key.as_ref().is_none_or(|key| *key == row.key)
+            && self.version_id.is_none_or(|id| id == row.version_id)
+            && (!self.parked_only || row.state == RowState::Parked)
+    }
 }
 
 /// How the peer took a version.

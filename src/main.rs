@@ -44,6 +44,12 @@ async fn run(verb: Verb) -> u8 {
             exit::INTERNAL
         }),
         Verb::Status { socket, output } => cli::status::run(&socket, output).await,
+        Verb::Lag(asking) => cli::lag::run(&asking).await,
+        Verb::Backlog(args) => cli::backlog::run(&args).await,
+        Verb::Conflicts(args) => cli::conflicts::run(&args).await,
+        Verb::Retry(args) => cli::retry::run(&args).await,
+        Verb::Suspend(args) => cli::suspend::suspend(&args).await,
+        Verb::Resume(args) => cli::suspend::resume(&args).await,
         Verb::Diff { a, b, bucket, output } => cli::diff::run(&a, &b, &bucket, output).await,
     }
 }

@@ -3,20 +3,23 @@
 //! (`crate::link` does) and never waits for a peer to answer a question about itself.
 pub mod accepted;
 pub mod admin;
+pub mod ask;
 pub mod line;
 pub mod own;
 pub mod push;
 pub mod receive;
 pub mod report;
 pub mod run;
+pub mod suspend;
 pub mod tenure;
+pub mod told;
+pub mod verbs;
 
-use crate::journal::{self, Conflict};
 use crate::peer::client::{Connection, Target};
 use crate::rule::plan::{self, Change, LinkName, LinkView};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::Snapshot;
-use crate::rule::{PeerDoc, RuleSet, SiteDoc};
+use crate::rule::{Destination, PeerDoc, Rule, RuleSet, SiteDoc};
 use crate::shutdown;
 use crate::store::Store;
 use accepted::Kept;
@@ -30,7 +33,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use storage_engine::identity::{Files, Identity};
-use tokio::sync::{mpsc, watch};
+use suspend::Suspensions;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +44,8 @@ use tokio_util::task::TaskTracker;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What a link that was stopped may take before its successor of the same name starts without it.
 const END: Duration = Duration::from_secs(30);
+/// How often what verbs hold back is read again: another replicator of the site may have been told.
+const VERBS_FRESH: Duration = Duration::from_secs(2);
 /// Commands waiting for one link; a person gives few.
 const COMMANDS: usize = 16;
 
@@ -66,6 +72,8 @@ struct State {
     ending: BTreeMap<LinkName, JoinHandle<()>>,
     /// The set carried out last.
     in_force: RuleSet,
+    /// What verbs hold back, as last read or told.
+    suspensions: Suspensions,
 }
 
 /// The replicator of one site.
@@ -81,6 +89,10 @@ pub struct Replicator {
     receive: Arc<Receive>,
     tasks: TaskTracker,
     state: Mutex<State>,
+    /// What verbs hold back; locked while the journal is asked, so that two verbs do not mix.
+    suspensions: tokio::sync::Mutex<Suspensions>,
+    /// A verb changed it.
+    verbs: Notify,
     ready: AtomicBool,
 }
 
@@ -104,8 +116,20 @@ impl Replicator {
             conflicts: 0.into(),
             refused: 0.into(),
         });
-        let (tasks, state, ready) = (TaskTracker::new(), Mutex::default(), AtomicBool::new(false));
-        Replicator { site, site_id, shared, refs, listener, rules, receive, tasks, state, ready }
+        Replicator {
+            site,
+            site_id,
+            shared,
+            refs,
+            listener,
+            rules,
+            receive,
+            tasks: TaskTracker::new(),
+            state: Mutex::default(),
+            suspensions: tokio::sync::Mutex::default(),
+            verbs: Notify::new(),
+            ready: AtomicBool::new(false),
+        }
     }
 
     /// What the peer listener hands versions to.
@@ -128,16 +152,19 @@ impl Replicator {
         let told = drained.clone();
         let keeper = tokio::spawn(async move { tenure.keep(told).await });
         let mut kept = Kept::default();
-        loop {
-            let Snapshot { rules: set, accepted, .. } = rules.borrow_and_update().clone();
+        stop.run_until_cancelled(self.first_suspensions()).await;
+        while !stop.is_cancelled() {
+            let Snapshot { rules: mut set, accepted, .. } = rules.borrow_and_update().clone();
+            self.state().suspensions.lay_over(&mut set);
             self.carry_out(set).await;
             if let Err(e) = kept.keep(&*self.shared.journal, &accepted).await {
                 tracing::warn!(error = %e, "The documents in force are not in the journal; they go there with the next change.");
             }
             self.ready.store(true, Ordering::Relaxed);
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => {}
                 changed = rules.changed() => if changed.is_err() { break },
+                () = self.other_suspensions() => {}
             }
         }
         self.ready.store(false, Ordering::Relaxed);
@@ -152,6 +179,29 @@ impl Replicator {
         };
         if timeout(LAST_WORDS, ended).await.is_err() {
             tracing::warn!("A line or the journal did not end in time; it is cut.");
+        }
+    }
+
+    /// Nothing is sent before it is known what verbs hold back.
+    async fn first_suspensions(&self) {
+        while let Err(e) = self.read_suspensions().await {
+            tracing::warn!(error = %e, "The journal does not say what is suspended; links wait for it.");
+            tokio::time::sleep(VERBS_FRESH).await;
+        }
+    }
+
+    /// Ends when verbs have changed what is held back, here or at another replicator of the site.
+    async fn other_suspensions(&self) {
+        loop {
+            match timeout(VERBS_FRESH, self.verbs.notified()).await {
+                Ok(()) => return,
+                // A journal that does not answer is said by its links; what is known goes on.
+                Err(_) => {
+                    if self.read_suspensions().await.unwrap_or(false) {
+                        return;
+                    }
+                }
+            }
         }
     }
 
@@ -181,7 +231,16 @@ impl Replicator {
     /// Everything this process shows of itself.
     pub fn report(&self) -> SiteReport {
         let state = self.state();
-        let mut links: Vec<_> = state.links.values().map(|l| l.shown.borrow().clone()).collect();
+        let documents = self.rules.borrow().rules.clone();
+        let promise = |mut shown: LinkReport| {
+            let of_shown = |(r, d): &(&Rule, &Destination)| r.name == shown.rule && d.peer == shown.peer;
+            if let Some((rule, destination)) = documents.links_of(&self.site).find(of_shown) {
+                shown.suspended = state.suspensions.why(&documents, rule, destination);
+                shown.rpo_seconds = rule.rpo_millis.map(|ms| ms as f64 / 1000.0);
+            }
+            shown
+        };
+        let mut links: Vec<_> = state.links.values().map(|l| promise(l.shown.borrow().clone())).collect();
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
         let problems = self.rules.borrow().problems.clone().into_iter().map(|p| ProblemReport {
             document: p.document,
@@ -208,23 +267,6 @@ impl Replicator {
             self.shared.metrics.peer_up.get_or_create(&labels).set(up);
         }
         self.shared.metrics.encode()
-    }
-
-    /// The newest conflicts this site has seen.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, journal::Error> {
-        self.shared.journal.conflicts(limit).await
-    }
-
-    /// Sends every parked version again.
-    pub async fn retry_all(&self) {
-        let links: Vec<_> = self.state().links.values().map(|l| l.commands.clone()).collect();
-        for link in links {
-            // A link that has ended has nothing to retry.
-            let _ = link.send(Command::Retry(None)).await;
-        }
     }
 
     async fn carry_out(&self, set: RuleSet) {

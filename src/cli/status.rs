@@ -1,7 +1,7 @@
 //! `isthmus status`: the verdict, peers and links of a running process.
 use super::output::{self, Format};
 use super::{exit, socket};
-use crate::replicator::report::SiteReport;
+use crate::replicator::report::{LinkReport, SiteReport};
 use std::path::Path;
 
 /// Asks and prints. Exit code: 0 healthy, 1 degraded, 2 could not find out.
@@ -41,18 +41,14 @@ pub fn text(report: &SiteReport) -> String {
             l.bucket.clone(),
             l.peer.clone(),
             l.state.clone(),
-            l.lag_seconds.map_or("unknown".into(), output::seconds),
-            match (l.backlog_versions, l.backlog_bytes) {
-                (Some(0), _) => "0".into(),
-                (Some(v), Some(b)) => format!("{v} / {}", output::bytes(b)),
-                _ => "unknown".into(),
-            },
+            output::lag(l),
+            output::backlog(l),
             l.retry_versions.to_string(),
             l.parked_versions.to_string(),
-            l.last_error.clone().unwrap_or("-".into()),
+            why(l),
         ]
     });
-    let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "BACKLOG", "RETRY", "PARKED", "ERROR"];
+    let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "BACKLOG", "RETRY", "PARKED", "WHY"];
     out += &output::table(&head, links.collect());
     out.push('\n');
     for p in &report.problems {
@@ -64,6 +60,15 @@ pub fn text(report: &SiteReport) -> String {
     out
 }
 
+/// What holds a link back, or the last thing that failed.
+fn why(link: &LinkReport) -> String {
+    match (&link.suspended, &link.last_error) {
+        (Some(held), _) => held.since.map_or(held.by.clone(), |at| format!("{}, {}", held.by, output::utc(at))),
+        (None, Some(error)) => error.clone(),
+        (None, None) => "-".into(),
+    }
+}
+
 fn verdict(report: &SiteReport) -> String {
     let down = report.peers.iter().filter(|p| !p.is_up).count();
     let parked: u64 = report.links.iter().map(|l| l.parked_versions).sum();
@@ -72,7 +77,11 @@ fn verdict(report: &SiteReport) -> String {
         why.push(format!("{down} of {} peers down", report.peers.len()));
     }
     if parked > 0 {
-        why.push(format!("{parked} versions parked: see what refuses them, then isthmus retry"));
+        why.push(format!("{parked} versions parked: isthmus backlog --parked says why, then isthmus retry"));
+    }
+    let suspended = report.links.iter().filter(|l| l.suspended.is_some()).count();
+    if suspended > 0 {
+        why.push(format!("{suspended} of {} links suspended: isthmus resume", report.links.len()));
     }
     if let Some(error) = &report.store_error {
         why.push(error.clone());

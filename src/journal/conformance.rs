@@ -3,7 +3,7 @@
 //!
 //! `open` yields the same journal once more each time, as after a crash: whatever was answered `Ok` before must
 //! be there, and nothing may rely on the earlier handle having been closed.
-use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId};
 use crate::link::{Checkpoint, Existing, Filter, Reach, Record, Row, RowState, Scope};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub async fn run(mut open: impl AsyncFnMut() -> Arc<dyn Journal>) {
     ten_thousand_rows_in_one_record(&mut open).await;
     links_do_not_mix(&*open().await).await;
     inbound_epochs_keep_the_highest(&mut open).await;
-    conflicts_are_kept_once_newest_first(&*open().await).await;
+    conflicts_are_kept_once_newest_first_and_within_a_bound(&*open().await).await;
     accepted_specs_are_replaced(&mut open).await;
     verb_states_are_set_and_forgotten(&mut open).await;
 }
@@ -227,7 +227,7 @@ async fn inbound_epochs_keep_the_highest(open: &mut impl AsyncFnMut() -> Arc<dyn
     assert_eq!(j.see_epoch("ams/r/b", 0).await.unwrap(), 7);
 }
 
-async fn conflicts_are_kept_once_newest_first(j: &dyn Journal) {
+async fn conflicts_are_kept_once_newest_first_and_within_a_bound(j: &dyn Journal) {
     let pair = |key: &str, seen_millis| Conflict {
         bucket: "photos".into(),
         key: key.into(),
@@ -240,6 +240,11 @@ async fn conflicts_are_kept_once_newest_first(j: &dyn Journal) {
     }
     assert_eq!(j.conflicts(10).await.unwrap(), vec![pair("b", 30), pair("c", 20), pair("a", 10)]);
     assert_eq!(j.conflicts(1).await.unwrap(), vec![pair("b", 30)]);
+    for n in 0..CONFLICTS_MAX as u64 {
+        j.add_conflict(&pair(&format!("later {n}"), 100 + n)).await.unwrap();
+    }
+    let kept = j.conflicts(2 * CONFLICTS_MAX).await.unwrap();
+    assert_eq!((kept.len(), kept.last()), (CONFLICTS_MAX, Some(&pair("later 0", 100))));
 }
 
 async fn accepted_specs_are_replaced(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
@@ -258,13 +263,16 @@ async fn accepted_specs_are_replaced(open: &mut impl AsyncFnMut() -> Arc<dyn Jou
 
 async fn verb_states_are_set_and_forgotten(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
     let (j, subject) = (open().await, "rule/0a1b");
-    assert_eq!(j.verb_state(subject).await.unwrap(), None);
+    assert_eq!(j.verb_states().await.unwrap(), vec![]);
+    j.set_verb_state("peer/ams", Some("{}")).await.unwrap();
     j.set_verb_state(subject, Some("{}")).await.unwrap();
     j.set_verb_state(subject, Some(r#"{"suspended":true}"#)).await.unwrap();
     let j = open().await;
-    assert_eq!(j.verb_state(subject).await.unwrap().as_deref(), Some(r#"{"suspended":true}"#));
+    let pair = |subject: &str, state: &str| (subject.to_string(), state.to_string());
+    let both = vec![pair("peer/ams", "{}"), pair(subject, r#"{"suspended":true}"#)];
+    assert_eq!(j.verb_states().await.unwrap(), both);
     j.set_verb_state(subject, None).await.unwrap();
-    assert_eq!(j.verb_state(subject).await.unwrap(), None);
+    assert_eq!(j.verb_states().await.unwrap(), both[..1]);
 }
 
 async fn of_many_claims_at_once_one_is_granted(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {

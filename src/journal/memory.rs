@@ -1,6 +1,6 @@
 //! The journal's twin in memory: for tests and the simulator. It keeps every promise but durability;
 //! clones share one state, so that a simulated crash drops the owner and opens a clone.
-use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -160,6 +160,8 @@ impl Journal for MemoryJournal {
         let pair = |c: &Conflict| (c.bucket.clone(), c.key.clone(), c.later.clone(), c.earlier.clone());
         if !state.conflicts.iter().any(|known| pair(known) == pair(conflict)) {
             state.conflicts.push(conflict.clone());
+            let surplus = state.conflicts.len().saturating_sub(CONFLICTS_MAX);
+            state.conflicts.drain(..surplus);
         }
         Ok(())
     }
@@ -189,8 +191,8 @@ impl Journal for MemoryJournal {
         self.writing()?.specs.insert(document.into(), (generation, spec.into()));
         Ok(())
     }
-    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error> {
-        Ok(self.locked().verbs.get(subject).cloned())
+    async fn verb_states(&self) -> Result<Vec<(String, String)>, Error> {
+        Ok(self.locked().verbs.iter().map(|(subject, state)| (subject.clone(), state.clone())).collect())
     }
     async fn set_verb_state(&self, subject: &str, verb: Option<&str>) -> Result<(), Error> {
         let mut state = self.writing()?;

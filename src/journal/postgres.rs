@@ -12,7 +12,7 @@ pub mod server;
 mod tests;
 
 use super::sql::{self, code, int};
-use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
@@ -291,6 +291,12 @@ impl Journal for PostgresJournal {
             .bind(int(conflict.seen_millis))
             .execute(&self.pool)
             .await?;
+            sqlx::query(
+                "DELETE FROM conflict WHERE id <= (SELECT id FROM conflict ORDER BY id DESC LIMIT 1 OFFSET $1)",
+            )
+            .bind(int(CONFLICTS_MAX as u64))
+            .execute(&self.pool)
+            .await?;
             Ok(())
         })
         .await
@@ -363,11 +369,12 @@ impl Journal for PostgresJournal {
         .await
     }
 
-    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error> {
+    async fn verb_states(&self) -> Result<Vec<(String, String)>, Error> {
         self.attempt(|| async move {
-            let query = sqlx::query("SELECT state FROM verb_state WHERE subject = $1").bind(subject);
-            let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
-            Ok(Some(row.try_get("state")?))
+            let query = sqlx::query("SELECT subject, state FROM verb_state ORDER BY subject");
+            let found = query.fetch_all(&self.pool).await?;
+            let read = |r: &PgRow| Ok((r.try_get("subject")?, r.try_get("state")?));
+            Ok(found.iter().map(read).collect::<Result<_, Error>>()?)
         })
         .await
     }

@@ -4,7 +4,7 @@
 //! renewal writes nothing. The epoch is checked in the transaction that writes. SQL runs on the connection's own thread; nothing here blocks the async threads. A future that is
 //! dropped halfway rolls its transaction back.
 use super::sql::{self, int};
-use super::{Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -312,6 +312,10 @@ impl Journal for SqliteJournal {
         .bind(int(conflict.seen_millis))
         .execute(&mut *db)
         .await?;
+        sqlx::query("DELETE FROM conflict WHERE id <= (SELECT id FROM conflict ORDER BY id DESC LIMIT 1 OFFSET ?)")
+            .bind(int(CONFLICTS_MAX as u64))
+            .execute(&mut *db)
+            .await?;
         Ok(())
     }
 
@@ -372,13 +376,10 @@ impl Journal for SqliteJournal {
         Ok(())
     }
 
-    async fn verb_state(&self, subject: &str) -> Result<Option<String>, Error> {
+    async fn verb_states(&self) -> Result<Vec<(String, String)>, Error> {
         let mut db = self.connection.lock().await;
-        let found = sqlx::query("SELECT state FROM verb_state WHERE subject = ?")
-            .bind(subject)
-            .fetch_optional(&mut *db)
-            .await?;
-        found.map(|r| Ok(r.try_get("state")?)).transpose()
+        let found = sqlx::query("SELECT subject, state FROM verb_state ORDER BY subject").fetch_all(&mut *db).await?;
+        found.iter().map(|r| Ok((r.try_get("subject")?, r.try_get("state")?))).collect()
     }
 
     async fn set_verb_state(&self, subject: &str, state: Option<&str>) -> Result<(), Error> {

@@ -28,11 +28,11 @@ const PEER_GONE_PAUSE_MS: Millis = 1_000;
 pub(super) struct Flight {
     key: String,
     weight: u64,
-    load: Load,
+    pub(super) load: Load,
 }
 
 #[derive(Debug)]
-enum Load {
+pub(super) enum Load {
     Change(Item),
     Row(RowId),
 }
@@ -100,7 +100,7 @@ impl Link {
             Event::RecordFailed { seq } => self.recorder.failed(now, seq),
             Event::Tick => {}
             Event::RuleAltered(settings) => self.on_altered(settings, &mut out),
-            Event::Retry(which) => self.rows.release(now, which),
+            Event::Retry(which) => self.rows.release(now, &which),
             Event::PeerUp => {
                 if self.is_peer_up {
                     // Another line stands and nobody saw the old one fall: what flew on it gets no answer any more.

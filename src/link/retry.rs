@@ -4,7 +4,7 @@
 //! life of a link always decides alike. Never drops a row: it goes when the version is at the peer, or
 //! when the rule no longer covers it. Called by `machine`.
 use super::lag::Pending;
-use super::{Failure, Millis, Row, RowState};
+use super::{Again, Failure, Millis, Row, RowState};
 use std::collections::{BTreeMap, BTreeSet};
 use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
@@ -147,21 +147,27 @@ impl Rows {
         Some(entry)
     }
 
-    /// A person wants parked rows to go now: one, or all.
-    pub(super) fn release(&mut self, now: Millis, which: Option<RowId>) {
-        let all =
-            || self.rows.iter().filter(|(_, e)| e.row.state == RowState::Parked).map(|(id, _)| id.clone()).collect();
-        for id in which.map_or_else(all, |one| vec![one]) {
-            let known = self.alter(&id, |e| {
+    /// A person wants these rows to go now, and to be refused as often again before they are parked.
+    pub(super) fn release(&mut self, now: Millis, which: &Again) {
+        let meant = self.rows.iter().filter(|(_, e)| !e.is_flying && which.matches(&e.row));
+        let ids: Vec<RowId> = meant.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.alter(&id, |e| {
                 e.row.state = RowState::Pending;
                 e.row.attempts = 0;
                 e.refusals = 0;
                 e.row.next_attempt = now;
             });
-            if known {
-                self.touched.insert(id);
-            }
+            self.touched.insert(id);
         }
+    }
+
+    /// Parked rows, then the others as they are due; at most `limit`.
+    pub(super) fn all(&self, limit: usize) -> Vec<Row> {
+        let of = |state| self.rows.values().map(|e| &e.row).filter(move |r| r.state == state);
+        let mut pending: Vec<&Row> = of(RowState::Pending).collect();
+        pending.sort_by_key(|r| r.next_attempt);
+        of(RowState::Parked).chain(pending).take(limit).cloned().collect()
     }
 
     /// Rows of keys outside `prefix`, which the rule no longer covers.

@@ -5,7 +5,7 @@
 use super::{Change, Settings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use storage_engine::version::{Kind, Origin, Version};
+use storage_engine::version::{Kind, Origin, Version, VersionId};
 
 /// Bytes a head counts for in window and bandwidth: deletes are not free.
 const HEAD_BYTES: u64 = 256;
@@ -88,6 +88,22 @@ pub fn includes(settings: &Settings, version: &Version) -> bool {
     version.key.starts_with(&settings.prefix) && settings.scope().includes(settings, version)
 }
 
+/// Why `version` is not to be made durable at the peer; `None`: it is.
+pub(super) fn why_not(settings: &Settings, version: &Version) -> Option<&'static str> {
+    let scope = settings.scope();
+    let is_marker = version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker);
+    Some(match () {
+        () if !version.key.starts_with(&settings.prefix) => "the key does not begin with the rule's prefix",
+        () if !scope.filter.covers(version) => "it does not carry the rule's tags",
+        () if scope.yields_to.iter().any(|higher| higher.covers(version)) => "a rule of higher priority sends it",
+        () if !settings.delete_markers && is_marker => "the rule sends no delete markers",
+        () if !settings.version_deletes && version.purge.is_some() => "the rule sends no version deletes",
+        () if !has_sender(settings, settings.forward_all, version) && settings.forward_all => "it came from the peer",
+        () if !has_sender(settings, settings.forward_all, version) => "nothing of it was made at this site",
+        () => return None,
+    })
+}
+
 /// Own: some part of it was made here. Relay: some part of it was made elsewhere than at the peer.
 fn has_sender(settings: &Settings, forward_all: bool, version: &Version) -> bool {
     if forward_all { !is_wholly_of(version, &settings.peer_origin) } else { version.has_origin(&settings.own_origin) }
@@ -135,6 +151,10 @@ impl Item {
     }
     pub(super) fn bytes(&self) -> u64 {
         body_bytes(&self.change.version)
+    }
+    /// Whether it is a change of this version.
+    pub(super) fn is_of(&self, (key, id): &(String, VersionId)) -> bool {
+        self.change.version.id == *id && self.change.version.key == *key
     }
     /// Came from a pass over existing versions: gives way to what changes now.
     pub(super) fn is_existing(&self) -> bool {

@@ -159,7 +159,7 @@ fn refused_version_is_parked_after_five_attempts_and_holds_the_floor() {
         }
     }
     assert_eq!(link.shown(now).oldest_pending, Some(1), "what is parked is lag");
-    let again = link.step(now, Event::Retry(None));
+    let again = link.step(now, Event::Retry(Again::default()));
     let (seq, _) = record(&again).expect("the row is pending again");
     link.step(now, Event::Recorded { seq });
     let out = link.step(now, taken(pushes(&again)[0]));
@@ -445,7 +445,7 @@ impl Bench {
             }
             (88..91, _) => self.step(Event::PeerDown),
             (91..96, _) => self.step(Event::PeerUp),
-            (96, _) => self.step(Event::Retry(None)),
+            (96, _) => self.step(Event::Retry(Again { parked_only: true, ..Again::default() })),
             (97, _) => {
                 let rows = self.rows.values().cloned().collect();
                 self.link = Link::new(self.settings.clone(), Some(self.kept.clone()), rows, 1);

@@ -50,6 +50,11 @@ impl Queue {
         self.lanes.get(key)?.waiting.front()
     }
 
+    /// What waits of one key, oldest first.
+    pub(super) fn of_key(&self, key: &str) -> impl Iterator<Item = &Item> {
+        self.lanes.get(key).into_iter().flat_map(|lane| &lane.waiting)
+    }
+
     /// Takes that change out; its key counts as flying until [`Queue::land`].
     pub(super) fn pop(&mut self) -> Option<Item> {
         let (_, key) = self.ready.pop_first()?;

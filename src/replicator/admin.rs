@@ -1,11 +1,13 @@
 //! The admin listeners: probes and metrics on a port, what shows keys or changes something on a local
 //! socket. They read snapshots; none of them waits for a peer.
+mod verbs;
+
 use super::Replicator;
 use crate::telemetry::metrics::CONTENT_TYPE;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -45,8 +47,7 @@ pub fn local(replicator: Arc<Replicator>) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/versions", get(versions))
-        .route("/conflicts", get(conflicts))
-        .route("/retry", post(retry))
+        .merge(verbs::routes())
         .with_state(replicator.clone())
         .merge(public(replicator))
 }
@@ -65,18 +66,6 @@ async fn metrics(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse
 
 async fn status(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
     Json(replicator.report())
-}
-
-async fn conflicts(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
-    match replicator.conflicts(PAGE).await {
-        Ok(rows) => Json(rows).into_response(),
-        Err(e) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()).into_response(),
-    }
-}
-
-async fn retry(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
-    replicator.retry_all().await;
-    StatusCode::NO_CONTENT
 }
 
 async fn versions(State(replicator): State<Arc<Replicator>>, Query(query): Query<VersionQuery>) -> impl IntoResponse {

@@ -102,7 +102,8 @@ pub async fn own(
             command = commands.recv() => match command {
                 // The new settings are those of the next start.
                 Some(Command::Alter(next)) => view = *next,
-                Some(Command::Retry(_)) => {}
+                // Who asks hears that nobody answers.
+                Some(Command::Ask(_)) => {}
                 Some(Command::Drain | Command::Remove) | None => return,
             }
         }

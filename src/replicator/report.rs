@@ -1,4 +1,5 @@
 //! What is shown of a link, to people and to metrics alike: one snapshot, so that they cannot disagree.
+use super::told::Suspended;
 use crate::link::Shown;
 use crate::store::Backlog;
 use crate::telemetry::metrics::{LinkLabels, Metrics};
@@ -33,6 +34,12 @@ pub struct LinkReport {
     pub parked_versions: u64,
     pub clock_ahead_versions: u64,
     pub last_error: Option<String>,
+    /// Why it sends nothing, where a person wanted it so.
+    #[serde(default)]
+    pub suspended: Option<Suspended>,
+    /// The rule's recovery point objective; absent where none is promised.
+    #[serde(default)]
+    pub rpo_seconds: Option<f64>,
     /// Name in the journal of the process that pushes the link, where it is another and known.
     pub owner: Option<String>,
 }
@@ -62,7 +69,7 @@ impl LinkReport {
             parked_versions: shown.parked_versions,
             clock_ahead_versions: shown.clock_ahead_versions,
             last_error: shown.last_error,
-            owner: None,
+            ..LinkReport::default()
         }
     }
 
@@ -139,12 +146,12 @@ pub struct SiteReport {
 }
 
 impl SiteReport {
-    /// Whether nothing is parked, every lag is known, every peer answers and every document is in force.
+    /// Whether nothing is parked or suspended, every lag is known, every peer answers and every document is in force.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
             && self.store_error.is_none()
             && self.peers.iter().all(|p| p.is_up)
-            && self.pushed_here().all(|l| l.parked_versions == 0 && l.lag_seconds.is_some())
+            && self.pushed_here().all(|l| l.parked_versions == 0 && l.suspended.is_none() && l.lag_seconds.is_some())
     }
     fn pushed_here(&self) -> impl Iterator<Item = &LinkReport> {
         self.links.iter().filter(|l| l.state != "standby")

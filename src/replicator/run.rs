@@ -1,5 +1,6 @@
 //! The loop of one link: wait, `step`, perform. All decisions are the link's (`crate::link`); this
 //! file reads the feed, pushes, records, and shows.
+use super::ask::Ask;
 use super::push::{Pushed, Route, link_name};
 use super::report::LinkReport;
 use crate::journal::{self, Journal, LinkId};
@@ -13,7 +14,6 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::clock::Clock;
-use storage_engine::version::VersionId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub enum Command {
     Alter(Box<LinkView>),
-    Retry(Option<(String, VersionId)>),
+    Ask(Ask),
     /// Finish what flies, then end; the link goes on from there another time.
     Drain,
     /// The same, and never again: the rule no longer has this link.
@@ -180,7 +180,7 @@ impl Run<'_> {
                         *self.view = *view;
                         Event::RuleAltered(settings)
                     }
-                    Some(Command::Retry(which)) => Event::Retry(which),
+                    Some(Command::Ask(ask)) => ask.answer(&self.link),
                     Some(Command::Drain) | None => {
                         busy.after = Some(Ended::Drained);
                         Event::Drain

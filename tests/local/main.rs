@@ -14,6 +14,7 @@ mod oracle;
 mod proxy;
 mod s3;
 mod site;
+mod verbs;
 mod view;
 
 /// Runs of kills in a test of the suite, or what `KILLS` says.

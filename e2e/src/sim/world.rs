@@ -3,7 +3,7 @@ use super::dice::Dice;
 use super::oracle::{Oracle, Pair};
 use super::trace::Trace;
 use super::{Bug, Options, Report};
-use isthmus::link::{Change, Checkpoint, Event, Failure, Link, Outcome, Record, Row, Settings};
+use isthmus::link::{Again, Change, Checkpoint, Event, Failure, Link, Outcome, Record, Row, Settings};
 use isthmus::store::Cursor;
 use isthmus::store::memory::{MemoryStore, place};
 use std::collections::{BTreeMap, BTreeSet};
@@ -337,7 +337,7 @@ impl World {
             }
             Coming::Person { site, peer } => {
                 self.at(self.now + PERSON_MS, Coming::Person { site, peer });
-                return self.step(site, peer, Event::Retry(None));
+                return self.step(site, peer, Event::Retry(Again { parked_only: true, ..Again::default() }));
             }
             other => return self.deliver(other),
         }

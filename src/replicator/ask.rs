@@ -1,0 +1,34 @@
+//! What a person may ask of a running link, answered by its loop between two steps: nothing else may look into a
+//! link. Called by `replicator/verbs.rs`.
+use crate::link::{Again, Event, Link, ROWS_MAX, Row, Standing};
+use storage_engine::version::Version;
+use tokio::sync::oneshot::Sender;
+
+/// A question, and where its answer goes; a link that ends first drops it.
+#[derive(Debug)]
+pub enum Ask {
+    /// Versions that failed go again now; answered with how many.
+    Retry(Again, Sender<usize>),
+    /// Versions that failed, parked ones first, at most so many.
+    Rows(usize, Sender<Vec<Row>>),
+    /// Where these versions stand, in their order.
+    Standing(Vec<Version>, Sender<Vec<Standing>>),
+}
+
+impl Ask {
+    /// Answers from the link as it is; returns what it is told then.
+    pub fn answer(self, link: &Link) -> Event {
+        // Whoever asked may have gone.
+        match self {
+            Ask::Retry(which, tell) => {
+                let _ = tell.send(link.rows(ROWS_MAX).iter().filter(|row| which.matches(row)).count());
+                return Event::Retry(which);
+            }
+            Ask::Rows(limit, tell) => drop(tell.send(link.rows(limit))),
+            Ask::Standing(versions, tell) => {
+                drop(tell.send(versions.iter().map(|version| link.standing(version)).collect()));
+            }
+        }
+        Event::Tick
+    }
+}

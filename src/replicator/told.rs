@@ -1,0 +1,60 @@
+//! What the verbs answer, as JSON: read by `cli`, made by `replicator/verbs.rs`.
+use serde::{Deserialize, Serialize};
+
+/// Why a link sends nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// The verb as it was typed, or the field of a document.
+    pub by: String,
+    /// Unix milliseconds; absent for a document.
+    pub since: Option<u64>,
+}
+
+/// A version that failed while its peer answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowReport {
+    pub rule: String,
+    pub bucket: String,
+    pub peer: String,
+    pub key: String,
+    pub version_id: String,
+    /// A person must look; the others go again by themselves.
+    pub is_parked: bool,
+    /// Commit time of its oldest change not at the peer, Unix milliseconds.
+    pub pending_since: u64,
+    pub bytes: u64,
+    pub attempts: u32,
+    /// Unix milliseconds; absent while parked.
+    pub next_attempt: Option<u64>,
+    pub reason: String,
+}
+
+/// Two versions of a key, the later born without knowing the earlier; both are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConflictReport {
+    pub bucket: String,
+    pub key: String,
+    /// The one that reads as the newer of the two everywhere.
+    pub later: VersionMark,
+    pub earlier: VersionMark,
+    /// When this site saw it, Unix milliseconds.
+    pub seen_millis: u64,
+}
+
+/// A version and what the own store holds of it now; what it does not tell is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VersionMark {
+    pub version_id: String,
+    /// siteID where it was born.
+    pub origin: Option<String>,
+    /// Clock reading of its birth, Unix milliseconds.
+    pub born_millis: Option<u64>,
+    /// Deleted for good since.
+    pub is_purged: Option<bool>,
+}
+
+/// How many versions go again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetryReport {
+    pub versions: usize,
+}
