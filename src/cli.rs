@@ -11,6 +11,7 @@ pub mod retry;
 pub mod socket;
 pub mod status;
 pub mod suspend;
+pub mod verify;
 
 use clap::{Parser, Subcommand};
 use output::Format;
@@ -80,6 +81,8 @@ pub enum Verb {
     Suspend(suspend::Args),
     /// Ends a suspension.
     Resume(suspend::Args),
+    /// Proves by digests that a rule's peers hold what this site has to bring; names what differs.
+    Verify(verify::Args),
     /// Compares the version sets of one bucket on two sites.
     Diff {
         /// Local socket of the first site.

@@ -11,6 +11,7 @@ mod lag;
 mod machine;
 pub mod planted;
 mod progress;
+pub mod project;
 pub mod reconcile;
 mod recorder;
 mod retry;

@@ -5,6 +5,7 @@ pub mod frame;
 pub mod server;
 
 use async_trait::async_trait;
+use frame::reconcile::{Answer, Question};
 use std::sync::Arc;
 use storage_engine::object::Body;
 use storage_engine::version::Version;
@@ -76,6 +77,11 @@ pub trait Receiver: Send + Sync + 'static {
     async fn receive(&self, incoming: Incoming) -> Ack;
     /// The highest epoch seen of a link of this site, for Hello.
     async fn highest_epoch(&self, site: &str, link: &str) -> u64;
+    /// Answers what this site holds of ranges of keys, as far as the peer (siteID, name of its Peer document) may
+    /// know; a receiver that compares nothing refuses.
+    async fn answer(&self, _site: &str, _peer: &str, _question: Question) -> Answer {
+        Answer::Refused("this end compares nothing".into())
+    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,20 @@
 //! (`crate::link` does) and never waits for a peer to answer a question about itself.
 pub mod accepted;
 pub mod admin;
+pub mod answer;
 pub mod ask;
 pub mod line;
 pub mod own;
 pub mod push;
 pub mod receive;
+pub mod reconcile;
 pub mod report;
 pub mod run;
 pub mod suspend;
 pub mod tenure;
 pub mod told;
 pub mod verbs;
+pub mod verify;
 
 use crate::peer::client::{Connection, Target};
 use crate::rule::plan::{self, Change, LinkName, LinkView};
@@ -25,6 +28,7 @@ use crate::store::Store;
 use accepted::Kept;
 use line::{Line, Standing};
 use own::Shared;
+use push::Route;
 use receive::Receive;
 use report::{LinkReport, PeerReport, ProblemReport, SiteReport};
 use run::Command;
@@ -39,6 +43,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use verify::VerifyReport;
 
 /// What lines and the journal have to end after the links: a line closes at once, the journal writes one row.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -62,6 +67,8 @@ struct LinkHandle {
     commands: mpsc::Sender<Command>,
     shown: watch::Receiver<LinkReport>,
     task: JoinHandle<()>,
+    /// How its pushes go, while this process owns it.
+    route: watch::Receiver<Option<Arc<Route>>>,
 }
 
 #[derive(Default)]
@@ -74,6 +81,8 @@ struct State {
     in_force: RuleSet,
     /// What verbs hold back, as last read or told.
     suspensions: Suspensions,
+    /// The last comparison of each rule, by its name.
+    verifies: BTreeMap<String, watch::Receiver<VerifyReport>>,
 }
 
 /// The replicator of one site.
@@ -94,6 +103,8 @@ pub struct Replicator {
     /// A verb changed it.
     verbs: Notify,
     ready: AtomicBool,
+    /// Comparisons end with it; what they had repaired stays.
+    stopping: CancellationToken,
 }
 
 impl Replicator {
@@ -107,6 +118,7 @@ impl Replicator {
     ) -> Self {
         let (site, site_id) = (site.name.clone(), site.site_id.clone());
         let receive = Arc::new(Receive {
+            site_id: site_id.clone(),
             rules: rules.clone(),
             store: shared.store.clone(),
             journal: shared.journal.clone(),
@@ -129,6 +141,7 @@ impl Replicator {
             suspensions: tokio::sync::Mutex::default(),
             verbs: Notify::new(),
             ready: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -168,6 +181,7 @@ impl Replicator {
             }
         }
         self.ready.store(false, Ordering::Relaxed);
+        self.stopping.cancel();
         self.drain_links().await;
         self.state().lines.values().for_each(|line| line.stop.cancel());
         drained.cancel();
@@ -269,6 +283,45 @@ impl Replicator {
         self.shared.metrics.encode()
     }
 
+    /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.
+    /// `None`: there is no such rule in force.
+    pub fn verify(&self, rule: &str, repair: bool) -> Option<VerifyReport> {
+        let mut state = self.state();
+        if let Some(running) = state.verifies.get(rule).map(|v| v.borrow().clone()).filter(|v| v.is_running()) {
+            return Some(running);
+        }
+        let views = plan::links(&state.in_force, &self.site);
+        let mut links = Vec::new();
+        for (name, view) in views.iter().filter(|(_, view)| view.rule.name == rule) {
+            let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { continue };
+            links.push(verify::Verify {
+                settings: view.settings(),
+                peer: view.peer.name.clone(),
+                bucket: view.rule.bucket.clone(),
+                peer_bucket: view.destination.bucket.clone(),
+                store: self.shared.store.clone(),
+                line: line.standing.subscribe(),
+                route: link.route.clone(),
+                shown: link.shown.clone(),
+                clock: self.shared.clock.clone(),
+                repair,
+            });
+        }
+        if links.is_empty() {
+            return None;
+        }
+        let (show, shown) = watch::channel(VerifyReport::begun(rule, repair, &links));
+        let first = shown.borrow().clone();
+        state.verifies.insert(rule.into(), shown);
+        self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(verify::run(links, show)));
+        Some(first)
+    }
+
+    /// The last comparison of a rule, or how far the one that runs is.
+    pub fn verified(&self, rule: &str) -> Option<VerifyReport> {
+        self.state().verifies.get(rule).map(|v| v.borrow().clone())
+    }
+
     async fn carry_out(&self, set: RuleSet) {
         let old = std::mem::replace(&mut self.state().in_force, set.clone());
         self.keep_lines(&set).await;
@@ -302,6 +355,7 @@ impl Replicator {
         let Some(line) = state.lines.get(&view.peer.name).map(|l| l.standing.subscribe()) else { return };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (show, shown) = watch::channel(LinkReport::default());
+        let (tell_route, route) = watch::channel(None);
         let former = state.ending.remove(&name);
         state.ending.retain(|_, task| !task.is_finished());
         tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = %view.peer.name, "Starting the link.");
@@ -313,9 +367,9 @@ impl Replicator {
             {
                 former.abort();
             }
-            own::own(shared, view, line, inbox, show).await;
+            own::own(shared, view, line, inbox, show, tell_route).await;
         });
-        state.links.insert(name, LinkHandle { commands, shown, task });
+        state.links.insert(name, LinkHandle { commands, shown, task, route });
     }
 
     /// A line for each peer of the set; a line whose document changed is dialled anew.

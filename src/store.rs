@@ -7,7 +7,7 @@ pub mod memory;
 use async_trait::async_trait;
 pub use storage_engine::api::BucketInfo;
 pub use storage_engine::feed::{Backlog, Batch, Cursor};
-pub use storage_engine::object::{Applied, Body, Error};
+pub use storage_engine::object::{Applied, Body, Error, Stretch};
 use storage_engine::version::{Version, VersionId};
 
 /// A store as its replicator sees it.
@@ -40,6 +40,8 @@ pub trait Store: Send + Sync + 'static {
         after: Option<(String, VersionId)>,
         limit: usize,
     ) -> Result<Vec<Version>, Error>;
+    /// All that is held of about `limit` keys with `prefix` after `after`, tombstones included, keys ascending.
+    async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error>;
     /// Registers a consumer; returns its committed cursor. `keeps_versioning`: suspending versioning is then refused.
     async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error>;
     /// Commits what a consumer has read (`cursor`) and what is durable at its end (`floor`).

@@ -6,8 +6,10 @@
 use super::connection::{
     self, Ended, FrameReader, HANDSHAKE_MAX, INLINE_BYTES_MAX, Outbox, PING_INTERVAL, SILENCE_MAX,
 };
+use super::frame::reconcile::{Answer, Question};
 use super::frame::{
-    FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows, credit_cost, on_stream,
+    FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, RECONCILES, Windows, credit_cost,
+    frame_bytes, on_stream,
 };
 use super::{Ack, MaySend, Outgoing};
 use bytes::{Bytes, BytesMut};
@@ -65,6 +67,9 @@ pub enum Error {
     /// The link has another owner, or may have; what the peer holds of the version so far it throws away.
     #[error("the link is not owned here any more")]
     NotOwned,
+    /// The peer runs a build that does not compare ranges of keys.
+    #[error("the peer does not answer digests; upgrade it")]
+    NoReconcile,
     /// The record without its bytes does not fit the peer's window; it can never be sent there.
     #[error("a record of {bytes} bytes is above what the peer takes in")]
     TooLarge { bytes: usize },
@@ -90,8 +95,8 @@ impl PeerClient {
     pub async fn connect(target: &Target, identity: &Identity, tasks: &TaskTracker) -> Result<Connection, Error> {
         let unreachable = |reason: String| Error::Unreachable { endpoint: target.endpoint.clone(), reason };
         let opened = tokio::time::timeout(HANDSHAKE_MAX, open(target, identity));
-        let (line, windows, reader) = opened.await.map_err(|_| unreachable("took too long".into()))??;
-        Ok(Connection::start(line, windows, reader, tasks))
+        let opened = opened.await.map_err(|_| unreachable("took too long".into()))??;
+        Ok(Connection::start(opened, tasks))
     }
 }
 
@@ -99,7 +104,15 @@ type Line = TlsStream<TcpStream>;
 type Reader = FrameReader<tokio::io::ReadHalf<Line>>;
 type Writer = tokio::io::WriteHalf<Line>;
 
-async fn open(target: &Target, identity: &Identity) -> Result<(Writer, Windows, Reader), Error> {
+/// A line past Hello.
+struct Opened {
+    line: Writer,
+    reader: Reader,
+    windows: Windows,
+    reconciles: bool,
+}
+
+async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
     let unreachable = |reason: String| Error::Unreachable { endpoint: target.endpoint.clone(), reason };
     let disbelieved = |reason: String| Error::WrongIdentity { endpoint: target.endpoint.clone(), reason };
     let name = ServerName::try_from(target.server_name.clone()).map_err(|err| disbelieved(err.to_string()))?;
@@ -119,17 +132,20 @@ async fn open(target: &Target, identity: &Identity) -> Result<(Writer, Windows, 
     write.flush().await.map_err(|err| unreachable(err.to_string()))?;
     let mut reader = FrameReader::new(read, SILENCE_MAX, Arc::new(AtomicU64::new(0)));
     let (answer, _) = reader.next().await.map_err(|err| unreachable(format!("no Hello: {err}")))?;
-    let windows = match answer.message {
+    let (windows, features) = match answer.message {
         Message::Hello(hello) if hello.site != target.peer_site => {
             return Err(disbelieved(format!("it says it is site {}", hello.site)));
         }
-        Message::Hello(Hello { versions: (PROTOCOL_VERSION, PROTOCOL_VERSION), windows: Some(windows), .. }) => {
-            connection::check(windows).map_err(|err| unreachable(err.to_string()))?
-        }
+        Message::Hello(Hello {
+            versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
+            windows: Some(windows),
+            features,
+            ..
+        }) => (connection::check(windows).map_err(|err| unreachable(err.to_string()))?, features),
         Message::Goodbye(reason) => return Err(unreachable(format!("it says goodbye: {reason}"))),
         _ => return Err(unreachable("it speaks another protocol version".into())),
     };
-    Ok((write, windows, reader))
+    Ok(Opened { line: write, reader, windows, reconciles: features.iter().any(|f| f == RECONCILES) })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -145,6 +161,8 @@ pub struct Connection {
 struct Shared {
     outbox: Outbox,
     windows: Windows,
+    /// The peer answers questions about ranges of keys.
+    reconciles: bool,
     /// Bytes the receiver will take on the connection.
     credit: Arc<Semaphore>,
     /// Versions it will take at once.
@@ -173,6 +191,8 @@ enum Waiter {
     Push { slot: OwnedSemaphorePermit, credit: Arc<Semaphore>, ack: oneshot::Sender<(Ack, OwnedSemaphorePermit)> },
     /// A question for epochs.
     Hello(oneshot::Sender<Hello>),
+    /// A question about ranges of keys; told with the bytes of the answer's frame.
+    Answer(oneshot::Sender<(Answer, u64)>),
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -180,12 +200,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Connection {
-    fn start(mut line: Writer, windows: Windows, mut reader: Reader, tasks: &TaskTracker) -> Self {
+    fn start(opened: Opened, tasks: &TaskTracker) -> Self {
+        let Opened { mut line, mut reader, windows, reconciles } = opened;
         let (outbox, mut outgoing) = connection::outbox();
         let turns = (windows.connection_bytes / windows.stream_bytes * 3 / 4).max(1);
         let shared = Arc::new(Shared {
             outbox,
             windows,
+            reconciles,
             credit: Arc::new(Semaphore::new(windows.connection_bytes as usize)),
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
@@ -266,6 +288,25 @@ impl Connection {
         self.shared.outbox.control(&Frame { stream, ..hello("", vec![link.into()]) });
         let hello = told.await.map_err(|_| self.shared.gone())?;
         Ok(hello.epochs.get(link).copied().unwrap_or(0))
+    }
+
+    /// Asks what the peer holds of ranges of keys; returns the answer and the bytes of both frames.
+    ///
+    /// # Errors
+    /// [`Error::PeerGone`]; [`Error::NoReconcile`] from a peer of an earlier build.
+    pub async fn ask(&self, question: Question) -> Result<(Answer, u64), Error> {
+        if !self.shared.reconciles {
+            return Err(Error::NoReconcile);
+        }
+        let question = Frame { stream: 0, message: Message::Question(Box::new(question)) };
+        let frame = question.encode().map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
+        let asked = frame.len() as u64;
+        let room = self.shared.outbox.room(&frame).await.map_err(|_| self.shared.gone())?;
+        let (tell, told) = oneshot::channel();
+        let stream = self.shared.register(Waiter::Answer(tell))?;
+        self.shared.outbox.data(on_stream(frame, stream), room);
+        let (answer, answered) = told.await.map_err(|_| self.shared.gone())?;
+        Ok((answer, asked + answered))
     }
 
     /// Resolves when the connection is over, with the reason; at once when it already is.
@@ -448,7 +489,7 @@ impl Shared {
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let heard = tokio::select! {
-                frame = reader.next() => frame.and_then(|(frame, _)| self.hear(frame)),
+                frame = reader.next() => frame.and_then(|(frame, cost)| self.hear(frame, cost)),
                 _ = ping.tick() => {
                     self.ping();
                     Ok(())
@@ -466,7 +507,7 @@ impl Shared {
         self.outbox.control(&Frame::connection(Message::Ping(last.0)));
     }
 
-    fn hear(&self, frame: Frame) -> Result<(), Ended> {
+    fn hear(&self, frame: Frame, cost: usize) -> Result<(), Ended> {
         self.outbox.check_waiting()?;
         match frame.message {
             Message::Ack(ack) => self.hear_ack(frame.stream, ack)?,
@@ -474,6 +515,11 @@ impl Shared {
             Message::Hello(hello) => match locked(&self.waiting).streams.remove(&frame.stream) {
                 Some(Waiter::Hello(tell)) => drop(tell.send(hello)),
                 _ => return Err(Ended::Protocol("a Hello nobody asked for")),
+            },
+            // Nobody listens when the question was dropped.
+            Message::Answer(answer) => match locked(&self.waiting).streams.remove(&frame.stream) {
+                Some(Waiter::Answer(tell)) => drop(tell.send((answer, frame_bytes(cost)))),
+                _ => return Err(Ended::Protocol("an answer nobody asked for")),
             },
             Message::Ping(number) => self.outbox.control(&Frame::connection(Message::Pong(number))),
             Message::Pong(number) => {
@@ -489,7 +535,7 @@ impl Shared {
                     return Err(Ended::Goodbye(reason));
                 }
             }
-            Message::Put(_) | Message::Data(_) | Message::End { .. } => {
+            Message::Put(_) | Message::Data(_) | Message::End { .. } | Message::Question(_) => {
                 return Err(Ended::Protocol("a frame only senders send"));
             }
         }

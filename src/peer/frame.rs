@@ -6,8 +6,12 @@
 //! makes this module panic, and none makes it ask for more than [`FRAME_BYTES_MAX`].
 //!
 //! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
+pub mod reconcile;
+
 use super::Ack;
+use crate::link::reconcile::Ask;
 use bytes::{BufMut, Bytes, BytesMut};
+use reconcile::{Answer, Question};
 use std::collections::BTreeMap;
 use storage_engine::version::Version;
 use storage_engine::wire::{self, Fields};
@@ -25,6 +29,8 @@ pub const CREDIT_PER_FRAME: usize = 64;
 pub const LINKS_MAX: usize = 4096;
 /// The protocol version this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+/// Ability named in a receiver's Hello: it answers Digest and Items.
+pub const RECONCILES: &str = "reconcile";
 
 /// Bits of the flags byte, by frame type.
 mod flag {
@@ -128,6 +134,9 @@ pub enum Message {
     Pong(u64),
     /// Send nothing new; what is under way may finish.
     Goodbye(String),
+    /// What is held of ranges of keys? A frame type for digests and one for items.
+    Question(Box<Question>),
+    Answer(Answer),
 }
 
 /// One frame.
@@ -149,6 +158,9 @@ mod kind {
     pub const PING: u8 = 7;
     pub const PONG: u8 = 8;
     pub const GOODBYE: u8 = 9;
+    pub const DIGEST: u8 = 10;
+    pub const ITEMS: u8 = 11;
+    pub const ANSWER: u8 = 12;
 }
 
 impl Frame {
@@ -221,6 +233,11 @@ pub fn credit_cost(encoded: &Bytes) -> usize {
     encoded.len() - LENGTH_BYTES - HEADER_BYTES + CREDIT_PER_FRAME
 }
 
+/// The bytes of a frame that cost so much of a window.
+pub fn frame_bytes(cost: usize) -> u64 {
+    (cost - CREDIT_PER_FRAME + LENGTH_BYTES + HEADER_BYTES) as u64
+}
+
 impl Message {
     fn parts(&self) -> Parts<'_> {
         match self {
@@ -235,6 +252,14 @@ impl Message {
             Message::Ping(number) => (kind::PING, 0, single(number), None),
             Message::Pong(number) => (kind::PONG, 0, single(number), None),
             Message::Goodbye(reason) => (kind::GOODBYE, 0, single(reason), None),
+            Message::Question(question) => {
+                let kind = match question.ask {
+                    Ask::Digests(_) => kind::DIGEST,
+                    Ask::Items { .. } => kind::ITEMS,
+                };
+                (kind, 0, question.to_fields().to_bytes(), None)
+            }
+            Message::Answer(answer) => (kind::ANSWER, 0, answer.to_fields().to_bytes(), None),
         }
     }
 
@@ -252,6 +277,11 @@ impl Message {
             kind::PING => Message::Ping(Fields::parse(payload)?.need(1)?),
             kind::PONG => Message::Pong(Fields::parse(payload)?.need(1)?),
             kind::GOODBYE => Message::Goodbye(Fields::parse(payload)?.need(1)?),
+            kind::DIGEST | kind::ITEMS => {
+                let question = Question::from_fields(Fields::parse(payload)?, kind == kind::ITEMS)?;
+                Message::Question(Box::new(question))
+            }
+            kind::ANSWER => Message::Answer(Answer::from_fields(Fields::parse(payload)?)?),
             other => return Err(Error::UnknownType(other)),
         })
     }

@@ -48,6 +48,7 @@ pub fn local(replicator: Arc<Replicator>) -> Router {
         .route("/status", get(status))
         .route("/versions", get(versions))
         .merge(verbs::routes())
+        .route("/verify", get(verified).post(verify))
         .with_state(replicator.clone())
         .merge(public(replicator))
 }
@@ -66,6 +67,33 @@ async fn metrics(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse
 
 async fn status(State(replicator): State<Arc<Replicator>>) -> impl IntoResponse {
     Json(replicator.report())
+}
+
+/// Which rule to compare.
+#[derive(Debug, Deserialize)]
+pub struct VerifyQuery {
+    rule: String,
+    /// Send what the peers lack again.
+    #[serde(default)]
+    repair: bool,
+}
+
+async fn verify(State(replicator): State<Arc<Replicator>>, Query(query): Query<VerifyQuery>) -> impl IntoResponse {
+    match replicator.verify(&query.rule, query.repair) {
+        Some(report) => Json(report).into_response(),
+        None => no_rule(&query.rule).into_response(),
+    }
+}
+
+async fn verified(State(replicator): State<Arc<Replicator>>, Query(query): Query<VerifyQuery>) -> impl IntoResponse {
+    match replicator.verified(&query.rule) {
+        Some(report) => Json(report).into_response(),
+        None => no_rule(&query.rule).into_response(),
+    }
+}
+
+fn no_rule(name: &str) -> impl IntoResponse {
+    (StatusCode::NOT_FOUND, format!("no rule {name} is in force here; isthmus status lists those that are\n"))
 }
 
 async fn versions(State(replicator): State<Arc<Replicator>>, Query(query): Query<VersionQuery>) -> impl IntoResponse {

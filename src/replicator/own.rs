@@ -57,6 +57,7 @@ pub async fn own(
     line: watch::Receiver<Option<Arc<Connection>>>,
     mut commands: mpsc::Receiver<Command>,
     shown: watch::Sender<LinkReport>,
+    route: watch::Sender<Option<Arc<Route>>>,
 ) {
     let labels =
         LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name.clone() };
@@ -69,7 +70,9 @@ pub async fn own(
             Ok(Start::Run(run)) => {
                 let (id, lease) = (run.route.id.clone(), run.route.lease.clone());
                 shared.metrics.own(&labels, lease.epoch);
+                route.send_replace(Some(run.route.clone()));
                 let ended = run.run().await;
+                route.send_replace(None);
                 shared.metrics.disown(&labels);
                 match ended {
                     Ended::Drained => return shared.tenure.free(&id, &lease).await,

@@ -1,6 +1,7 @@
 //! One version in: the grant, the epoch and the clock are checked, then the own store joins it. What is
 //! refused is counted, said, and leaves nothing behind.
 use crate::journal::{Conflict, Journal};
+use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::{Ack, Incoming, Receiver};
 use crate::rule::allow::{Facts, may};
 use crate::rule::watch_folder::Snapshot;
@@ -25,6 +26,8 @@ const EPOCH_FRESH_MS: u64 = 2_000;
 
 /// The receiving side of a site.
 pub struct Receive {
+    /// siteID of this site.
+    pub site_id: String,
     pub rules: watch::Receiver<Snapshot>,
     pub store: Arc<dyn Store>,
     pub journal: Arc<dyn Journal>,
@@ -70,6 +73,11 @@ impl Receiver for Receive {
 
     async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
         self.journal.see_epoch(&format!("{site}/{link}"), 0).await.unwrap_or(0)
+    }
+
+    async fn answer(&self, _site: &str, peer: &str, question: Question) -> Answer {
+        let peer = self.rules.borrow().rules.peers.get(peer).cloned();
+        super::answer::answer(self.store.clone(), &self.site_id, peer, question).await
     }
 }
 

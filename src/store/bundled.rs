@@ -2,7 +2,7 @@
 //! ([`BundledStore`]) or over the private API of a store in another one ([`network::NetworkStore`]).
 pub mod network;
 
-use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store};
+use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
 use async_trait::async_trait;
 use storage_engine::object::Objects;
 use storage_engine::version::{Version, VersionId};
@@ -46,6 +46,9 @@ impl Store for BundledStore {
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
         self.0.versions_after(bucket, after, limit).await
+    }
+    async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error> {
+        self.0.stretch(bucket, prefix, after, limit).await
     }
     async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error> {
         self.0.register(bucket, consumer, keeps_versioning).await

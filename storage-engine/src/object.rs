@@ -22,6 +22,8 @@ mod tests;
 #[cfg(test)]
 mod walk;
 
+pub use scan::Stretch;
+
 use crate::bucket::Cache;
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;

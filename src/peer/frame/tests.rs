@@ -1,8 +1,13 @@
 //! Frames: golden bytes, and no panic on any others.
 use super::*;
+use crate::link::Filter;
+use crate::link::project::Projection;
+use crate::link::reconcile::{Digest, Item, KeyRange};
 use proptest::prelude::*;
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, VersionId};
 
+/// Frames of reconciliation, which came later.
+const GOLDEN_RECONCILE: &str = include_str!("../../../tests/golden/peer_frames_reconcile.txt");
 const GOLDEN: &str = include_str!("../../../tests/golden/peer_frames.txt");
 
 fn version() -> Version {
@@ -72,6 +77,40 @@ fn examples() -> Vec<(&'static str, Frame)> {
     messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
 }
 
+fn question(ask: Ask) -> Message {
+    let projection = Projection {
+        prefix: "2026/".into(),
+        tags: BTreeMap::from([("class".into(), "x".into())]),
+        yields_to: vec![Filter { prefix: "2026/12/".into(), tags: BTreeMap::new() }],
+        source: Origin::new("ams"),
+        target: Origin::new("fra"),
+        forward_all: true,
+        delete_markers: false,
+        version_deletes: true,
+    };
+    Message::Question(Box::new(Question { bucket: "logs".into(), projection, ask, unknown: Fields::default() }))
+}
+
+/// One of each frame of reconciliation, by name.
+fn reconcile_examples() -> Vec<(&'static str, Frame)> {
+    let id = VersionId::from_bytes([7; 16]);
+    let range = KeyRange { after: Some("a".into()), upto: None };
+    let item = |key: &str, hash| Item { key: key.into(), version_id: id, hash };
+    let messages = vec![
+        ("digest", question(Ask::Digests(vec![range.clone(), KeyRange { after: None, upto: Some("b".into()) }]))),
+        ("items", question(Ask::Items { range: range.clone(), behind: Some(("k".into(), id)) })),
+        ("items_from_the_first", question(Ask::Items { range, behind: None })),
+        ("answer_digests", Message::Answer(Answer::Digests(vec![Digest { count: 3, sum: u128::MAX - 5 }]))),
+        (
+            "answer_items",
+            Message::Answer(Answer::Items { items: vec![item("k", Some(9)), item("l", None)], is_last: true }),
+        ),
+        ("answer_refused", Message::Answer(Answer::Refused("no grant".into()))),
+        ("answer_unavailable", Message::Answer(Answer::Unavailable("no quorum".into()))),
+    ];
+    messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -81,15 +120,26 @@ fn frames_have_the_bytes_of_the_first_release() {
     let now: String =
         examples().iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
     assert_eq!(now, GOLDEN, "frames changed on the wire");
+    let reconcile = reconcile_examples();
+    let now: String =
+        reconcile.iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
+    assert_eq!(now, GOLDEN_RECONCILE, "frames changed on the wire");
+}
+
+#[test]
+fn more_ranges_than_a_question_may_hold_are_refused() {
+    let ranges = vec![KeyRange::default(); reconcile::RANGES_MAX + 1];
+    let bytes = Frame { stream: 3, message: question(Ask::Digests(ranges)) }.encode().unwrap();
+    assert!(matches!(Frame::decode(&mut BytesMut::from(&bytes[..])), Err(Error::Malformed(_))));
 }
 
 #[test]
 fn every_frame_comes_back_as_it_went() {
     let mut line = BytesMut::new();
-    for (_, frame) in examples() {
+    for (_, frame) in examples().into_iter().chain(reconcile_examples()) {
         line.extend_from_slice(&frame.encode().unwrap());
     }
-    for (name, frame) in examples() {
+    for (name, frame) in examples().into_iter().chain(reconcile_examples()) {
         let (read, _) = Frame::decode(&mut line).unwrap().unwrap();
         assert_eq!(read, frame, "{name}");
     }
@@ -156,16 +206,17 @@ proptest! {
 
     #[test]
     fn no_payload_makes_the_parser_panic(
-        kind in 0u8..12, flags in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 0..200),
+        kind in 0u8..15, flags in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let _ = Message::parse(kind, flags, &payload);
     }
 
     #[test]
     fn a_damaged_frame_is_refused_or_read_but_never_a_panic(
-        which in 0usize..19, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        which in 0usize..26, at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
-        let mut bytes = BytesMut::from(&examples()[which].1.encode().unwrap()[..]);
+        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).collect();
+        let mut bytes = BytesMut::from(&all[which].1.encode().unwrap()[..]);
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(Some((frame, _))) = Frame::decode(&mut bytes) {

@@ -4,6 +4,7 @@
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
 use super::{Known, Server};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
+use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::frame::{Frame, Message, Put, PutBody};
 use crate::peer::{Ack, Incoming};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use futures::{Stream, StreamExt};
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,6 +27,10 @@ use tokio_util::task::TaskTracker;
 
 /// The reading half of a connection.
 pub(super) type Reader = FrameReader<ReadHalf<TlsStream<TcpStream>>>;
+/// Questions about ranges of keys answered at once: each reads the store from its drives.
+const QUESTIONS_AT_ONCE: usize = 2;
+/// Questions of one connection that wait or are answered; a peer that obeys asks a few pages at once.
+const QUESTIONS_MAX: usize = 64;
 /// How long the last frames may take to leave.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// When a version that came after Goodbye is worth another try: the sender will have connected anew.
@@ -43,6 +48,8 @@ pub(super) struct Session {
     /// A stream went away; whoever drains looks whether it was the last.
     fewer: Notify,
     receives: Semaphore,
+    questions: Semaphore,
+    questions_waiting: AtomicUsize,
     lifetime: Duration,
     /// Cancelled when the connection is over: the writer flushes and goes.
     over: CancellationToken,
@@ -75,6 +82,8 @@ impl Session {
         Arc::new(Session {
             window: Window::new(server.settings.windows.connection_bytes),
             receives: Semaphore::new(server.settings.receives_max),
+            questions: Semaphore::new(QUESTIONS_AT_ONCE),
+            questions_waiting: AtomicUsize::new(0),
             server,
             known,
             uri,
@@ -174,7 +183,10 @@ impl Session {
             }
             Message::Pong(_) => Ok(()),
             Message::Goodbye(_) => Err(Ended::Closed),
-            Message::Ack(_) | Message::Credit(_) => Err(Ended::Protocol("a frame only receivers send")),
+            Message::Question(question) => self.clone().hear_question(stream, *question),
+            Message::Ack(_) | Message::Credit(_) | Message::Answer(_) => {
+                Err(Ended::Protocol("a frame only receivers send"))
+            }
         }
     }
 
@@ -185,6 +197,29 @@ impl Session {
             let message = self.server.hello(&self.known.site, &links).await;
             self.outbox.control(&Frame { stream, message });
         });
+    }
+
+    /// Answers a question about ranges of keys, on a task of its own that ends with the connection.
+    fn hear_question(self: Arc<Self>, stream: u32, question: Question) -> Result<(), Ended> {
+        if self.questions_waiting.fetch_add(1, Ordering::AcqRel) >= QUESTIONS_MAX {
+            return Err(Ended::Protocol("more questions at once than are answered"));
+        }
+        self.tasks.clone().spawn(async move {
+            let answered = async {
+                let _turn = self.questions.acquire().await.ok()?;
+                Some(self.server.receiver.answer(&self.known.site, &self.known.peer, question).await)
+            };
+            if let Some(Some(answer)) = self.over.run_until_cancelled(answered).await {
+                let fits = Frame { stream, message: Message::Answer(answer) };
+                let too_large = || Frame {
+                    stream,
+                    message: Message::Answer(Answer::Unavailable("the answer fits no frame".into())),
+                };
+                self.outbox.control(&if fits.encode().is_ok() { fits } else { too_large() });
+            }
+            self.questions_waiting.fetch_sub(1, Ordering::AcqRel);
+        });
+        Ok(())
     }
 
     fn hear_put(self: &Arc<Self>, stream: u32, put: Put, cost: usize, leaving: bool) -> Result<(), Ended> {

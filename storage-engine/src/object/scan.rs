@@ -2,10 +2,11 @@
 //!
 //! Merges R drives' sorted pages and settles each key as a read would. Fewer than R drives is an
 //! error, never a shorter list. Knows nothing of delimiters, pages or S3.
-use super::{Error, Inner};
+use super::{Error, Inner, Objects};
 use crate::drive::{self, Drive};
 use crate::quorum::participant::KeyView;
 use crate::record::{BucketId, Record};
+use crate::version::Version;
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,34 @@ pub(crate) struct Scan {
     pub(crate) keys: Vec<(String, Vec<Record>)>,
     /// Everything up to this key is told; `None`: everything there is.
     pub(crate) through: Option<String>,
+}
+
+/// All that is held of a stretch of keys, tombstones and what came before its birth included.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stretch {
+    /// Keys ascending; within a key in no order to rely on.
+    pub versions: Vec<Version>,
+    /// Everything up to this key is told; `None`: everything there is.
+    pub through: Option<String>,
+}
+
+impl Objects {
+    /// What is held of about `limit` keys with `prefix` after `after`, whole keys only.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchBucket`], [`Error::Unavailable`]: never a shorter stretch instead.
+    pub async fn stretch(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Stretch, Error> {
+        let bucket = self.0.bucket_doc(bucket).await?;
+        let scan = self.0.scan(bucket.id, prefix, after, limit.max(1)).await?;
+        let records = scan.keys.into_iter().flat_map(|(_, records)| records);
+        Ok(Stretch { versions: records.map(|r| r.version).collect(), through: scan.through })
+    }
 }
 
 impl Inner {

@@ -1,0 +1,95 @@
+//! What of a version a rule compares: the part the link brings to its peer, as a hash. Pure.
+//!
+//! Both sides project what they hold in the same way, so that a rule's exclusions (prefix, tags, delete
+//! markers, permanent deletes, other sites' changes) are no differences. Drives' matters (ballots, shards,
+//! debt) and the bucket's uuid are no part of a [`Version`] and so in no hash. Used by
+//! `replicator/reconcile.rs` on both ends.
+use super::reconcile::Item;
+use super::{Filter, Settings};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use storage_engine::version::{Kind, Origin, Version};
+
+/// How a rule sees a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Projection {
+    pub prefix: String,
+    /// Every one of these is set; none: no condition.
+    pub tags: BTreeMap<String, String>,
+    /// Left to rules of a higher priority.
+    pub yields_to: Vec<Filter>,
+    /// The site that sends on the link, and asks.
+    pub source: Origin,
+    /// The site that receives on it, and answers.
+    pub target: Origin,
+    /// Relay: what others made is compared too, but for what the target made alone.
+    pub forward_all: bool,
+    pub delete_markers: bool,
+    pub version_deletes: bool,
+}
+
+impl Projection {
+    /// That of a link.
+    pub fn of(settings: &Settings) -> Self {
+        Projection {
+            prefix: settings.prefix.clone(),
+            tags: settings.tags.clone(),
+            yields_to: settings.yields_to.clone(),
+            source: settings.own_origin.clone(),
+            target: settings.peer_origin.clone(),
+            forward_all: settings.forward_all,
+            delete_markers: settings.delete_markers,
+            version_deletes: settings.version_deletes,
+        }
+    }
+
+    /// The version as the rule compares it; `None`: it is not the rule's.
+    pub fn item(&self, version: &Version) -> Option<Item> {
+        if !version.key.starts_with(&self.prefix) {
+            return None;
+        }
+        let item = |hash| Some(Item { key: version.key.clone(), version_id: version.id, hash });
+        if let Some(purge) = &version.purge {
+            // What it was before its purge may be forgotten, and on one site earlier than on another.
+            let is_brought = if self.forward_all { purge.origin != self.target } else { purge.origin == self.source };
+            let remains = Version { purge: Some(purge.clone()), ..Version::blank(&version.key, version.id) };
+            return item((is_brought && self.version_deletes).then(|| hash(&remains)));
+        }
+        if !self.delete_markers && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker) {
+            return None;
+        }
+        let part = self.part(version)?;
+        let has = |(name, value): (&String, &String)| {
+            version.tags.as_ref().is_some_and(|tags| tags.set.get(name) == Some(value))
+        };
+        if self.tags.iter().all(has) && !self.yields_to.iter().any(|higher| higher.covers(version)) {
+            return item(Some(hash(&part)));
+        }
+        // Tagged out of the rule since, or another rule's: what the other side holds of it stays as it was.
+        if part.birth.is_some() { item(None) } else { None }
+    }
+
+    /// The components the link brings.
+    fn part(&self, version: &Version) -> Option<Version> {
+        let mut part = version.clone();
+        if self.forward_all {
+            let foreign = |origin: &Origin| *origin != self.target;
+            let is_brought = part.birth.as_ref().is_some_and(|b| foreign(&b.order.origin))
+                || part.tags.as_ref().is_some_and(|t| foreign(&t.stamp.origin));
+            return is_brought.then_some(part);
+        }
+        part.birth = part.birth.filter(|b| b.order.origin == self.source);
+        part.tags = part.tags.filter(|t| t.stamp.origin == self.source);
+        (part.birth.is_some() || part.tags.is_some()).then_some(part)
+    }
+}
+
+/// The first 128 bits of SHA-256: sums of them collide by chance once in 2^64 comparisons.
+fn hash(version: &Version) -> u128 {
+    let digest = Sha256::digest(version.to_bytes());
+    let (first, _) = digest.split_first_chunk::<16>().expect("a SHA-256 has 32 bytes");
+    u128::from_be_bytes(*first)
+}
+
+#[cfg(test)]
+mod tests;

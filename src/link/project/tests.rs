@@ -1,0 +1,176 @@
+//! What a rule excludes is no difference; what it brings is one until it is there.
+use super::super::reconcile::{Ask, Descent, Difference, Digest, KeyRange};
+use super::*;
+use proptest::prelude::*;
+use storage_engine::version::{Birth, Hlc, Order, Stamp, Tags, VersionId, merge};
+
+const A: &str = "ams";
+const B: &str = "fra";
+const C: &str = "waw";
+
+fn rule() -> Projection {
+    Projection {
+        prefix: "in/".into(),
+        tags: BTreeMap::new(),
+        yields_to: Vec::new(),
+        source: Origin::new(A),
+        target: Origin::new(B),
+        forward_all: false,
+        delete_markers: true,
+        version_deletes: true,
+    }
+}
+
+fn born(key: &str, origin: &str, kind: Kind) -> Version {
+    let id = VersionId::from_bytes([7; 16]);
+    let birth = Birth {
+        order: Order { hlc: Hlc::from_millis(1), origin: Origin::new(origin), version_id: id },
+        base: None,
+        kind,
+        size_bytes: 0,
+        etag: String::new(),
+        crc64nvme: 0,
+        checksums: BTreeMap::new(),
+        parts: Vec::new(),
+        headers: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+        unknown: Default::default(),
+    };
+    Version { birth: Some(birth), ..Version::blank(key, id) }
+}
+
+fn stamp(at: u64, origin: &str) -> Stamp {
+    Stamp { hlc: Hlc::from_millis(at), origin: Origin::new(origin), unknown: Default::default() }
+}
+
+fn tagged(mut version: Version, at: u64, origin: &str, value: &str) -> Version {
+    let set = BTreeMap::from([("class".into(), value.into())]);
+    version.tags = Some(Tags { stamp: stamp(at, origin), set, unknown: Default::default() });
+    version
+}
+
+fn purged(mut version: Version, at: u64, origin: &str) -> Version {
+    version.purge = Some(stamp(at, origin));
+    version
+}
+
+/// What the rule finds between one version here and what is held of it there.
+fn found(rule: &Projection, here: Option<&Version>, there: Option<&Version>) -> Vec<Difference> {
+    let project = |side: Option<&Version>| side.and_then(|v| rule.item(v)).into_iter().collect::<Vec<_>>();
+    let there = project(there);
+    let mut descent = Descent::new(KeyRange::default(), project(here));
+    while let Some(ask) = descent.ask() {
+        match ask {
+            Ask::Digests(ranges) => descent.digests(&vec![Digest::of(&there); ranges.len()]).unwrap(),
+            Ask::Items { .. } => descent.items(there.clone(), true).unwrap(),
+        }
+    }
+    descent.differences()
+}
+
+fn is_only_here(found: &[Difference]) -> bool {
+    matches!(found, [Difference::OnlyHere { .. }])
+}
+
+#[test]
+fn what_the_rule_brings_differs_until_it_is_there() {
+    let object = born("in/1", A, Kind::Object);
+    let r = rule();
+    assert!(is_only_here(&found(&r, Some(&object), None)));
+    assert_eq!(found(&r, Some(&object), Some(&object)), []);
+    let tags = tagged(object.clone(), 5, A, "x");
+    assert!(matches!(found(&r, Some(&tags), Some(&object))[..], [Difference::Unlike { .. }]));
+    let gone = purged(object.clone(), 5, A);
+    assert!(matches!(found(&r, Some(&gone), Some(&object))[..], [Difference::Unlike { .. }]));
+    assert!(matches!(found(&r, None, Some(&object))[..], [Difference::OnlyThere { .. }]));
+    assert_eq!(
+        found(&r, Some(&gone), Some(&purged(Version::blank("in/1", object.id), 5, A))),
+        [],
+        "births are forgotten"
+    );
+}
+
+#[test]
+fn what_the_rule_excludes_is_no_difference() {
+    let r = rule();
+    assert_eq!(found(&r, Some(&born("out/1", A, Kind::Object)), None), [], "another prefix");
+    assert_eq!(found(&r, Some(&born("in/1", C, Kind::Object)), None), [], "another site's");
+    assert_eq!(found(&r, None, Some(&born("in/1", B, Kind::Object))), [], "a one-way rule never pulls");
+    let marker = born("in/1", A, Kind::DeleteMarker);
+    assert!(is_only_here(&found(&r, Some(&marker), None)));
+    assert_eq!(found(&Projection { delete_markers: false, ..r.clone() }, Some(&marker), None), []);
+    let object = born("in/1", A, Kind::Object);
+    let keeps = Projection { version_deletes: false, ..r.clone() };
+    assert_eq!(found(&keeps, Some(&purged(object.clone(), 5, A)), Some(&object)), [], "purges do not travel");
+    let higher = Filter { prefix: "in/".into(), tags: BTreeMap::new() };
+    assert_eq!(found(&Projection { yields_to: vec![higher], ..r.clone() }, Some(&object), None), [], "another rule's");
+    let filtered = Projection { tags: BTreeMap::from([("class".into(), "x".into())]), ..r };
+    assert_eq!(found(&filtered, Some(&object), None), []);
+    let (inside, outside) = (tagged(object.clone(), 5, A, "x"), tagged(object, 6, A, "y"));
+    assert!(is_only_here(&found(&filtered, Some(&inside), None)));
+    assert_eq!(found(&filtered, Some(&outside), Some(&inside)), [], "tagged out of the rule");
+}
+
+#[test]
+fn a_tombstone_answers_missing() {
+    let object = born("in/1", A, Kind::Object);
+    for origin in [B, C] {
+        let gone = purged(object.clone(), 5, origin);
+        assert_eq!(found(&rule(), Some(&object), Some(&gone)), [], "purged there by {origin}: that site brings it");
+        assert_eq!(found(&rule(), Some(&gone), Some(&object)), []);
+    }
+}
+
+#[test]
+fn a_relay_compares_what_others_made() {
+    let relay = Projection { forward_all: true, ..rule() };
+    assert!(is_only_here(&found(&relay, Some(&born("in/1", C, Kind::Object)), None)));
+    assert_eq!(found(&relay, Some(&born("in/1", B, Kind::Object)), None), [], "the peer's own");
+}
+
+/// Any state of one version, in pieces from three sites.
+fn state() -> impl Strategy<Value = Version> {
+    let origin = || prop::sample::select(vec![A, B, C]);
+    let tags = prop::option::of((2u64..6, origin(), "[xy]"));
+    let purge = prop::option::of((2u64..6, origin()));
+    let kind = prop::sample::select(vec![Kind::Object, Kind::DeleteMarker]);
+    (origin(), kind, tags, purge).prop_map(|(by, kind, tags, purge)| {
+        let version = born("in/1", by, kind);
+        let version = tags.into_iter().fold(version, |v, (at, by, value)| tagged(v, at, by, &value));
+        purge.into_iter().fold(version, |v, (at, by)| purged(v, at, by))
+    })
+}
+
+fn any_rule() -> impl Strategy<Value = Projection> {
+    let filter = prop::option::of("[xy]");
+    (any::<bool>(), any::<bool>(), any::<bool>(), filter).prop_map(|(forward_all, markers, deletes, filter)| {
+        Projection {
+            forward_all,
+            delete_markers: markers,
+            version_deletes: deletes,
+            tags: filter.into_iter().map(|value| ("class".to_string(), value)).collect(),
+            ..rule()
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn equal_states_never_differ(state in state(), rule in any_rule()) {
+        prop_assert_eq!(found(&rule, Some(&state), Some(&state)), []);
+    }
+
+    #[test]
+    fn a_site_that_holds_all_of_here_and_a_purge_more_does_not_differ(state in state(), rule in any_rule(), at in 2u64..6) {
+        prop_assume!(state.purge.is_none());
+        let mut there = state.clone();
+        merge::join(&mut there, &purged(Version::blank("in/1", state.id), at, B));
+        prop_assert_eq!(found(&rule, Some(&state), Some(&there)), []);
+    }
+
+    #[test]
+    fn what_is_missing_there_is_found_iff_the_rule_compares_it(state in state(), rule in any_rule()) {
+        let compared = rule.item(&state).is_some_and(|item| item.hash.is_some());
+        prop_assert_eq!(is_only_here(&found(&rule, Some(&state), None)), compared);
+    }
+}

@@ -1,0 +1,117 @@
+//! What a peer may know of this site's versions: the answers to its questions about ranges of keys.
+//!
+//! A peer is told of what it may write, no more: the bucket, the prefix and the origins of its grant, and
+//! without relay only of its own versions. Nothing is kept between two questions. Called by `receive.rs`.
+use super::reconcile::walk::{Allowed, Walk};
+use crate::link::project::Projection;
+use crate::link::reconcile::{Ask, Digest, Item, KeyRange};
+use crate::peer::frame::reconcile::{Answer, ITEMS_MAX, Question};
+use crate::rule::allow::{Facts, Refusal, may};
+use crate::rule::{Grant, PeerDoc};
+use crate::store::{Error, Store};
+use std::sync::Arc;
+use storage_engine::version::{Kind, Version, VersionId};
+
+/// Answers `peer`, whose certificate was proven.
+pub async fn answer(store: Arc<dyn Store>, own_site: &str, peer: Option<PeerDoc>, question: Question) -> Answer {
+    let allowed = match allowed(own_site, peer, &question) {
+        Ok(allowed) => allowed,
+        Err(refused) => return refused,
+    };
+    let walk = Walk::new(store, &question.bucket, Arc::new(question.projection), allowed);
+    let answered = match question.ask {
+        Ask::Digests(ranges) => digests(walk, &ranges).await.map(Answer::Digests),
+        Ask::Items { range, behind } => items(walk, &range, behind).await,
+    };
+    answered.unwrap_or_else(|err| match err {
+        Error::NoSuchBucket(name) => {
+            Answer::Refused(format!("bucket {name} does not exist at the peer; make it there"))
+        }
+        Error::Invalid(why) => Answer::Refused(why),
+        other => Answer::Unavailable(other.to_string()),
+    })
+}
+
+/// Which versions the peer may be told of; or the answer that says why none.
+fn allowed(own_site: &str, peer: Option<PeerDoc>, question: &Question) -> Result<Allowed, Answer> {
+    let refused = |why: String| Err(Answer::Refused(why));
+    let Some(peer) = peer else { return refused("there is no such Peer here any more".into()) };
+    let projection = question.projection.clone();
+    if projection.source.as_str() != peer.site_id || projection.target.as_str() != own_site {
+        return refused(format!("site {} may ask for itself only", peer.site_id));
+    }
+    if peer.suspend {
+        return Err(Answer::Unavailable(Refusal::Suspended.to_string()));
+    }
+    let Some(grant) = peer.inbound.iter().find(|g| g.bucket == question.bucket).cloned() else {
+        return refused(Refusal::Bucket { bucket: question.bucket.clone() }.to_string());
+    };
+    if !projection.prefix.starts_with(&grant.prefix) {
+        return refused(Refusal::Prefix { bucket: grant.bucket, prefix: grant.prefix }.to_string());
+    }
+    Ok(Arc::new(move |version| may_know(&peer, &grant, &projection, version)))
+}
+
+/// What it may bring it may know to be here; a purge is told of to whoever may bring the version.
+fn may_know(peer: &PeerDoc, grant: &Grant, projection: &Projection, version: &Version) -> bool {
+    let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
+    let tags = version.tags.as_ref().map(|t| t.stamp.origin.as_str());
+    let purge = version.purge.as_ref().map(|p| p.origin.as_str());
+    if !projection.forward_all {
+        // The projection leaves nothing of other sites' but that a version of the peer's own is gone.
+        let own = Some(peer.site_id.as_str());
+        return birth.is_none() || [birth, tags, purge].contains(&own);
+    }
+    let origins: Vec<_> = match birth {
+        Some(birth) => std::iter::once(birth).chain(tags).collect(),
+        None => tags.or(purge).into_iter().collect(),
+    };
+    // What this site adds to a version it may know of is no secret kept from it by the list of origins.
+    let origins: Vec<_> = origins.into_iter().filter(|o| *o != projection.target.as_str()).collect();
+    let facts = Facts {
+        bucket: &grant.bucket,
+        key: &version.key,
+        origins: &origins,
+        is_delete_marker: version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
+            && version.purge.is_none(),
+        is_purge: false,
+        relayed: true,
+    };
+    may(peer, &facts).is_ok()
+}
+
+async fn digests(mut walk: Walk, ranges: &[KeyRange]) -> Result<Vec<Digest>, Error> {
+    let mut digests = Vec::with_capacity(ranges.len());
+    let mut last: Option<&str> = None;
+    for range in ranges {
+        if !digests.is_empty() && (last.is_none() || range.after.as_deref() < last) {
+            return Err(Error::Invalid("ranges ascend and do not meet".into()));
+        }
+        last = range.upto.as_deref();
+        walk.seek(range.after.as_deref());
+        let mut digest = Digest::default();
+        while let Some(item) = walk.next(range).await? {
+            digest.add(&item);
+        }
+        digests.push(digest);
+    }
+    Ok(digests)
+}
+
+async fn items(mut walk: Walk, range: &KeyRange, behind: Option<(String, VersionId)>) -> Result<Answer, Error> {
+    let mut items: Vec<Item> = Vec::new();
+    walk.seek(range.after.as_deref());
+    if let Some((key, id)) = behind
+        && range.contains(&key)
+    {
+        items = walk.rest_of(&key, id).await?;
+    }
+    while items.len() <= ITEMS_MAX
+        && let Some(item) = walk.next(range).await?
+    {
+        items.push(item);
+    }
+    let is_last = items.len() <= ITEMS_MAX;
+    items.truncate(ITEMS_MAX);
+    Ok(Answer::Items { items, is_last })
+}

@@ -1,0 +1,198 @@
+//! Compares what a link's peer holds with this site's store, a page of keys at a time: reads the pages,
+//! carries the questions of `link/reconcile.rs` over the line, and names the differences.
+//!
+//! Never changes anything, and never takes what it could not read for absent: a store or a peer that does
+//! not answer ends the comparison with an error. Called by `verify.rs`.
+pub mod walk;
+
+use crate::link::project::Projection;
+use crate::link::reconcile::{Ask, Descent, Difference, Item, KeyRange, Misfit};
+use crate::peer::client::{self, Connection};
+use crate::peer::frame::reconcile::{Answer, Question};
+use crate::store::{self, Store};
+use futures::Stream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use storage_engine::wire::Fields;
+use tokio::sync::watch;
+use walk::Walk;
+
+/// Items of a page: its digest is the price of an equal one, and a few pages are held at once. With keys of
+/// 1,024 bytes it takes 20 MB.
+const PAGE_ITEMS: usize = 16_384;
+/// What the peer may hold of one page and this site not; above it the comparison stops and says so.
+const SURPLUS_MAX: usize = 200_000;
+/// How often a question is asked; the peer may be dialled anew in between.
+const ATTEMPTS: u32 = 5;
+/// Pause before a question is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long one answer may take: the peer reads a page's keys from its drives, with others waiting.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+
+/// Why a comparison did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read own store: {0}")]
+    Store(#[from] store::Error),
+    #[error("the peer is down")]
+    PeerDown,
+    #[error("{0}")]
+    Peer(#[from] client::Error),
+    #[error("the peer gives no answer: {0}")]
+    NoAnswer(String),
+    /// Outside the grant; a person must look.
+    #[error("the peer refuses: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    #[error(
+        "the peer holds more than {SURPLUS_MAX} versions between two keys that this site lacks: did this site lose its data?"
+    )]
+    Surplus,
+}
+
+/// What is compared, and over which line.
+pub struct Sides {
+    pub store: Arc<dyn Store>,
+    /// Bucket here and there.
+    pub bucket: String,
+    pub peer_bucket: String,
+    pub projection: Arc<Projection>,
+    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    /// Bytes of questions and answers so far.
+    pub wire_bytes: AtomicU64,
+    /// Questions so far.
+    pub questions: AtomicU64,
+}
+
+/// All that this site holds of a range of keys, as the rule sees it.
+pub struct Page {
+    pub range: KeyRange,
+    pub items: Vec<Item>,
+}
+
+/// Where the reading of pages stands.
+struct Reading {
+    walk: Walk,
+    after: Option<String>,
+    /// The first item of the next page.
+    carry: Option<Item>,
+    is_over: bool,
+}
+
+impl Sides {
+    /// This site's pages, from the first key to the last; together they cover every key there can be.
+    pub fn pages(&self) -> impl Stream<Item = Result<Page, Error>> + '_ {
+        let reading = Reading { walk: self.walk(), after: None, carry: None, is_over: false };
+        futures::stream::try_unfold(reading, |mut reading| async move {
+            if reading.is_over {
+                return Ok(None);
+            }
+            let page = reading.page().await?;
+            Ok(Some((page, reading)))
+        })
+    }
+
+    /// What this site holds of a range now.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn read(&self, range: KeyRange) -> Result<Page, Error> {
+        let mut walk = self.walk();
+        walk.seek(range.after.as_deref());
+        let mut items = Vec::new();
+        while let Some(item) = walk.next(&range).await? {
+            items.push(item);
+        }
+        Ok(Page { range, items })
+    }
+
+    /// What differs in a page.
+    ///
+    /// # Errors
+    /// Any [`Error`]: then nothing is known of the page.
+    pub async fn compare(&self, page: Page) -> Result<Vec<Difference>, Error> {
+        let mut surplus = 0;
+        let mut descent = Descent::new(page.range, page.items);
+        while let Some(ask) = descent.ask() {
+            match (&ask, self.ask(&ask).await?) {
+                (Ask::Digests(_), Answer::Digests(digests)) => descent.digests(&digests)?,
+                (Ask::Items { .. }, Answer::Items { items, is_last }) => {
+                    surplus = if is_last { 0 } else { surplus + items.len() };
+                    if surplus > SURPLUS_MAX {
+                        return Err(Error::Surplus);
+                    }
+                    descent.items(items, is_last)?;
+                }
+                _ => return Err(Error::NoAnswer("it answers another question".into())),
+            }
+        }
+        Ok(descent.differences())
+    }
+
+    fn walk(&self) -> Walk {
+        Walk::new(self.store.clone(), &self.bucket, self.projection.clone(), Arc::new(|_| true))
+    }
+
+    /// Asks, and asks again where the line broke or the peer's store did not answer.
+    async fn ask(&self, ask: &Ask) -> Result<Answer, Error> {
+        let mut attempt = 1;
+        loop {
+            let failed = match self.ask_once(ask).await {
+                Ok(Answer::Refused(why)) => return Err(Error::Refused(why)),
+                Ok(Answer::Unavailable(why)) => Error::NoAnswer(why),
+                Ok(answer) => return Ok(answer),
+                Err(Error::Peer(err)) if !err.is_peer_gone() => return Err(err.into()),
+                Err(err) => err,
+            };
+            if attempt == ATTEMPTS {
+                return Err(failed);
+            }
+            attempt += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask_once(&self, ask: &Ask) -> Result<Answer, Error> {
+        let line = self.line.borrow().clone().ok_or(Error::PeerDown)?;
+        let question = Question {
+            bucket: self.peer_bucket.clone(),
+            projection: (*self.projection).clone(),
+            ask: ask.clone(),
+            unknown: Fields::default(),
+        };
+        let answered = tokio::time::timeout(ANSWER_MAX, line.ask(question)).await;
+        let (answer, bytes) =
+            answered.map_err(|_| Error::NoAnswer(format!("none within {}s", ANSWER_MAX.as_secs())))??;
+        self.wire_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        Ok(answer)
+    }
+}
+
+impl Reading {
+    /// The next page; it ends behind the last version of a key.
+    async fn page(&mut self) -> Result<Page, Error> {
+        let rest = KeyRange { after: self.after.clone(), upto: None };
+        let mut items: Vec<Item> = self.carry.take().into_iter().collect();
+        loop {
+            match self.walk.next(&rest).await? {
+                None => {
+                    self.is_over = true;
+                    return Ok(Page { range: rest, items });
+                }
+                Some(item) if items.len() >= PAGE_ITEMS && items.last().is_some_and(|last| last.key != item.key) => {
+                    let upto = items.last().map(|last| last.key.clone());
+                    let range = KeyRange { after: std::mem::replace(&mut self.after, upto.clone()), upto };
+                    self.carry = Some(item);
+                    return Ok(Page { range, items });
+                }
+                Some(item) => items.push(item),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

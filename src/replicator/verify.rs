@@ -1,0 +1,297 @@
+//! `verify RULE [--repair]`: proves that a rule's peers hold what this site has to bring, names what they
+//! lack, and sends it again where asked to.
+//!
+//! Differences are looked at twice, the second time when the link has caught up with the first look; what
+//! is younger than the oldest change the link still carries is under way and no difference. It never
+//! changes this site, and sends under the link's own claim, a few versions at a time.
+use super::push::{Pushed, Route};
+use super::reconcile::{Error, Page, Sides};
+use super::report::LinkReport;
+use crate::link::project::Projection;
+use crate::link::reconcile::Difference;
+use crate::link::{Failure, Outcome, Settings};
+use crate::peer::client::Connection;
+use crate::store::Store;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use storage_engine::clock::Clock;
+use storage_engine::version::VersionId;
+use tokio::sync::watch;
+
+/// Pages compared at once: hides the round trip; one page is read while another's answer is under way.
+const PAGES_AT_ONCE: usize = 4;
+/// Versions sent again at once: few, so that what changes now is not held up.
+const REPAIRS_AT_ONCE: usize = 8;
+/// How long a second look waits for the link to catch up with the first.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// Differences named; all are counted.
+const SAMPLES: usize = 20;
+
+/// What one link's comparison works with.
+pub struct Verify {
+    pub settings: Settings,
+    pub peer: String,
+    /// Bucket here and there.
+    pub bucket: String,
+    pub peer_bucket: String,
+    pub store: Arc<dyn Store>,
+    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub route: watch::Receiver<Option<Arc<Route>>>,
+    pub shown: watch::Receiver<LinkReport>,
+    pub clock: Arc<dyn Clock>,
+    pub repair: bool,
+}
+
+/// What a comparison of a rule found, or has found so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub rule: String,
+    pub repair: bool,
+    /// One a peer.
+    pub links: Vec<LinkVerify>,
+}
+
+/// One link's comparison.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkVerify {
+    pub peer: String,
+    pub bucket: String,
+    /// running; equal; repaired; behind (all that differs is under way); different; unknown.
+    pub verdict: String,
+    /// Versions of this site compared.
+    pub versions: u64,
+    /// Not at the peer.
+    pub missing_there: u64,
+    /// At both, in another state.
+    pub unlike: u64,
+    /// At the peer, and brought from here once, but not here.
+    pub missing_here: u64,
+    /// Under way on the link.
+    pub pending: u64,
+    /// Sent again and taken by the peer.
+    pub repaired: u64,
+    /// Sent again, and the peer held all of it.
+    pub covered: u64,
+    /// The first few differences that stand.
+    pub samples: Vec<Sample>,
+    /// Bytes and number of questions and answers; versions sent again are not among them.
+    pub wire_bytes: u64,
+    pub questions: u64,
+    pub seconds: f64,
+    /// Why there is no verdict.
+    pub error: Option<String>,
+}
+
+/// One difference that stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// missing_there, unlike, missing_here.
+    pub kind: String,
+    pub key: String,
+    pub version_id: String,
+    /// Why it could not be repaired.
+    pub reason: Option<String>,
+}
+
+impl VerifyReport {
+    /// The report before anything is known.
+    pub fn begun(rule: &str, repair: bool, links: &[Verify]) -> Self {
+        let begun = |link: &Verify| LinkVerify {
+            peer: link.peer.clone(),
+            bucket: link.bucket.clone(),
+            verdict: "running".into(),
+            ..LinkVerify::default()
+        };
+        VerifyReport { rule: rule.into(), repair, links: links.iter().map(begun).collect() }
+    }
+    /// Whether some link has no verdict yet.
+    pub fn is_running(&self) -> bool {
+        self.links.iter().any(|link| link.verdict == "running")
+    }
+}
+
+impl LinkVerify {
+    /// Differences that stand.
+    pub fn differences(&self) -> u64 {
+        self.missing_there + self.unlike + self.missing_here
+    }
+
+    fn conclude(&mut self, ended: Result<(), Error>) {
+        self.error = ended.err().map(|err| err.to_string());
+        let verdict = match (&self.error, self.differences(), self.pending, self.repaired) {
+            (Some(_), ..) => "unknown",
+            (None, 1.., ..) => "different",
+            (None, 0, 1.., _) => "behind",
+            (None, 0, 0, 1..) => "repaired",
+            (None, 0, 0, 0) => "equal",
+        };
+        self.verdict = verdict.into();
+    }
+
+    fn note(&mut self, difference: &Difference, reason: Option<String>) {
+        let (kind, count) = match difference {
+            Difference::OnlyHere { .. } => ("missing_there", &mut self.missing_there),
+            Difference::Unlike { .. } => ("unlike", &mut self.unlike),
+            Difference::OnlyThere { .. } => ("missing_here", &mut self.missing_here),
+        };
+        *count += 1;
+        if self.samples.len() < SAMPLES {
+            let (key, id) = difference.place();
+            self.samples.push(Sample { kind: kind.into(), key: key.into(), version_id: id.to_string(), reason });
+        }
+    }
+}
+
+/// What became of one difference.
+enum Fate {
+    Stands(Difference, Option<String>),
+    Pending,
+    Repaired,
+    /// It is none: gone here meanwhile, or the peer holds all of it.
+    Covered,
+}
+
+/// Changes the report of one link as it is shown.
+type Update<'a> = dyn Fn(&mut dyn FnMut(&mut LinkVerify)) + Sync + 'a;
+
+/// Compares link after link and shows how far it is. Cancel-safe: what was sent again stays sent.
+pub async fn run(links: Vec<Verify>, show: watch::Sender<VerifyReport>) {
+    for (at, link) in links.into_iter().enumerate() {
+        let began = link.clock.now_millis();
+        let update = |change: &mut dyn FnMut(&mut LinkVerify)| show.send_modify(|report| change(&mut report.links[at]));
+        let sides = link.sides();
+        let ended = link.compare(&sides, &update).await;
+        let mut ended = Some(ended);
+        update(&mut |report| {
+            count(report, &sides, link.clock.now_millis().saturating_sub(began));
+            if let Some(ended) = ended.take() {
+                report.conclude(ended);
+            }
+            tracing::info!(
+                peer = report.peer,
+                bucket = report.bucket,
+                verdict = report.verdict,
+                versions = report.versions,
+                differences = report.differences(),
+                repaired = report.repaired,
+                error = report.error,
+                "Compared what the peer holds."
+            );
+        });
+    }
+}
+
+fn count(report: &mut LinkVerify, sides: &Sides, millis: u64) {
+    report.wire_bytes = sides.wire_bytes.load(Ordering::Relaxed);
+    report.questions = sides.questions.load(Ordering::Relaxed);
+    report.seconds = millis as f64 / 1000.0;
+}
+
+impl Verify {
+    fn sides(&self) -> Sides {
+        Sides {
+            store: self.store.clone(),
+            bucket: self.bucket.clone(),
+            peer_bucket: self.peer_bucket.clone(),
+            projection: Arc::new(Projection::of(&self.settings)),
+            line: self.line.clone(),
+            wire_bytes: 0.into(),
+            questions: 0.into(),
+        }
+    }
+
+    async fn compare(&self, sides: &Sides, update: &Update<'_>) -> Result<(), Error> {
+        let began = self.clock.now_millis();
+        let compared = sides.pages().map(|page| async move {
+            let page = page?;
+            let versions = page.items.len() as u64;
+            Ok::<_, Error>((versions, self.settle(sides, page).await?))
+        });
+        let mut compared = std::pin::pin!(compared.buffer_unordered(PAGES_AT_ONCE));
+        while let Some(page) = compared.next().await {
+            let (versions, mut fates) = page?;
+            update(&mut |report| {
+                report.versions += versions;
+                count(report, sides, self.clock.now_millis().saturating_sub(began));
+                for fate in fates.drain(..) {
+                    match fate {
+                        Fate::Stands(difference, reason) => report.note(&difference, reason),
+                        Fate::Pending => report.pending += 1,
+                        Fate::Repaired => report.repaired += 1,
+                        Fate::Covered => report.covered += 1,
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Compares a page, twice where it differs, and repairs what still does.
+    async fn settle(&self, sides: &Sides, page: Page) -> Result<Vec<Fate>, Error> {
+        let range = page.range.clone();
+        let first: BTreeSet<_> = sides.compare(page).await?.into_iter().collect();
+        if first.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.caught_up().await;
+        let second = sides.compare(sides.read(range).await?).await?;
+        let both = second.into_iter().filter(|difference| first.contains(difference));
+        let fates = futures::stream::iter(both).map(|difference| self.judge(difference)).buffered(REPAIRS_AT_ONCE);
+        let fates: Vec<_> = fates.collect().await;
+        fates.into_iter().collect()
+    }
+
+    /// Waits until the link has brought what was committed before now, or for a while.
+    async fn caught_up(&self) {
+        let now = self.clock.now_millis();
+        let mut shown = self.shown.clone();
+        let has_caught_up =
+            |report: &LinkReport| report.measured_at > now && report.oldest_pending.is_none_or(|at| at > now);
+        // Late or gone, the second look says what is so.
+        let _ = tokio::time::timeout(SETTLE_MAX, shown.wait_for(has_caught_up)).await;
+    }
+
+    async fn judge(&self, difference: Difference) -> Result<Fate, Error> {
+        let (key, id) = difference.place();
+        if matches!(difference, Difference::OnlyThere { .. }) {
+            return Ok(Fate::Stands(difference, None));
+        }
+        let Some(version) = self.store.stat(&self.bucket, key, id).await? else {
+            return Ok(Fate::Covered);
+        };
+        let oldest_pending = self.shown.borrow().oldest_pending;
+        if oldest_pending.is_some_and(|at| version.max_hlc().millis() >= at) {
+            return Ok(Fate::Pending);
+        }
+        if !self.repair {
+            return Ok(Fate::Stands(difference, None));
+        }
+        let pushed = self.push(key, id).await;
+        Ok(match pushed {
+            Ok(Outcome::Applied) => Fate::Repaired,
+            Ok(Outcome::AlreadyPresent | Outcome::Superseded) => Fate::Covered,
+            Err(reason) => Fate::Stands(difference, Some(reason)),
+        })
+    }
+
+    /// Sends one version again, under the link's claim.
+    async fn push(&self, key: &str, id: VersionId) -> Result<Outcome, String> {
+        if self.settings.suspend {
+            return Err("the rule or the peer is suspended".into());
+        }
+        let route =
+            self.route.borrow().clone().ok_or("the link is not pushed by this process; ask the one that does")?;
+        let line = self.line.borrow().clone().ok_or("the peer is down")?;
+        match route.push_row(&line, &self.settings, key, id).await {
+            Pushed::Done(outcome) => Ok(outcome),
+            Pushed::Failed(Failure::Retryable(reason) | Failure::Refused(reason)) => Err(reason),
+            Pushed::Failed(Failure::ClockAhead { .. }) => Err("stamped ahead of the peer's clock".into()),
+            Pushed::Failed(Failure::PeerGone) => Err("the peer went away".into()),
+            Pushed::Fenced { .. } => Err("the link has another owner".into()),
+        }
+    }
+}
