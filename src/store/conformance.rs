@@ -132,6 +132,20 @@ async fn what_a_peer_holds_is_held_after_it_was_given(store: &dyn Store) {
     }
     let shown = peer.list_versions(BUCKET, None, 100).await.unwrap();
     assert_eq!(listed, shown.into_iter().map(|v| (v.key, v.id)).collect::<Vec<_>>());
+    // Tombstones and all, whole keys, no key twice.
+    let (mut stretched, mut after) = (Vec::new(), None);
+    loop {
+        let stretch = store.stretch(BUCKET, "", after.as_deref(), 2).await.unwrap();
+        assert!(stretch.versions.iter().all(|v| after.as_deref().is_none_or(|after| v.key.as_str() > after)));
+        stretched.extend(stretch.versions);
+        let Some(through) = stretch.through else { break };
+        assert!(after.as_ref().is_none_or(|after| *after < through), "a stretch goes on");
+        after = Some(through);
+    }
+    assert_eq!(stretched.len(), 7);
+    assert_eq!(states(stretched), states(all_changes(&peer).await));
+    let one = store.stretch(BUCKET, "small", None, 100).await.unwrap();
+    assert!(one.through.is_none() && one.versions.iter().all(|v| v.key == "small") && one.versions.len() == 2);
     let two: Vec<_> = store.versions_of(BUCKET, "small").await.unwrap().iter().map(|v| v.birth.clone()).collect();
     assert!(two.len() == 2 && two[0].as_ref().map(|b| &b.order) > two[1].as_ref().map(|b| &b.order));
 }
@@ -204,6 +218,7 @@ async fn errors_say_what_they_are(store: &dyn Store, expires: bool) {
     let id = VersionId::from_bytes([9; 16]);
     assert!(matches!(store.bucket("nowhere").await, Err(Error::NoSuchBucket(name)) if name == "nowhere"));
     assert!(matches!(store.changes("nowhere", None, 1).await, Err(Error::NoSuchBucket(_))));
+    assert!(matches!(store.stretch("nowhere", "", None, 1).await, Err(Error::NoSuchBucket(_))));
     assert!(store.bucket(BUCKET).await.unwrap().versioned);
     assert_eq!(store.stat(BUCKET, "nothing", id).await.unwrap(), None);
     assert!(matches!(store.read_version(BUCKET, "nothing", id).await, Err(Error::NoSuchVersion)));

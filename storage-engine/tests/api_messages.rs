@@ -37,6 +37,7 @@ fn calls() -> Vec<Call> {
         Call::Apply { bucket: bucket.clone(), version, has_body: true, traceparent },
         Call::VersionsOf { bucket: bucket.clone(), key: key.clone() },
         Call::VersionsAfter { bucket: bucket.clone(), after: Some((key, id)), limit: 1000 },
+        Call::Stretch { bucket: bucket.clone(), prefix: "a/".into(), after: Some("a/../a".into()), limit: 1000 },
         Call::Register { bucket: bucket.clone(), consumer: consumer.clone(), keeps_versioning: true },
         Call::Commit {
             bucket: bucket.clone(),
@@ -63,6 +64,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("cursor", Answer::Cursor(Some(cursor(b"committed")))),
         ("done", Answer::Done),
         ("backlog", Answer::Backlog(backlog)),
+        ("stretch", Answer::Stretch { through: Some("a/../b".into()) }),
     ]
 }
 
@@ -146,7 +148,7 @@ fn an_error_means_the_same_at_the_other_end() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..13usize) {
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..14usize) {
         let operation = calls()[which].operation();
         let _ = Request::from_bytes(operation, &bytes);
         let _ = Reply::from_bytes(&bytes);

@@ -2,7 +2,6 @@
 use super::*;
 use crate::cli::certs;
 use crate::peer::client::{PeerClient, Target};
-use crate::peer::identity::{Files, Identity};
 use crate::peer::server::{Counters, Known, Server, Settings};
 use crate::peer::{Ack, Incoming, Receiver};
 use crate::replicator::answer::answer;
@@ -12,6 +11,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_engine::clock::SystemClock;
+use storage_engine::identity::{Files, Identity};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,7 @@
 //! [`Error::Unavailable`], never an absence. `line.rs` keeps the line.
 pub mod line;
 
-use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store};
+use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -234,6 +234,17 @@ impl Store for NetworkStore {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         match self.ask(Call::VersionsAfter { bucket: bucket.into(), after, limit }, PATIENCE).await? {
             (Answer::Versions, mut reader) => messages(&mut reader, Version::from_bytes).await,
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let (bucket, prefix, after) = (bucket.into(), prefix.into(), after.map(String::from));
+        match self.ask(Call::Stretch { bucket, prefix, after, limit }, PATIENCE).await? {
+            (Answer::Stretch { through }, mut reader) => {
+                Ok(Stretch { versions: messages(&mut reader, Version::from_bytes).await?, through })
+            }
             (other, _) => Err(unexpected(&other)),
         }
     }

@@ -1,6 +1,6 @@
 //! The pure twin behind the trait: what the simulator runs on answers the same suite.
 use crate::store::memory::MemoryStore;
-use crate::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store};
+use crate::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -105,6 +105,15 @@ impl Store for Twin {
         let all = held.store.keys().flat_map(|key| held.store.list(key)).cloned();
         let Some((key, id)) = after else { return Ok(all.take(limit).collect()) };
         Ok(all.skip_while(|v| (&v.key, v.id) != (&key, id)).skip(1).take(limit).collect())
+    }
+    async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error> {
+        let held = self.held(bucket)?;
+        let keys: BTreeSet<_> = held.store.versions().map(|(_, v)| v.key.clone()).collect();
+        let wanted = |key: &String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
+        let mut keys = keys.into_iter().filter(wanted);
+        let told: Vec<_> = keys.by_ref().take(limit).collect();
+        let versions = told.iter().flat_map(|key| held.store.versions_of(key)).cloned().collect();
+        Ok(Stretch { versions, through: keys.next().and(told.last().cloned()) })
     }
     async fn register(&self, bucket: &str, consumer: &str, _keeps: bool) -> Result<Option<Cursor>, Error> {
         let mut held = self.held(bucket)?;

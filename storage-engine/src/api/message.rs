@@ -85,6 +85,13 @@ pub enum Call {
         after: Option<(String, VersionId)>,
         limit: u32,
     },
+    /// All that is held of about `limit` keys with `prefix` behind `after`.
+    Stretch {
+        bucket: String,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+    },
     Register {
         bucket: String,
         consumer: String,
@@ -144,6 +151,11 @@ pub enum Answer {
     Cursor(Option<Cursor>),
     Done,
     Backlog(Backlog),
+    /// Versions follow, one message each, to the end of the body; with them everything is told up to this
+    /// key, or to the last one.
+    Stretch {
+        through: Option<String>,
+    },
 }
 
 /// An answer as it travels.
@@ -167,6 +179,7 @@ impl Call {
             Call::Apply { .. } => "Apply",
             Call::VersionsOf { .. } => "VersionsOf",
             Call::VersionsAfter { .. } => "VersionsAfter",
+            Call::Stretch { .. } => "Stretch",
             Call::Register { .. } => "Register",
             Call::Commit { .. } => "Commit",
             Call::Deregister { .. } => "Deregister",
@@ -208,6 +221,12 @@ impl Request {
                     f.put(tag::KEY, key);
                     f.put_bytes(tag::VERSION_ID, id.as_bytes());
                 }
+                f.put(tag::LIMIT, limit);
+            }
+            Call::Stretch { bucket, prefix, after, limit } => {
+                f.put(tag::BUCKET, bucket);
+                f.put(tag::PREFIX, prefix);
+                f.put_some(tag::KEY, after);
                 f.put(tag::LIMIT, limit);
             }
             Call::Register { bucket, consumer, keeps_versioning } => {
@@ -269,6 +288,12 @@ impl Request {
                     Some(key) => Some((key, need_id(&mut f)?)),
                     None => None,
                 },
+                limit: f.need(tag::LIMIT)?,
+            },
+            "Stretch" => Call::Stretch {
+                bucket: f.need(tag::BUCKET)?,
+                prefix: f.need(tag::PREFIX)?,
+                after: f.take(tag::KEY)?,
                 limit: f.need(tag::LIMIT)?,
             },
             "Register" => Call::Register {
@@ -346,6 +371,10 @@ impl Reply {
                 f.put_some(tag::PENDING_SINCE, &backlog.oldest_pending_since);
                 10
             }
+            Answer::Stretch { through } => {
+                f.put_some(tag::KEY, through);
+                11
+            }
         };
         f.put(tag::KIND, &kind);
         f.to_bytes()
@@ -378,6 +407,7 @@ impl Reply {
                 bytes: f.need(tag::BYTES)?,
                 oldest_pending_since: f.take(tag::PENDING_SINCE)?,
             }),
+            11 => Answer::Stretch { through: f.take(tag::KEY)? },
             other => return Err(wire::Error::Malformed(format!("answer {other} is unknown"))),
         };
         Ok(Reply { answer, unknown: f })

@@ -239,6 +239,10 @@ impl Server {
             Call::VersionsAfter { bucket, after, limit } => {
                 return Ok(listed(objects.versions_after(&bucket, after, limit as usize).await?));
             }
+            Call::Stretch { bucket, prefix, after, limit } => {
+                let stretch = objects.stretch(&bucket, &prefix, after.as_deref(), limit as usize).await?;
+                return Ok((Answer::Stretch { through: stretch.through }, follow(stretch.versions)));
+            }
             Call::Register { bucket, consumer, keeps_versioning } => {
                 Answer::Cursor(objects.register(&bucket, &consumer, keeps_versioning).await?)
             }
@@ -295,7 +299,11 @@ async fn read(request: hyper::Request<Incoming>) -> Result<(Call, Reader<Incomin
 }
 
 fn listed(versions: Vec<crate::version::Version>) -> (Answer, Follows) {
-    (Answer::Versions, Follows::Messages(Box::new(versions.into_iter().map(|v| v.to_bytes()))))
+    (Answer::Versions, follow(versions))
+}
+
+fn follow(versions: Vec<crate::version::Version>) -> Follows {
+    Follows::Messages(Box::new(versions.into_iter().map(|v| v.to_bytes())))
 }
 
 fn respond(status: u16, outcome: Outcome) -> Answered {
