@@ -7,6 +7,7 @@ pub mod demo;
 pub mod diff;
 pub mod lag;
 pub mod output;
+pub mod release;
 pub mod retry;
 pub mod socket;
 pub mod status;
@@ -79,6 +80,8 @@ pub enum Verb {
     Retry(retry::Args),
     /// Stops sending on the links of a rule or to a peer; changes wait in the store's feed.
     Suspend(suspend::Args),
+    /// Lets go what the mass-delete brake of a rule holds back.
+    Release(release::Args),
     /// Ends a suspension.
     Resume(suspend::Args),
     /// Proves by digests that a rule's peers hold what this site has to bring; names what differs.

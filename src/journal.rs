@@ -3,6 +3,7 @@
 //! Progress is a checkpoint per link, advanced in batches; a row is made only for a version that
 //! failed while the peer answered. Objects and feeds live elsewhere and are never copied here; of a document only
 //! its last good form is, for a restart while its file is broken.
+mod brake;
 #[cfg(test)]
 pub mod conformance;
 pub mod memory;

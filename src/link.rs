@@ -6,6 +6,7 @@
 //!
 //! This file is the words: events in, actions out, and what the journal keeps. `machine` is the state
 //! machine; what it decides with stands in a file per noun.
+mod brake;
 mod existing;
 mod lag;
 mod machine;
@@ -21,6 +22,7 @@ mod standing;
 mod tests;
 mod window;
 
+pub use brake::{Kept as KeptBrake, Terms as BrakeTerms};
 pub use retry::{CLOCK_AHEAD, ROWS_MAX};
 pub use scope::{Filter, Scope, includes};
 pub use standing::Standing;
@@ -66,7 +68,11 @@ pub enum Event {
     RecordFailed { seq: u64 },
     /// Time passed.
     Tick,
-    /// The rule, a brake release, suspend or resume: the settings that hold from now on.
+    /// So many versions are in the bucket: asked for by `Count`.
+    Counted { versions: u64 },
+    /// A person lets go what the brake holds back.
+    Release,
+    /// The rule, suspend or resume: the settings that hold from now on.
     RuleAltered(Settings),
     /// A person asked for versions that failed to go again now.
     Retry(Again),
@@ -146,6 +152,10 @@ pub struct Settings {
     pub window_versions: usize,
     /// Bytes in flight at most (one version always may fly).
     pub window_bytes: u64,
+    /// When deletes in a mass are held back; `None`: never.
+    pub brake: Option<BrakeTerms>,
+    /// Raised to release what the brake holds.
+    pub brake_release: u64,
     /// Sends nothing; the cursor waits in the feed.
     pub suspend: bool,
 }
@@ -174,6 +184,8 @@ pub enum Action {
     /// Read the feed besides, from this place up to that one, for existing versions; or stop that (`None`).
     /// What was read before this action must not be handed in any more.
     Existing(Option<Survey>),
+    /// Count the versions of the bucket, then answer `Counted`; an estimate will do.
+    Count,
     /// Nothing is in flight or unrecorded any more.
     Stop,
 }
@@ -209,6 +221,8 @@ pub struct Checkpoint {
     pub committed_through: Millis,
     /// What of the past was sent or is being sent; `None`: all that the settings cover.
     pub reach: Option<Reach>,
+    /// What the brake does; `None`: the link had none yet.
+    pub brake: Option<KeptBrake>,
 }
 
 /// What of the versions before the cursor is at the peer or on its way there.
@@ -260,7 +274,7 @@ pub enum RowState {
 /// What a link shows of itself.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Shown {
-    /// live, catching_up, peer_down, suspended, stopped.
+    /// live, catching_up, peer_down, suspended, braked, stopped.
     pub state: &'static str,
     /// Commit time of the oldest change known here that is not at the peer; `None`: none is known.
     pub oldest_pending: Option<Millis>,
@@ -273,6 +287,9 @@ pub struct Shown {
     pub existing_bytes: u64,
     pub parked_versions: u64,
     pub clock_ahead_versions: u64,
+    /// Deletes the brake holds back, as far as they were read, and since when it does.
+    pub braked_versions: u64,
+    pub braked_since: Option<Millis>,
     pub in_flight: u64,
     pub last_error: Option<String>,
 }
@@ -300,6 +317,9 @@ pub struct Link {
     existing: existing::Existing,
     recorder: recorder::Recorder,
     pacer: window::Pacer,
+    brake: brake::Brake,
+    /// Deletes wait until the bucket is counted.
+    is_counting: bool,
     /// No push before it: one said that the peer is gone, and `PeerDown` has not come yet.
     paused_until: Millis,
     /// The wake-up last asked for.

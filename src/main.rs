@@ -48,6 +48,7 @@ async fn run(verb: Verb) -> u8 {
         Verb::Backlog(args) => cli::backlog::run(&args).await,
         Verb::Conflicts(args) => cli::conflicts::run(&args).await,
         Verb::Retry(args) => cli::retry::run(&args).await,
+        Verb::Release(args) => cli::release::run(&args).await,
         Verb::Suspend(args) => cli::suspend::suspend(&args).await,
         Verb::Resume(args) => cli::suspend::resume(&args).await,
         Verb::Verify(args) => cli::verify::run(&args).await,

@@ -11,7 +11,7 @@ pub mod resource;
 pub mod validate;
 pub mod watch_folder;
 
-pub use crate::link::Filter;
+pub use crate::link::{BrakeTerms as Brake, Filter};
 
 use crate::link;
 use std::collections::BTreeMap;
@@ -129,6 +129,7 @@ pub struct Rule {
     pub is_bulk: bool,
     /// Versions are applied at the peer in commit order.
     pub commit_order: bool,
+    /// When deletes in a mass are held back.
     pub brake: Brake,
     /// Raised to release what the brake holds.
     pub brake_release: u64,
@@ -162,16 +163,6 @@ pub struct Replicate {
     pub object_lock: bool,
     pub existing_objects: bool,
     pub bucket_documents: bool,
-}
-
-/// When deletes in a mass are held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brake {
-    /// Share of the bucket's versions, 1..=100.
-    pub percent: u32,
-    pub window_millis: u64,
-    /// Fewer never engage it.
-    pub versions_min: u64,
 }
 
 /// Something in a document that does not hold; the rest runs on.
@@ -252,6 +243,8 @@ pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, pee
         bandwidth: [destination.bandwidth, share, peer.bandwidth, site.bandwidth].into_iter().flatten().min(),
         window_versions: site.transfers_max.map_or(WINDOW_VERSIONS, |max| max.clamp(1, WINDOW_VERSIONS)),
         window_bytes: WINDOW_BYTES,
+        brake: Some(rule.brake),
+        brake_release: rule.brake_release,
         suspend: site.suspend || peer.suspend || rule.suspend || destination.suspend,
     }
 }

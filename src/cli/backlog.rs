@@ -36,11 +36,11 @@ async fn links(args: &Args) -> Result<u8, socket::Failed> {
         Format::Table => {
             let row = |l: &LinkReport| {
                 let existing = l.existing_versions.map_or("unknown".into(), |n| n.to_string());
-                let (retry, parked) = (l.retry_versions.to_string(), l.parked_versions.to_string());
+                let numbers = [l.retry_versions, l.parked_versions, l.braked_versions].map(|n| n.to_string());
                 let names = [l.rule.clone(), l.bucket.clone(), l.peer.clone(), l.state.clone()];
-                [names.to_vec(), vec![output::backlog(l), existing, retry, parked]].concat()
+                [names.to_vec(), vec![output::backlog(l), existing], numbers.to_vec()].concat()
             };
-            let head = ["RULE", "BUCKET", "PEER", "STATE", "BACKLOG", "EXISTING", "RETRY", "PARKED"];
+            let head = ["RULE", "BUCKET", "PEER", "STATE", "BACKLOG", "EXISTING", "RETRY", "PARKED", "BRAKED"];
             println!("{said}\n\n{}", output::table(&head, links.iter().map(row).collect()));
         }
     }

@@ -62,10 +62,14 @@ pub fn text(report: &SiteReport) -> String {
 
 /// What holds a link back, or the last thing that failed.
 fn why(link: &LinkReport) -> String {
-    match (&link.suspended, &link.last_error) {
-        (Some(held), _) => held.since.map_or(held.by.clone(), |at| format!("{}, {}", held.by, output::utc(at))),
-        (None, Some(error)) => error.clone(),
-        (None, None) => "-".into(),
+    match (&link.suspended, link.braked_since, &link.last_error) {
+        (Some(held), ..) => held.since.map_or(held.by.clone(), |at| format!("{}, {}", held.by, output::utc(at))),
+        (None, Some(since), _) => {
+            let (deletes, since) = (link.braked_versions, output::utc(since));
+            format!("MassDelete: {deletes} deletes held back since {since}; isthmus release {}", link.rule)
+        }
+        (None, None, Some(error)) => error.clone(),
+        (None, None, None) => "-".into(),
     }
 }
 
@@ -78,6 +82,10 @@ fn verdict(report: &SiteReport) -> String {
     }
     if parked > 0 {
         why.push(format!("{parked} versions parked: isthmus backlog --parked says why, then isthmus retry"));
+    }
+    let braked = report.links.iter().filter(|l| l.braked_since.is_some()).count();
+    if braked > 0 {
+        why.push(format!("the brake holds deletes back on {braked} links: restore, or isthmus release RULE"));
     }
     let suspended = report.links.iter().filter(|l| l.suspended.is_some()).count();
     if suspended > 0 {

@@ -93,6 +93,7 @@ fn checkpoint_of(row: &SqliteRow) -> Result<Checkpoint, Error> {
         floor: cursor(row, "floor")?,
         committed_through: uint(row, "committed_through")?,
         reach: row.try_get::<Option<String>, _>("reach")?.map(|text| super::reach::from_text(&text)).transpose()?,
+        brake: row.try_get::<Option<String>, _>("brake")?.map(|text| super::brake::from_text(&text)).transpose()?,
     })
 }
 
@@ -135,15 +136,16 @@ async fn owned(db: &mut SqliteConnection, link: &LinkId, epoch: u64) -> Result<i
 
 async fn put_checkpoint(db: &mut SqliteConnection, link: i64, checkpoint: &Checkpoint) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO checkpoint (link, cursor, floor, committed_through, reach) VALUES (?, ?, ?, ?, ?)
+        "INSERT INTO checkpoint (link, cursor, floor, committed_through, reach, brake) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (link) DO UPDATE SET cursor = excluded.cursor, floor = excluded.floor,
-         committed_through = excluded.committed_through, reach = excluded.reach",
+         committed_through = excluded.committed_through, reach = excluded.reach, brake = excluded.brake",
     )
     .bind(link)
     .bind(blob(&checkpoint.cursor))
     .bind(blob(&checkpoint.floor))
     .bind(int(checkpoint.committed_through))
     .bind(checkpoint.reach.as_ref().map(super::reach::to_text))
+    .bind(checkpoint.brake.as_ref().map(super::brake::to_text))
     .execute(db)
     .await?;
     Ok(())
@@ -264,7 +266,7 @@ impl Journal for SqliteJournal {
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
         let mut db = self.connection.lock().await;
         let found = sqlx::query(
-            "SELECT rule, bucket, peer, cursor, floor, committed_through, reach
+            "SELECT rule, bucket, peer, cursor, floor, committed_through, reach, brake
              FROM checkpoint JOIN link ON link.id = checkpoint.link ORDER BY rule, bucket, peer",
         )
         .fetch_all(&mut *db)

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every change taken in is outstanding in its batch until it is acked, a row, or forgotten
 //! by a rewind of the feed to the settled cursor; so no change before a recorded cursor is lost.
+use super::brake::{Brake, Call, Verdict, is_delete};
 use super::existing::{Existing, FIRST_PLACE};
 use super::lag::{Pending, earliest};
 use super::planted::Planted;
@@ -49,7 +50,7 @@ impl Link {
     /// `seed` feeds the jitter of retries and nothing else.
     pub fn new(settings: Settings, checkpoint: Option<Checkpoint>, rows: Vec<Row>, seed: u64) -> Link {
         let checkpoint = checkpoint.unwrap_or_default();
-        let Checkpoint { cursor, floor, committed_through, reach } = checkpoint.clone();
+        let Checkpoint { cursor, floor, committed_through, reach, brake } = checkpoint.clone();
         let mut existing = Existing::load(reach, settings.existing_objects.then(|| settings.scope()));
         let known = Checkpoint { reach: Some(existing.reach()), ..checkpoint };
         // The rule may have changed while nobody ran it.
@@ -73,6 +74,8 @@ impl Link {
             next_push: 1,
             pending: Pending::default(),
             pacer: Pacer::default(),
+            brake: Brake::load(brake),
+            is_counting: false,
             paused_until: 0,
             woken_at: None,
             last_error: None,
@@ -90,6 +93,9 @@ impl Link {
         if self.is_stopped {
             return out;
         }
+        if self.settings.brake.is_some() && self.brake.begin(now, self.settings.brake_release) {
+            self.rewind(&mut out);
+        }
         match event {
             Event::Changed { changes, cursor } => self.take_in(changes, cursor, &mut out),
             Event::CaughtUp => self.is_caught_up = self.is_reading,
@@ -99,6 +105,12 @@ impl Link {
             Event::Recorded { seq } => self.recorder.recorded(seq),
             Event::RecordFailed { seq } => self.recorder.failed(now, seq),
             Event::Tick => {}
+            Event::Counted { versions } => self.brake.counted(now, versions),
+            Event::Release => {
+                if self.brake.release(now) {
+                    self.rewind(&mut out);
+                }
+            }
             Event::RuleAltered(settings) => self.on_altered(settings, &mut out),
             Event::Retry(which) => self.rows.release(now, &which),
             Event::PeerUp => {
@@ -144,16 +156,19 @@ impl Link {
     /// added to it by the shell.
     pub fn shown(&self, now: Millis) -> Shown {
         let rows = if self.has_planted(Planted::LagWithoutRows) { &Pending::default() } else { &self.rows.pending };
+        let (braked, _) = self.brake.held();
         Shown {
             state: self.state(now),
-            oldest_pending: earliest(earliest(self.pending.oldest(), self.existing.pending.oldest()), rows.oldest()),
-            pending_versions: self.pending.versions + self.existing.pending.versions + rows.versions,
+            oldest_pending: earliest(self.oldest_taken_in(), rows.oldest()),
+            pending_versions: self.pending.versions + self.existing.pending.versions + rows.versions + braked,
             pending_bytes: self.pending.bytes.saturating_add(self.existing.pending.bytes).saturating_add(rows.bytes),
             existing_versions: self.existing.pending.versions,
             existing_bytes: self.existing.pending.bytes,
             retry_versions: self.rows.retrying(),
             parked_versions: self.rows.parked(),
             clock_ahead_versions: self.rows.clock_ahead(),
+            braked_versions: braked,
+            braked_since: self.brake.engaged_at(),
             in_flight: self.flights.len() as u64,
             last_error: self.last_error.clone(),
         }
@@ -164,14 +179,22 @@ impl Link {
             () if self.is_stopped => "stopped",
             () if self.settings.suspend => "suspended",
             () if !self.is_peer_up || now < self.paused_until => "peer_down",
+            () if self.brake.engaged_at().is_some() => "braked",
             () if !self.is_caught_up => "catching_up",
             () => "live",
         }
     }
 
-    /// Whether changes may go out now, but for window and bandwidth.
+    /// Whether changes may go out now, but for window and bandwidth. In commit order nothing overtakes a held delete.
     fn is_open(&self) -> bool {
-        self.is_peer_up && !self.settings.suspend && !self.is_draining
+        let is_behind_brake = self.settings.commit_order && self.brake.engaged_at().is_some();
+        self.is_peer_up && !self.settings.suspend && !self.is_draining && !is_behind_brake
+    }
+
+    /// Commit time of the oldest change taken in and neither at the peer nor a row: what the brake holds included.
+    fn oldest_taken_in(&self) -> Option<Millis> {
+        let (_, held) = self.brake.held();
+        earliest(earliest(self.pending.oldest(), self.existing.pending.oldest()), held)
     }
 
     fn take_in(&mut self, changes: Vec<Change>, cursor: Cursor, out: &mut Vec<Action>) {
@@ -183,9 +206,15 @@ impl Link {
         }
         let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
         let all = self.has_planted(Planted::ReplicaResentAsOwn);
-        let wanted: Vec<Change> =
+        let mut wanted: Vec<Change> =
             changes.into_iter().filter(|c| all || scope::includes(&self.settings, &c.version)).collect();
-        let batch = self.progress.take_in(cursor, wanted.len(), newest);
+        let (before, _) = self.brake.held();
+        if let Some(terms) = &self.settings.brake {
+            wanted.retain(|c| !is_delete(&c.version) || self.brake.judge(terms, c) == Verdict::Goes);
+        }
+        // The first batch with a held delete stays unfinished until a release: no cursor passes it.
+        let holds = usize::from(before == 0 && self.brake.held().0 > 0);
+        let batch = self.progress.take_in(cursor, wanted.len() + holds, newest);
         for change in wanted {
             let item = Item { change, batch, ticket: self.next_ticket };
             self.next_ticket += 1;
@@ -231,6 +260,7 @@ impl Link {
             Load::Change(item) => {
                 let (since, bytes) = (item.change.pending_since, item.bytes());
                 self.pending_of(&item).remove(since, bytes);
+                self.brake_lands(&item, outcome == Outcome::Applied);
                 self.progress_of(item.batch).finish(item.batch);
                 ((flight.key, item.change.version.id), Some((since, bytes)))
             }
@@ -273,6 +303,7 @@ impl Link {
         let row = match flight.load {
             Load::Change(item) => {
                 let row = (flight.key, item.change.version.id);
+                self.brake_lands(&item, true);
                 self.make_row(&row, &item);
                 self.progress_of(item.batch).finish(item.batch);
                 row
@@ -281,6 +312,15 @@ impl Link {
         };
         self.rows.fail(&row, now, self.seed, &failure);
         self.last_error = self.rows.get(&row).map(|r| r.last_error.clone());
+    }
+
+    /// A delete that was taken in waits no more.
+    fn brake_lands(&mut self, item: &Item, counts: bool) {
+        if let Some(terms) = self.settings.brake.as_ref().filter(|_| !item.is_existing())
+            && is_delete(&item.change.version)
+        {
+            self.brake.land(terms, &item.change, counts);
+        }
     }
 
     /// Before its batch is finished: the cursor may pass a change only with its row.
@@ -313,6 +353,7 @@ impl Link {
         self.flights.clear();
         self.flying_bytes = 0;
         self.pending = Pending::default();
+        self.brake.forget_waiting();
         self.is_caught_up = false;
         let taken = self.progress.taken().cloned();
         self.rows.land_all();
@@ -351,11 +392,17 @@ impl Link {
             self.existing.cover(settings.scope(), self.progress.cursor(), settings.existing_objects);
         }
         self.pacer = Pacer::default();
+        if settings.brake != self.settings.brake {
+            // What waits was counted under other terms.
+            self.rewind(out);
+            self.brake.forget();
+        }
         self.settings = settings;
     }
 
     /// What follows from the state as it is now.
     fn go_on(&mut self, now: Millis, out: &mut Vec<Action>) {
+        self.heed_brake(now, out);
         if self.is_open() && now >= self.paused_until {
             self.push_rows(now, out);
             self.push_changes(now, out);
@@ -369,6 +416,18 @@ impl Link {
             out.push(Action::Stop);
         }
         self.wake(now, out);
+    }
+
+    /// Whether the deletes that wait are a mass; nothing has flown since they were taken in.
+    fn heed_brake(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let Some(terms) = &self.settings.brake else { return };
+        let call = self.brake.call(now, terms);
+        self.is_counting = matches!(call, Call::Count { wait: true, .. });
+        match call {
+            Call::Nothing | Call::Count { ask: false, .. } => {}
+            Call::Count { ask: true, .. } => out.push(Action::Count),
+            Call::Engaged => self.rewind(out),
+        }
     }
 
     /// Rows that are due go before changes, but take at most half of the window from them.
@@ -397,7 +456,13 @@ impl Link {
             if next.is_existing() && self.existing.flying >= (self.settings.window_versions / 2).max(1) {
                 return;
             }
-            if waits_for_row || self.rows.len() >= ROWS_MAX || self.pacer.ready_at() > now || !self.has_room(weight) {
+            let waits_for_count = self.is_counting && is_delete(&next.change.version);
+            if waits_for_count
+                || waits_for_row
+                || self.rows.len() >= ROWS_MAX
+                || self.pacer.ready_at() > now
+                || !self.has_room(weight)
+            {
                 return;
             }
             let item = self.queue.pop().expect("it was just seen");
@@ -462,11 +527,11 @@ impl Link {
     fn checkpoint(&self) -> Checkpoint {
         let cursor = self.progress.cursor();
         let floor = if self.has_planted(Planted::FloorFromCursor) { cursor.clone() } else { self.floor() };
-        let pending = earliest(self.pending.oldest(), self.existing.pending.oldest());
-        let oldest = earliest(pending, self.rows.pending.oldest());
+        let oldest = earliest(self.oldest_taken_in(), self.rows.pending.oldest());
         let before_oldest = oldest.map_or(Millis::MAX, |t| t.saturating_sub(1));
         let committed_through = self.progress.newest_folded().min(before_oldest).min(self.existing.through());
-        Checkpoint { cursor, floor, committed_through, reach: Some(self.existing.reach()) }
+        let reach = Some(self.existing.reach());
+        Checkpoint { cursor, floor, committed_through, reach, brake: self.brake.kept() }
     }
 
     /// The earlier of two floors, whose order nobody knows: with rows on both sides it is the beginning.

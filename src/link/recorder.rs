@@ -37,7 +37,7 @@ impl Recorder {
     }
     /// Whether a checkpoint differs from the one last asked for.
     pub(super) fn is_news(&self, checkpoint: &Checkpoint) -> bool {
-        let said = |c: &Checkpoint| (c.cursor.clone(), c.floor.clone(), c.reach.clone());
+        let said = |c: &Checkpoint| (c.cursor.clone(), c.floor.clone(), c.reach.clone(), c.brake);
         said(checkpoint) != said(&self.last)
     }
 

@@ -20,20 +20,22 @@ pub(super) fn settings() -> Settings {
         bandwidth: None,
         window_versions: 4,
         window_bytes: 1 << 20,
+        brake: None,
+        brake_release: 0,
         suspend: false,
     }
 }
 
-fn cursor(place: u64) -> Cursor {
+pub(super) fn cursor(place: u64) -> Cursor {
     Cursor(Bytes::copy_from_slice(&place.to_be_bytes()))
 }
 
-fn place(cursor: &Option<Cursor>) -> u64 {
+pub(super) fn place(cursor: &Option<Cursor>) -> u64 {
     cursor.as_ref().map_or(0, |c| u64::from_be_bytes(c.0[..].try_into().expect("a cursor of this test")))
 }
 
 /// The change at `place` of the feed; ten keys take turns.
-fn change(place: u64, origin: &str) -> Change {
+pub(super) fn change(place: u64, origin: &str) -> Change {
     let id = VersionId::from_bytes(u128::from(place).to_be_bytes());
     let key = format!("key-{}", place % 10);
     let birth = Birth {
@@ -53,12 +55,20 @@ fn change(place: u64, origin: &str) -> Change {
     Change { version: Arc::new(version), pending_since: place, traceparent: None }
 }
 
-fn changed(places: std::ops::RangeInclusive<u64>) -> Event {
+/// A delete marker at `place` of the feed.
+pub(super) fn delete(place: u64) -> Change {
+    let mut change = change(place, "here");
+    let version = Arc::make_mut(&mut change.version);
+    version.birth.as_mut().expect("it was just born").kind = Kind::DeleteMarker;
+    change
+}
+
+pub(super) fn changed(places: std::ops::RangeInclusive<u64>) -> Event {
     let cursor = cursor(*places.end());
     Event::Changed { changes: places.map(|p| change(p, "here")).collect(), cursor }
 }
 
-fn pushes(actions: &[Action]) -> Vec<PushId> {
+pub(super) fn pushes(actions: &[Action]) -> Vec<PushId> {
     let id = |a: &Action| match a {
         Action::Push { id, .. } | Action::PushRow { id, .. } => Some(*id),
         _ => None,
@@ -66,7 +76,7 @@ fn pushes(actions: &[Action]) -> Vec<PushId> {
     actions.iter().filter_map(id).collect()
 }
 
-fn record(actions: &[Action]) -> Option<(u64, Record)> {
+pub(super) fn record(actions: &[Action]) -> Option<(u64, Record)> {
     actions.iter().find_map(|a| match a {
         Action::Record { seq, record } => Some((*seq, record.clone())),
         _ => None,
@@ -79,7 +89,7 @@ fn up(settings: Settings) -> Link {
     link
 }
 
-fn taken(id: PushId) -> Event {
+pub(super) fn taken(id: PushId) -> Event {
     Event::Pushed { id, outcome: Outcome::Applied }
 }
 
@@ -401,7 +411,7 @@ impl Bench {
                 Action::Intake(on) => self.is_reading = on,
                 Action::Rewind(cursor) => self.read_to = place(&cursor),
                 Action::Existing(survey) => self.survey = survey,
-                Action::Done { .. } | Action::WakeAt(_) | Action::Stop => {}
+                Action::Done { .. } | Action::WakeAt(_) | Action::Count | Action::Stop => {}
             }
         }
         assert!(self.records.len() <= 1, "one record outstanding");

@@ -1,6 +1,6 @@
 //! What a person may ask of a running link, answered by its loop between two steps: nothing else may look into a
 //! link. Called by `replicator/verbs.rs`.
-use crate::link::{Again, Event, Link, ROWS_MAX, Row, Standing};
+use crate::link::{Again, Event, Link, Millis, ROWS_MAX, Row, Standing};
 use storage_engine::version::Version;
 use tokio::sync::oneshot::Sender;
 
@@ -11,18 +11,24 @@ pub enum Ask {
     Retry(Again, Sender<usize>),
     /// Versions that failed, parked ones first, at most so many.
     Rows(usize, Sender<Vec<Row>>),
+    /// What the brake holds back goes; answered with how many deletes it held.
+    Release(Sender<u64>),
     /// Where these versions stand, in their order.
     Standing(Vec<Version>, Sender<Vec<Standing>>),
 }
 
 impl Ask {
     /// Answers from the link as it is; returns what it is told then.
-    pub fn answer(self, link: &Link) -> Event {
+    pub fn answer(self, link: &Link, now: Millis) -> Event {
         // Whoever asked may have gone.
         match self {
             Ask::Retry(which, tell) => {
                 let _ = tell.send(link.rows(ROWS_MAX).iter().filter(|row| which.matches(row)).count());
                 return Event::Retry(which);
+            }
+            Ask::Release(tell) => {
+                let _ = tell.send(link.shown(now).braked_versions);
+                return Event::Release;
             }
             Ask::Rows(limit, tell) => drop(tell.send(link.rows(limit))),
             Ask::Standing(versions, tell) => {

@@ -234,7 +234,8 @@ async fn claim(
 async fn start_at_head(shared: &Shared, id: &LinkId, epoch: u64, bucket: &str) -> Result<Checkpoint, Blocked> {
     let head = Some(shared.store.head(bucket).await?);
     let committed_through = shared.clock.now_millis();
-    let checkpoint = Checkpoint { cursor: head.clone(), floor: head, committed_through, reach: Some(Reach::default()) };
+    let reach = Some(Reach::default());
+    let checkpoint = Checkpoint { cursor: head.clone(), floor: head, committed_through, reach, brake: None };
     shared.journal.record(id, epoch, &Record { checkpoint: checkpoint.clone(), ..Record::default() }).await?;
     Ok(checkpoint)
 }

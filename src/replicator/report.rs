@@ -11,7 +11,7 @@ pub struct LinkReport {
     pub rule: String,
     pub bucket: String,
     pub peer: String,
-    /// live, catching_up, peer_down, suspended, stopped, blocked; standby: another process pushes it.
+    /// live, catching_up, peer_down, suspended, braked, stopped, blocked; standby: another process pushes it.
     pub state: String,
     /// Unix milliseconds of this snapshot.
     pub measured_at: u64,
@@ -33,6 +33,12 @@ pub struct LinkReport {
     pub retry_versions: u64,
     pub parked_versions: u64,
     pub clock_ahead_versions: u64,
+    /// Deletes the brake holds back; they are part of backlog and lag.
+    #[serde(default)]
+    pub braked_versions: u64,
+    /// Since when it does, Unix milliseconds; absent: it does not.
+    #[serde(default)]
+    pub braked_since: Option<u64>,
     pub last_error: Option<String>,
     /// Why it sends nothing, where a person wanted it so.
     #[serde(default)]
@@ -68,9 +74,16 @@ impl LinkReport {
             retry_versions: shown.retry_versions,
             parked_versions: shown.parked_versions,
             clock_ahead_versions: shown.clock_ahead_versions,
+            braked_versions: shown.braked_versions,
+            braked_since: shown.braked_since,
             last_error: shown.last_error,
             ..LinkReport::default()
         }
+    }
+
+    /// Whether a person must let it go on.
+    pub fn is_held(&self) -> bool {
+        self.suspended.is_some() || self.braked_since.is_some()
     }
 
     /// A link that another process pushes, or will: what is known of it is known there.
@@ -104,6 +117,7 @@ impl LinkReport {
         metrics.backlog_versions.get_or_create(labels).set(versions.cast_signed());
         metrics.backlog_bytes.get_or_create(labels).set(bytes.cast_signed());
         metrics.parked.get_or_create(labels).set(self.parked_versions.cast_signed());
+        metrics.braked.get_or_create(labels).set(self.braked_versions.cast_signed());
         metrics.clock_ahead.get_or_create(labels).set(self.clock_ahead_versions.cast_signed());
     }
 }
@@ -146,12 +160,12 @@ pub struct SiteReport {
 }
 
 impl SiteReport {
-    /// Whether nothing is parked or suspended, every lag is known, every peer answers and every document is in force.
+    /// Whether nothing is parked, suspended or braked, every lag is known, every peer answers and every document is in force.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
             && self.store_error.is_none()
             && self.peers.iter().all(|p| p.is_up)
-            && self.pushed_here().all(|l| l.parked_versions == 0 && l.suspended.is_none() && l.lag_seconds.is_some())
+            && self.pushed_here().all(|l| l.parked_versions == 0 && !l.is_held() && l.lag_seconds.is_some())
     }
     fn pushed_here(&self) -> impl Iterator<Item = &LinkReport> {
         self.links.iter().filter(|l| l.state != "standby")

@@ -87,6 +87,8 @@ struct Busy {
     /// The pass over existing versions: where it reads on, and the read under way.
     survey: Option<Survey>,
     surveying: Option<BoxFuture<'static, Result<Batch, store::Error>>>,
+    /// The versions of the bucket are being counted, for the brake.
+    counting: Option<BoxFuture<'static, u64>>,
     /// Measurements until what is left of the pass is counted.
     uncounted: u32,
     /// Where the feed is read on.
@@ -168,6 +170,10 @@ impl Run<'_> {
                         (Err(e), _) => self.stalls(e).await,
                     }
                 },
+                versions = wait(&mut busy.counting) => {
+                    busy.counting = None;
+                    Event::Counted { versions }
+                }
                 changed = self.line.changed() => {
                     if changed.is_err() { break Ended::Drained; }
                     busy.flights = FuturesUnordered::new();
@@ -180,7 +186,7 @@ impl Run<'_> {
                         *self.view = *view;
                         Event::RuleAltered(settings)
                     }
-                    Some(Command::Ask(ask)) => ask.answer(&self.link),
+                    Some(Command::Ask(ask)) => ask.answer(&self.link, self.clock.now_millis()),
                     Some(Command::Drain) | None => {
                         busy.after = Some(Ended::Drained);
                         Event::Drain
@@ -246,6 +252,7 @@ impl Run<'_> {
                 busy.surveying = None;
                 busy.survey = survey;
             }
+            Action::Count => busy.counting = Some(self.count()),
             Action::Stop => busy.stopped = true,
         }
     }
@@ -272,6 +279,22 @@ impl Run<'_> {
             busy.surveying =
                 Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
         }
+    }
+
+    /// Versions in the bucket, about; a store that does not answer is asked again.
+    fn count(&self) -> BoxFuture<'static, u64> {
+        let route = self.route.clone();
+        Box::pin(async move {
+            loop {
+                match route.store.backlog(&route.bucket, None, "").await {
+                    Ok(all) => return all.versions,
+                    Err(e) => {
+                        tracing::warn!(bucket = %route.bucket, error = %e, "The bucket cannot be counted; deletes wait for it.");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        })
     }
 
     fn record(&self, seq: u64, record: Record) -> Recording {

@@ -53,6 +53,12 @@ pub struct VersionMark {
     pub is_purged: Option<bool>,
 }
 
+/// How many deletes a brake held back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseReport {
+    pub deletes: u64,
+}
+
 /// How many versions go again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetryReport {

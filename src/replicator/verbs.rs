@@ -35,6 +35,10 @@ impl From<journal::Error> for Refused {
     }
 }
 
+fn nobody() -> Refused {
+    Refused::Unavailable("no link of it is pushed by this process now; see isthmus status".into())
+}
+
 /// One link of the documents.
 pub(super) struct Named {
     pub(super) name: LinkName,
@@ -82,9 +86,24 @@ impl Replicator {
             }
         }
         if answered == 0 && !named.is_empty() {
-            return Err(Refused::Unavailable("no link of it is pushed by this process now; see isthmus status".into()));
+            return Err(nobody());
         }
         Ok(again)
+    }
+
+    /// Lets go what the brake of a rule holds back; returns how many deletes it held.
+    ///
+    /// # Errors
+    /// [`Refused`]: no such rule, or none of its links is pushed from here.
+    pub async fn release(&self, rule: &str) -> Result<u64, Refused> {
+        let (mut released, mut answered) = (0, 0);
+        let named = self.named(Some(rule), None)?;
+        for link in &named {
+            if let Some(held) = self.ask(&link.name, Ask::Release).await {
+                (released, answered) = (released + held, answered + 1);
+            }
+        }
+        if answered == 0 { Err(nobody()) } else { Ok(released) }
     }
 
     /// Versions that failed while their peer answered, parked ones first; at most `limit` of each link.

@@ -65,6 +65,7 @@ pub struct Metrics {
     pub backlog_bytes: Family<LinkLabels, Gauge>,
     pub parked: Family<LinkLabels, Gauge>,
     pub clock_ahead: Family<LinkLabels, Gauge>,
+    pub braked: Family<LinkLabels, Gauge>,
     pub commit_to_ack: Family<PeerLabels, Histogram>,
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
@@ -85,6 +86,7 @@ impl Default for Metrics {
             backlog_bytes: Family::default(),
             parked: Family::default(),
             clock_ahead: Family::default(),
+            braked: Family::default(),
             commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             versions: Family::default(),
             bytes: Family::default(),
@@ -115,6 +117,11 @@ impl Metrics {
             "link_clock_ahead_versions",
             "Versions stamped too far ahead; they resume by themselves",
             self.clock_ahead.clone(),
+        );
+        r.register(
+            "link_braked_versions",
+            "Deletes the brake holds back until a person releases them",
+            self.braked.clone(),
         );
         r.register("link_commit_to_ack_seconds", "Commit here to durable ack there", self.commit_to_ack.clone());
         r.register("link_versions", "Versions acked by the peer", self.versions.clone());
@@ -159,6 +166,7 @@ impl Metrics {
         self.backlog_bytes.remove(link);
         self.parked.remove(link);
         self.clock_ahead.remove(link);
+        self.braked.remove(link);
     }
 
     /// Counts a version that is durable at the peer.

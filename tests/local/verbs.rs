@@ -165,3 +165,42 @@ async fn keys_written_on_both_sides_are_shown_as_conflicts() {
     let text = ended(&verb(fra, &["conflicts"]).await, 0);
     assert!(text.contains("later clock"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mass_of_deletes_waits_for_a_person_over_a_restart_and_other_changes_go_on() {
+    let fleet = Fleet::start(&["fra", "ams"], 4).await;
+    let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
+    rewrite(fra, "rule.yaml", "  mode:", "  brake: {percent: 10, window: 1h, minVersions: 6}\n  mode:");
+    for n in 0..20 {
+        put(fra, &format!("k{n}")).await;
+    }
+    fleet.drained(PATIENCE).await;
+    fra.stop().await;
+    fra.start().await;
+    fleet.drained(PATIENCE).await;
+    let mut markers = Vec::new();
+    for n in 0..10 {
+        let key = format!("k{n}");
+        markers.push((fra.s3().delete(&key).await.expect("an acked delete"), key));
+    }
+    let held = async || fra.status().await.ok().and_then(|r| r.links[0].braked_since.map(|_| r.links[0].clone()));
+    let all_held = async || held().await.is_some_and(|l| l.braked_versions > 0 && l.backlog_versions > Some(0));
+    wait_until("the brake engages", all_held).await;
+    fra.kill().await;
+    fra.start().await;
+    let put_since = put(fra, "other").await;
+    wait_until("a put goes on", async || ams.s3().is_listed("other", &put_since).await).await;
+    wait_until("it is engaged still", all_held).await;
+    let status = ended(&verb(fra, &["status"]).await, 1);
+    assert!(status.contains("MassDelete"), "{status}");
+    let (last, key) = markers.last().expect("ten");
+    assert!(!ams.s3().is_listed(key, last).await, "held");
+    ended(&verb(fra, &["release", "invoices"]).await, 64);
+    let done = ended(&verb(fra, &["release", "orders"]).await, 0);
+    assert!(done.starts_with("RELEASED"), "{done}");
+    fleet.drained(PATIENCE).await;
+    for (id, key) in &markers {
+        assert!(ams.s3().is_listed(key, id).await, "{key}");
+    }
+    ended(&verb(fra, &["status"]).await, 0);
+}

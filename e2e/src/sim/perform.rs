@@ -63,7 +63,8 @@ impl World {
                 self.note(site, peer, "rewind", 0);
             }
             // The rules of a world never change, so no link reads the past a second time.
-            Action::Existing(_) | Action::Done { .. } | Action::Stop => {}
+            // No link of the simulation has a brake.
+            Action::Existing(_) | Action::Done { .. } | Action::Count | Action::Stop => {}
         }
     }
 

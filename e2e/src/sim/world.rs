@@ -451,6 +451,8 @@ impl World {
             bandwidth: self.options.bandwidth,
             window_versions: self.options.window_versions,
             window_bytes: self.options.window_bytes,
+            brake: None,
+            brake_release: 0,
             suspend: false,
         }
     }

@@ -3,7 +3,7 @@
 use super::owner::fenced;
 use super::{Trouble, text, uint};
 use crate::journal::sql::int;
-use crate::journal::{Error, LinkId, reach};
+use crate::journal::{Error, LinkId, brake, reach};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use bytes::Bytes;
 use sqlx::Row as _;
@@ -27,6 +27,7 @@ fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, Error> {
         floor: cursor(row, "floor")?,
         committed_through: uint(row, "committed_through")?,
         reach: row.try_get::<Option<String>, _>("reach")?.map(|text| reach::from_text(&text)).transpose()?,
+        brake: row.try_get::<Option<String>, _>("brake")?.map(|text| brake::from_text(&text)).transpose()?,
     })
 }
 
@@ -68,15 +69,16 @@ pub async fn record(pool: &PgPool, link: &LinkId, epoch: u64, record: &Record) -
     let mut tx = pool.begin().await?;
     let id = owned(&mut tx, link, epoch).await?;
     sqlx::query(
-        "INSERT INTO checkpoint (link, cursor, floor, committed_through, reach) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO checkpoint (link, cursor, floor, committed_through, reach, brake) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (link) DO UPDATE SET cursor = excluded.cursor, floor = excluded.floor,
-         committed_through = excluded.committed_through, reach = excluded.reach",
+         committed_through = excluded.committed_through, reach = excluded.reach, brake = excluded.brake",
     )
     .bind(id)
     .bind(blob(&record.checkpoint.cursor))
     .bind(blob(&record.checkpoint.floor))
     .bind(int(record.checkpoint.committed_through))
     .bind(record.checkpoint.reach.as_ref().map(reach::to_text))
+    .bind(record.checkpoint.brake.as_ref().map(brake::to_text))
     .execute(&mut *tx)
     .await?;
     for chunk in record.deletes.chunks(ROWS_PER_STATEMENT) {
@@ -156,7 +158,7 @@ pub async fn release(pool: &PgPool, link: &LinkId, epoch: u64) -> Result<(), Tro
 /// Every link that stands somewhere.
 pub async fn links(pool: &PgPool) -> Result<Vec<(LinkId, Checkpoint)>, Trouble> {
     let found = sqlx::query(
-        "SELECT rule, bucket, peer, cursor, floor, committed_through, reach
+        "SELECT rule, bucket, peer, cursor, floor, committed_through, reach, brake
          FROM checkpoint c JOIN link l ON l.id = c.link ORDER BY rule, bucket, peer",
     )
     .fetch_all(pool)

@@ -1,7 +1,7 @@
 //! The verbs as requests on the local socket: query in, JSON out; what is refused is 404 with a sentence for people
 //! (a name that is not there), or 503 (not now).
 use super::super::Replicator;
-use super::super::told::RetryReport;
+use super::super::told::{ReleaseReport, RetryReport};
 use super::super::verbs::Refused;
 use super::PAGE;
 use crate::link::{Again, ROWS_MAX};
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Router<Arc<Replicator>> {
         .route("/suspend", post(suspend))
         .route("/resume", post(resume))
         .route("/retry", post(retry))
+        .route("/release", post(release))
         .route("/rows", get(rows))
         .route("/conflicts", get(conflicts))
 }
@@ -59,6 +60,11 @@ async fn retry(State(replicator): State<Arc<Replicator>>, Query(asked): Query<As
     };
     let which = Again { key: asked.key, version_id, parked_only: asked.parked };
     answer(replicator.retry(asked.rule.as_deref(), which).await.map(|versions| RetryReport { versions }))
+}
+
+async fn release(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {
+    let rule = asked.rule.unwrap_or_default();
+    answer(replicator.release(&rule).await.map(|deletes| ReleaseReport { deletes }))
 }
 
 async fn rows(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {

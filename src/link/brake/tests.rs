@@ -1,0 +1,154 @@
+//! What the brake promises: never more deletes than its terms allow, and nothing held that is no mass.
+use super::super::tests::{changed, cursor, delete, place, pushes, record, settings, taken};
+use super::super::{Action, Event, Link, Settings};
+use super::*;
+use proptest::prelude::*;
+
+const TERMS: Terms = Terms { percent: 10, window_millis: 64_000, versions_min: 20 };
+const NOW: Millis = 1_000_000;
+/// Keys take turns, and of each one flies at a time.
+const KEYS: usize = 10;
+
+/// A link with these terms, which has begun at time 0.
+fn link() -> Link {
+    let wide = Settings { brake: Some(TERMS), window_versions: 1000, ..settings() };
+    let mut link = Link::new(wide, None, Vec::new(), 1);
+    let out = link.step(0, Event::PeerUp);
+    if let Some((seq, _)) = record(&out) {
+        link.step(0, Event::Recorded { seq });
+    }
+    link
+}
+
+fn deletes(places: std::ops::RangeInclusive<u64>) -> Event {
+    let cursor = cursor(*places.end());
+    Event::Changed { changes: places.map(delete).collect(), cursor }
+}
+
+/// Counts the bucket as `versions` where it is asked; all that is done.
+fn counted(link: &mut Link, mut out: Vec<Action>, versions: u64) -> Vec<Action> {
+    if out.contains(&Action::Count) {
+        out.extend(link.step(NOW, Event::Counted { versions }));
+    }
+    out
+}
+
+#[test]
+fn a_mass_of_deletes_is_held_and_other_changes_go_on() {
+    let mut link = link();
+    let out = link.step(NOW, deletes(100..=140));
+    assert!(out.contains(&Action::Count) && pushes(&out).is_empty(), "nothing flies before it is judged: {out:?}");
+    let out = counted(&mut link, out, 200);
+    assert!(out.contains(&Action::Rewind(None)), "what was taken in is read again: {out:?}");
+    assert_eq!(link.shown(NOW).state, "braked");
+    let out = link.step(NOW, deletes(100..=140));
+    assert!(pushes(&out).is_empty());
+    let shown = link.shown(NOW);
+    assert_eq!((shown.braked_versions, shown.pending_versions, shown.oldest_pending), (41, 41, Some(100)));
+    let out = link.step(NOW, changed(141..=143));
+    let ids = pushes(&out);
+    assert_eq!(ids.len(), 3, "puts go on");
+    let mut kept = None;
+    for out in ids.into_iter().map(|id| link.step(NOW, taken(id))).collect::<Vec<_>>() {
+        kept = record(&out).map(|(_, record)| record.checkpoint).or(kept);
+    }
+    assert_eq!(kept.map_or(0, |c| place(&c.cursor)), 0, "no cursor passes what is held");
+}
+
+#[test]
+fn a_release_lets_go_what_is_held_and_the_next_mass_is_held_again() {
+    let mut link = link();
+    let out = link.step(NOW, deletes(100..=140));
+    counted(&mut link, out, 200);
+    link.step(NOW, deletes(100..=140));
+    let out = link.step(NOW, Event::Release);
+    assert!(out.contains(&Action::Rewind(None)), "{out:?}");
+    assert_eq!(pushes(&link.step(NOW, deletes(100..=140))).len(), KEYS);
+    assert_eq!(link.shown(NOW).braked_since, None);
+    let out = link.step(NOW, deletes(NOW + 1..=NOW + 41));
+    let out = counted(&mut link, out, 200);
+    assert!(pushes(&out).is_empty(), "{out:?}");
+    assert!(link.shown(NOW).braked_since.is_some());
+}
+
+#[test]
+fn an_engaged_brake_outlives_the_process_and_a_raised_number_releases_it() {
+    let mut first = link();
+    let out = first.step(NOW, deletes(100..=140));
+    let kept = counted(&mut first, out, 200).iter().rev().find_map(|a| match a {
+        Action::Record { record, .. } => Some(record.checkpoint.clone()),
+        _ => None,
+    });
+    let kept = kept.expect("an engaged brake is news");
+    assert_eq!(kept.brake.and_then(|b| b.engaged_at), Some(NOW));
+    let wide = Settings { brake: Some(TERMS), window_versions: 1000, ..settings() };
+    let mut again = Link::new(wide.clone(), Some(kept.clone()), Vec::new(), 1);
+    again.step(NOW, Event::PeerUp);
+    assert!(pushes(&again.step(NOW, deletes(100..=101))).is_empty(), "two are held too: it is engaged");
+    again.step(NOW, Event::RuleAltered(Settings { brake_release: 1, ..wide.clone() }));
+    again.step(NOW, Event::Tick);
+    assert_eq!(pushes(&again.step(NOW, deletes(100..=101))).len(), 2);
+    let mut raised = Link::new(Settings { brake_release: 1, ..wide }, Some(kept), Vec::new(), 1);
+    raised.step(NOW, Event::PeerUp);
+    assert_eq!(pushes(&raised.step(NOW, deletes(100..=101))).len(), 2, "raised while nobody ran it");
+}
+
+#[test]
+fn few_deletes_of_a_large_bucket_and_deletes_older_than_the_rule_go() {
+    let mut large = link();
+    let out = large.step(NOW, deletes(100..=140));
+    assert_eq!(pushes(&counted(&mut large, out, 100_000)).len(), KEYS);
+    let mut few = link();
+    assert_eq!(pushes(&few.step(NOW, deletes(100..=108))).len(), 9, "below half of the minimum nothing is counted");
+    let wide = Settings { brake: Some(TERMS), window_versions: 1000, ..settings() };
+    let mut new = Link::new(wide, None, Vec::new(), 1);
+    new.step(NOW, Event::PeerUp);
+    assert_eq!(pushes(&new.step(NOW, deletes(100..=140))).len(), KEYS, "committed before the link began");
+}
+
+proptest! {
+    /// However deletes are spread and however often what waits is read again: what the peer takes within one window
+    /// stays below the terms, and what stays below them is never held.
+    #[test]
+    fn the_peer_never_takes_a_mass(
+        steps in prop::collection::vec((0u64..4_000, any::<bool>()), 1..200),
+        total in 1u64..2_000,
+    ) {
+        let mut brake = Brake::load(Some(Kept::default()));
+        brake.counted(NOW, total);
+        let (mut at, mut went, mut offered): (Millis, Vec<Millis>, Vec<Millis>) = (NOW, Vec::new(), Vec::new());
+        for (pause, again) in steps {
+            at += pause;
+            offered.push(at);
+            let one = Change { pending_since: at, ..delete(1) };
+            if again {
+                // A line fell: what waited is read again.
+                prop_assume!(brake.engaged_at().is_none());
+                brake.judge(&TERMS, &one);
+                brake.forget_waiting();
+            }
+            let verdict = brake.judge(&TERMS, &one);
+            brake.counted(at, total);
+            if brake.call(at, &TERMS) == Call::Engaged {
+                brake.forget_waiting();
+                break;
+            }
+            prop_assert_eq!(verdict, Verdict::Goes);
+            brake.land(&TERMS, &one, true);
+            went.push(at);
+        }
+        let most = |times: &[Millis], window: Millis| {
+            let within = |end: &Millis| times.iter().filter(|t| **t <= *end && **t + window > *end).count() as u64;
+            times.iter().map(within).max().unwrap_or(0)
+        };
+        let is_mass = |deletes: u64| {
+            deletes >= TERMS.versions_min && deletes * 100 >= u64::from(TERMS.percent) * total.saturating_sub(deletes)
+        };
+        // A window slides in steps of one slot.
+        let slot = TERMS.window_millis / SLOTS;
+        prop_assert!(!is_mass(most(&went, TERMS.window_millis - slot)), "{} went", went.len());
+        if brake.engaged_at().is_some() {
+            prop_assert!(is_mass(most(&offered, TERMS.window_millis)), "{offered:?}");
+        }
+    }
+}
