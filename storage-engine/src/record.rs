@@ -58,6 +58,8 @@ pub struct Record {
     pub missing: u32,
     /// Unix milliseconds when the oldest change not yet replicated was committed here.
     pub pending_since: u64,
+    /// A write quorum is known to hold what joined the version after its birth: exactly what stands here.
+    pub settled: bool,
     /// W3C traceparent of the request that wrote it.
     pub traceparent: Option<String>,
     /// Fields of a later format.
@@ -76,6 +78,7 @@ impl Record {
             acked: false,
             missing: 0,
             pending_since: ballot.millis(),
+            settled: false,
             traceparent: None,
             unknown: Fields::default(),
         }
@@ -103,6 +106,7 @@ impl Record {
         f.put(7, &self.missing);
         f.put(8, &self.pending_since);
         f.put_some(9, &self.traceparent);
+        f.put_some(10, &self.settled.then_some(true));
         f.to_bytes()
     }
     /// A record from its bytes.
@@ -125,6 +129,7 @@ impl Record {
             missing: f.need(7)?,
             pending_since: f.need(8)?,
             traceparent: f.take(9)?,
+            settled: f.take(10)?.unwrap_or(false),
             unknown: f,
         })
     }

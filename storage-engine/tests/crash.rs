@@ -87,6 +87,12 @@ fn purge(key: &str, n: u64, millis: u64) -> Op {
     Op::Join { version: Box::new(version), pending_since: millis, passed: 0 }
 }
 
+/// A flag over a purge; it takes where exactly that purge is held.
+fn settle(key: &str, n: u64, millis: u64) -> Op {
+    let version = Version { purge: Some(stamp(millis)), ..Version::blank(key, id(n.into())) };
+    Op::Settle { version: Box::new(version) }
+}
+
 fn request(epoch: u64, key: &str, op: Op) -> Request {
     Request { epoch, bucket: BUCKET, key: key.into(), op }
 }
@@ -115,14 +121,21 @@ fn dice(seed: &mut u64, sides: u64) -> u64 {
 
 /// A repeatable mixed workload: a key and an operation for each step.
 fn workload(mut seed: u64, steps: u64) -> Vec<(String, Op)> {
-    let mut done = Vec::new();
+    let (mut done, mut purged) = (Vec::new(), ("a".to_owned(), 1));
     for step in 1..=steps {
-        let key = ["a", "a\0b", "b", "../x"][dice(&mut seed, 4) as usize].to_owned();
+        let mut key = ["a", "a\0b", "b", "../x"][dice(&mut seed, 4) as usize].to_owned();
         let earlier = 1 + dice(&mut seed, step);
-        let op = match dice(&mut seed, 8) {
+        let op = match dice(&mut seed, 9) {
             0 => tags(&key, earlier, step, "v"),
-            1 => purge(&key, earlier, step),
+            1 => {
+                purged = (key.clone(), earlier);
+                purge(&key, earlier, earlier)
+            }
             2 => Op::Abort { version: id(earlier.into()), ballot: at(earlier) },
+            8 => {
+                key.clone_from(&purged.0);
+                settle(&key, purged.1, purged.1)
+            }
             3 => Op::Ack { version: id(earlier.into()), ballot: at(earlier) },
             4 => {
                 let mut record = Record::new(BUCKET, version(&key, 0, at(step)), at(step));
@@ -160,7 +173,7 @@ async fn every_prefix_of_the_writes_recovers_to_what_was_acked() {
         let mut acked = vec![(drive.disk().steps().len(), all(&drive).await)];
         for (key, op) in workload(seed, 25) {
             // An ack flag may follow its answer by 100 ms; asked for by an insert it may not.
-            if !matches!(op, Op::Ack { .. }) {
+            if !matches!(op, Op::Ack { .. } | Op::Settle { .. }) {
                 ask(&drive, &key, op).await.unwrap();
                 acked.push((drive.disk().steps().len(), all(&drive).await));
             }

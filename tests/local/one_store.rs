@@ -85,7 +85,6 @@ async fn complete_again(fleet: &Fleet, key: &str, upload: &crate::s3::Upload, ha
     }
 }
 
-#[ignore = "finds versions that are listed and not there after a delete that was killed; run with --ignored"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deletes_of_versions_survive_kills() {
     let (mut dice, _replay) = Dice::of("deletes_of_versions_survive_kills", 0xde1e);

@@ -190,7 +190,7 @@ impl Index {
             Effect::Put { record, .. } => {
                 !held.view.records.iter().any(|r| r.id() == id && r.version == record.version)
             }
-            Effect::Join { .. } => true,
+            Effect::Join { record } => !record.settled,
             Effect::Abort { .. } | Effect::Ack { .. } => false,
         };
         if news {

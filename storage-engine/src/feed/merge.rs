@@ -1,13 +1,14 @@
 //! Many drives' logs, one feed: which changes may be shown, and how far each drive is dealt with. Pure.
 //!
 //! Drives log the same change at different places and times. A version is shown once it is settled: a
-//! write quorum of drives shows it, or one shows it flagged acked. What is not settled holds back every
-//! drive that shows it, so that a place is never passed before its change was shown or is known to have
-//! come to nothing. Called by `feed/serve.rs`, which also asks for the undecided ones.
+//! write quorum of drives shows it, or one shows it flagged, its birth and what joined it later. What is not
+//! settled holds back every drive that shows it, so that a place is never passed before its change was shown
+//! or is known to have come to nothing. Called by `feed/serve.rs`, which also asks for the undecided ones.
 use super::Event;
 use crate::drive::{Logged, Lsn};
+use crate::quorum::participant::{is_blank, later};
 use crate::record::{Coded, Record};
-use crate::version::{Ballot, Version, VersionId, merge};
+use crate::version::{Hlc, Version, VersionId, merge};
 use std::collections::BTreeMap;
 
 /// What one drive told of its log.
@@ -34,8 +35,8 @@ pub struct Settled {
 pub struct Undecided {
     pub key: String,
     pub version: VersionId,
-    /// The attempt; zero when only later components are known.
-    pub ballot: Ballot,
+    /// Reading of the clock of the youngest thing in it: an attempt, or what joined it.
+    pub begun: Hlc,
 }
 
 /// What a merge found.
@@ -91,9 +92,9 @@ pub fn merge(
             Verdict::Pass => {}
             Verdict::Show(settled) if merged.settled.len() < limit => merged.settled.push(settled),
             Verdict::Show(_) => drop(held_back.insert(*key)),
-            Verdict::Undecided(ballot) => {
+            Verdict::Undecided(begun) => {
                 held_back.insert(*key);
-                merged.undecided.push(Undecided { key: key.0.to_owned(), version: key.1, ballot });
+                merged.undecided.push(Undecided { key: key.0.to_owned(), version: key.1, begun });
             }
         }
     }
@@ -115,7 +116,7 @@ pub fn merge(
 enum Verdict {
     Show(Settled),
     Pass,
-    Undecided(Ballot),
+    Undecided(Hlc),
 }
 
 impl Group<'_> {
@@ -125,10 +126,25 @@ impl Group<'_> {
             return Verdict::Pass;
         }
         let holders = self.shown.iter().filter(|(_, _, r)| r.ballot == record.ballot && alike(r, &record)).count();
-        match record.acked || holders >= write_quorum {
+        match holders >= write_quorum || self.is_flagged(&record) {
             true => Verdict::Show(self.event(record)),
-            false => Verdict::Undecided(record.ballot),
+            // A change that waits for a consumer is as old as the first of its kind: its stamps tell more.
+            false => {
+                let told = Hlc::from_millis(record.pending_since);
+                Verdict::Undecided(record.ballot.max(record.version.max_hlc()).max(told))
+            }
         }
+    }
+
+    /// Whether a write quorum is known to hold the birth, where there is one, and all that joined it.
+    fn is_flagged(&self, record: &Coded) -> bool {
+        let is_born = record.version.birth.is_some();
+        if is_born && !record.acked {
+            return false;
+        }
+        let rest = later(&record.version);
+        let settled = |r: &Coded| r.settled && later(&r.version) == rest;
+        record.id().is_null() || is_blank(&rest) || self.shown.iter().any(|(_, _, r)| settled(r))
     }
 
     /// The newest attempt, joined over the drives. A purge counts for every attempt at its version;
@@ -171,7 +187,7 @@ fn alike(a: &Coded, b: &Coded) -> bool {
 mod tests {
     use super::*;
     use crate::record::BucketId;
-    use crate::version::{Hlc, Origin, Stamp};
+    use crate::version::{Birth, Kind, Order, Origin, Stamp};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -180,7 +196,7 @@ mod tests {
         let mut version = Version::blank(&format!("key-{n}"), VersionId::from_bytes([7; 16]));
         version.purge = Some(Stamp::new(Hlc::from_millis(n), Origin::new("a")));
         let mut record = Record::new(BucketId::SYSTEM, version, Hlc::from_millis(n));
-        record.acked = acked;
+        (record.acked, record.settled) = (acked, acked);
         record
     }
     fn tail(slot: usize, shown: &[(Lsn, u64, bool)]) -> Tail {
@@ -217,6 +233,37 @@ mod tests {
     fn one_drive_with_the_flag_is_enough() {
         let merged = merge(&[tail(4, &[(7, 1, true)])], 5, 10, NEW, &Decided::new());
         assert_eq!((keys(&merged), merged.places.clone()), (vec!["key-1"], vec![(4, 7)]));
+    }
+
+    #[test]
+    fn the_flag_of_a_birth_says_nothing_of_a_purge_that_joined_it() {
+        let born = Birth {
+            order: Order {
+                hlc: Hlc::from_millis(1),
+                origin: Origin::new("a"),
+                version_id: VersionId::from_bytes([7; 16]),
+            },
+            base: None,
+            kind: Kind::Object,
+            size_bytes: 0,
+            etag: String::new(),
+            crc64nvme: 0,
+            checksums: Default::default(),
+            parts: Vec::new(),
+            headers: Default::default(),
+            metadata: Default::default(),
+            unknown: Default::default(),
+        };
+        let mut shown = Record { ballot: Hlc::from_millis(1), pending_since: 1, ..record(9, true) };
+        shown.version.birth = Some(born);
+        let shows = |settled| {
+            let entries = vec![Logged { lsn: 7, record: Record { settled, ..shown.clone() }.into() }];
+            merge(&[Tail { slot: 4, through: 7, entries }], 5, 10, NEW, &Decided::new())
+        };
+        assert_eq!(keys(&shows(true)), ["key-9"]);
+        let undecided = shows(false);
+        assert!(undecided.settled.is_empty() && undecided.places.is_empty());
+        assert_eq!(undecided.undecided[0].begun, Hlc::from_millis(9), "as old as the purge, not as the version");
     }
 
     #[test]

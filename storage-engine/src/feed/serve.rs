@@ -206,7 +206,7 @@ impl Inner {
     fn overdue(&self, undecided: &[Undecided], all: bool) -> Vec<Undecided> {
         let now = self.clock.now_millis();
         let grace = u64::try_from(GRACE.as_millis()).expect("a constant below a second");
-        undecided.iter().filter(|u| all || u.ballot.millis() + grace < now).cloned().collect()
+        undecided.iter().filter(|u| all || u.begun.millis() + grace < now).cloned().collect()
     }
 
     /// Asks a read quorum what became of these. One that cannot be decided now stays undecided, unless

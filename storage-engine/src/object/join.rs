@@ -1,18 +1,20 @@
 //! Components that join a version after its birth: a purge, tags (rules 7 and 15).
 use super::{Error, Inner};
 use crate::drive::Lsn;
-use crate::quorum::participant::Op;
+use crate::quorum::participant::{Op, later};
 use crate::quorum::writer::Progress;
 use crate::record::BucketId;
-use crate::version::Version;
+use crate::version::{Version, merge};
 
 impl Inner {
-    /// Joins the components of `version` (its birth is left out) into the version as it was read, `held`.
-    /// On return a write quorum has synced them. Not for null versions, which are rewritten whole.
+    /// Joins the components of `version` (its birth is left out) into the version as it was read, `held`,
+    /// whose components go along: so what is settled afterwards is all that joined it. On return a write
+    /// quorum has synced them. Not for null versions, which are rewritten whole.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Full`]: no write quorum; it may still take effect.
-    pub(crate) async fn join(&self, bucket: BucketId, version: Version, held: &Version) -> Result<(), Error> {
+    pub(crate) async fn join(&self, bucket: BucketId, mut version: Version, held: &Version) -> Result<(), Error> {
+        merge::join(&mut version, &later(held));
         match self.passed(bucket, held).await {
             Ok(passed) => self.join_behind(bucket, version, |slot| passed[slot]).await,
             // A purge must not wait for the consumers' floors: it may look older than it is, never younger.
@@ -20,7 +22,8 @@ impl Inner {
         }
     }
 
-    /// As [`join`](Self::join), where all that drives logged up to `passed` is durable at every consumer.
+    /// Joins these components and no others, where all that drives logged up to `passed` is durable at every
+    /// consumer. A write quorum that holds them is told so, lazily: then R drives are enough to read them.
     pub(crate) async fn join_behind(
         &self,
         bucket: BucketId,
@@ -37,7 +40,8 @@ impl Inner {
         });
         match asked.settle().await {
             Progress::Held => {
-                self.background(0, asked.drain());
+                let settles = self.ask_all(bucket, &version.key, |_| Op::Settle { version: Box::new(version.clone()) });
+                self.background(0, async { _ = futures::join!(asked.drain(), settles.drain()) });
                 Ok(())
             }
             _ => Err(asked.error()),

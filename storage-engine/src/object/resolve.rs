@@ -91,7 +91,11 @@ impl Inner {
                 Step::Forward(versions) => {
                     rounds += 1;
                     for version in &versions {
-                        self.join_behind(bucket, version.clone(), |_| 0).await?;
+                        match self.join_behind(bucket, version.clone(), |_| 0).await {
+                            // It counts already: too few drives keep nobody from reading it.
+                            Err(Error::Unavailable(_)) if reader.is_settled(version) => {}
+                            joined => joined?,
+                        }
                     }
                     reader.add(self.fresh(bucket, key).await?);
                     reader.forwarded(versions);

@@ -14,6 +14,7 @@ use crate::wire::Fields;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,8 @@ enum Bug {
     CeilingLost,
     /// Rule 3: an accept below the promise is taken.
     AcceptBelowPromise,
+    /// Rule 7: a component counts as settled where it is held.
+    SettledUnasked,
 }
 
 struct Dice(u64);
@@ -122,6 +125,9 @@ impl World {
         }
         if let Some(effect) = &decision.effect {
             drive.view.apply(effect);
+            if let (Effect::Join { record }, Bug::SettledUnasked) = (effect, self.bug) {
+                drive.view.apply(&Effect::Join { record: Record { settled: true, ..(**record).clone() }.into() });
+            }
             if let (Effect::Abort { version, .. }, true) = (effect, self.bug == Bug::AbortByVersion) {
                 let all: Vec<_> = drive.view.records.iter().filter(|r| r.id() == *version).map(|r| r.ballot).collect();
                 for ballot in all {
@@ -297,8 +303,12 @@ fn walk(seed: u64, (n, k): (usize, usize), accepts_linger: bool, bug: Bug) -> Re
             accepts_linger: AtomicBool::new(accepts_linger),
             bug,
         });
+        // Each asks other drives first, as lists do; of four, every second one asks none that the last one asked.
+        let started = Cell::new(0);
         let process = || {
-            let drives = (0..n).map(|slot| Arc::new(ModelDrive(slot, world.clone())) as Arc<dyn Drive>).collect();
+            let first = [0, 2, 1, 3][started.replace(started.get() + 1) % 4];
+            let drive = |slot| Arc::new(ModelDrive(slot % n, world.clone())) as Arc<dyn Drive>;
+            let drives = (first..first + n).map(drive).collect();
             let mut objects = Objects::new(drives, n - k, clock.clone(), Origin::new("here"));
             // One clock for all: coordinators never share a ballot.
             Arc::get_mut(&mut objects.0).expect("nobody else has it").clock = hlc.clone();
@@ -377,6 +387,8 @@ async fn run(world: &World, dice: &mut Dice, tasks: &mut [Task], rough: bool) {
                 world.bag.lock().unwrap().push((slot, Ask::Call(request, None)));
             }
             (Some(20..24), _) => {}
+            // A delete often stops short: only one that few drives have is ever shown by some and not by others.
+            (Some(30..60), Ask::Call(Request { op: Op::Join { .. }, .. }, _)) => {}
             (Some(24..28), ask) => {
                 let drives = world.drives.lock().unwrap().len();
                 world.restart(dice.roll(drives));
@@ -399,7 +411,7 @@ fn judge(log: &[(u64, u64, Learnt)], begun: &BTreeSet<VersionId>, drives: &[Held
         })
     };
     let sees = |live: &BTreeSet<Order>, id: VersionId| live.iter().any(|o| o.version_id == id);
-    for (_, end, learnt) in log {
+    for (start, end, learnt) in log {
         match learnt {
             Learnt::Wrote { order, ballot, .. } => {
                 let id = order.version_id;
@@ -428,6 +440,17 @@ fn judge(log: &[(u64, u64, Learnt)], begun: &BTreeSet<VersionId>, drives: &[Held
                 }
             }
             Learnt::Saw { live, null } => {
+                let written = |l: &Learnt| match l {
+                    Learnt::Wrote { order, .. } if !order.version_id.is_null() => Some(order.version_id),
+                    _ => None,
+                };
+                // Deleted by somebody who may never learn it: whoever was shown that decides it for all.
+                let before = log.iter().filter(|(_, end, _)| end < start).filter_map(|(_, _, l)| written(l));
+                for gone in before.filter(|id| !sees(live, *id)) {
+                    if sights(*end).any(|(later, _)| sees(later, gone)) {
+                        return Err(format!("{gone} was seen to be gone and then seen"));
+                    }
+                }
                 for (later, later_null) in sights(*end) {
                     if live
                         .iter()
@@ -475,6 +498,7 @@ fn a_rule_left_out_is_noticed() {
         (Bug::AbortByVersion, "abort by version", (3, 1), false, 0..1_500),
         (Bug::CeilingLost, "ceiling lost", (3, 1), false, 0..1_500),
         (Bug::AcceptBelowPromise, "accept below the promise", (3, 1), false, 0..1_500),
+        (Bug::SettledUnasked, "settled unasked", (4, 2), false, 0..1_500),
     ] {
         assert!(walks(set, accepts_linger, seeds, bug).is_some(), "{name} passes");
     }

@@ -33,6 +33,8 @@ pub enum Op {
     /// Rule 7 and every later component: join this state (a purge, tags) into the version, held or not.
     /// `passed`: all that this drive logged up to there is durable at every registered consumer.
     Join { version: Box<Version>, pending_since: u64, passed: u64 },
+    /// Rule 7: a write quorum holds these later components; flag them where exactly they are held.
+    Settle { version: Box<Version> },
     /// Rule 7: flag a held attempt as acked.
     Ack { version: VersionId, ballot: Ballot },
     /// Rule 8: heal inserts a record, promises ignored.
@@ -124,7 +126,8 @@ pub enum Effect {
     Abort { version: VersionId, ballot: Ballot },
     /// The attempt is known to be held by a write quorum.
     Ack { version: VersionId, ballot: Ballot },
-    /// Join these components (a record of ballot zero, without birth) into what is held of the version.
+    /// Join these components (a record of ballot zero, without birth) into what is held of the version. With
+    /// its `settled` set they are what is held already, and a write quorum holds them too.
     Join { record: Coded },
 }
 
@@ -149,6 +152,7 @@ pub fn decide(view: &KeyView, gate: &Gate, request: &Request) -> Decision {
             let since = if gate.place > *passed { view.pending_since(version.id) } else { None };
             join(view, request.bucket, version, since.map_or(*pending_since, |since| since.min(*pending_since)))
         }
+        Op::Settle { version } => settle(view, request.bucket, version),
         Op::Ack { version, ballot } => match view.held(*version, *ballot) {
             Some(held) if !held.acked => Decision::change(Effect::Ack { version: *version, ballot: *ballot }),
             Some(_) => Decision::say(Verdict::Ok),
@@ -236,6 +240,19 @@ fn join(view: &KeyView, bucket: BucketId, version: &Version, pending_since: u64)
     if learns { Decision::change(Effect::Join { record: record.into() }) } else { Decision::say(Verdict::Ok) }
 }
 
+/// Rule 7: where a later component has come since, or one has not come yet, the flag would not be true.
+fn settle(view: &KeyView, bucket: BucketId, version: &Version) -> Decision {
+    let version = components(version);
+    let mine = || view.records.iter().filter(|r| r.id() == version.id);
+    let exactly = mine().all(|r| later(&r.version) == version);
+    if version.id.is_null() || !exactly || mine().all(|r| r.settled) {
+        return Decision::say(Verdict::Ok);
+    }
+    let mut record = Record::new(bucket, version, UNBORN);
+    record.settled = true;
+    Decision::change(Effect::Join { record: record.into() })
+}
+
 /// Rule 8: what is decided needs no promise. An unflagged record that is held gets its flag.
 fn insert(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
     let (id, ballot) = (record.id(), record.ballot);
@@ -258,7 +275,8 @@ fn insert(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision 
 /// Holds a record, with every later component the drive already has of its version.
 fn put(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
     let id = record.id();
-    let mut joined: Option<Record> = None;
+    // The flag of the drive that the record came from says nothing about what is joined here.
+    let mut joined = record.settled.then(|| Record { settled: false, ..(**record).clone() });
     for held in view.records.iter().filter(|r| r.id() == id && !id.is_null()) {
         merge::join(&mut joined.get_or_insert_with(|| (**record).clone()).version, &later(&held.version));
     }
@@ -356,8 +374,10 @@ impl KeyView {
                 for mine in self.records.iter_mut().filter(|r| r.id() == record.id()) {
                     held = true;
                     let mine = mine.to_mut();
-                    if merge::join(&mut mine.version, &record.version).changed {
-                        mine.pending_since = record.pending_since;
+                    if record.settled {
+                        mine.settled = true;
+                    } else if merge::join(&mut mine.version, &record.version).changed {
+                        (mine.pending_since, mine.settled) = (record.pending_since, false);
                     }
                 }
                 if !held {
@@ -377,7 +397,7 @@ impl KeyView {
         let rest = later(&dropped.version);
         if !id.is_null() && !is_blank(&rest) && !self.records.iter().any(|r| r.id() == id) {
             let mut unborn = Record::new(dropped.bucket, rest, UNBORN);
-            unborn.pending_since = dropped.pending_since;
+            (unborn.pending_since, unborn.settled) = (dropped.pending_since, dropped.settled);
             self.records.push(unborn.into());
         }
     }

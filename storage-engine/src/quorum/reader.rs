@@ -80,12 +80,22 @@ impl Reader {
         self.fates.insert(attempt, fate);
     }
 
+    /// Whether a write quorum is known to hold these components, whoever of the replies lacks them.
+    pub fn is_settled(&self, joined: &Version) -> bool {
+        let mut records = self.views.iter().flat_map(|v| &v.records);
+        records.any(|r| r.settled && r.id() == joined.id && later(&r.version) == *joined)
+    }
+
     /// What to do now.
+    ///
+    /// All R replies may hold components that a write quorum does not, where R is below W: the next reader
+    /// would not meet them. So they are written forward unless one of the replies knows that they need not be.
     pub fn step(&self) -> Step {
         let later = self.components();
+        let counts = |joined: &Version| self.all_hold(joined) && self.is_settled(joined);
         let forward: Vec<Version> = later
             .iter()
-            .filter(|(id, joined)| self.remembered.get(id) != Some(joined) && !self.all_hold(**id, joined))
+            .filter(|(id, joined)| self.remembered.get(id) != Some(joined) && !counts(joined))
             .map(|(_, joined)| joined.clone())
             .collect();
         if !forward.is_empty() {
@@ -111,9 +121,9 @@ impl Reader {
         joined
     }
 
-    fn all_hold(&self, id: VersionId, joined: &Version) -> bool {
+    fn all_hold(&self, joined: &Version) -> bool {
         self.views.iter().all(|view| {
-            let mut mine = view.records.iter().filter(|r| r.id() == id).peekable();
+            let mut mine = view.records.iter().filter(|r| r.id() == joined.id).peekable();
             mine.peek().is_some() && mine.all(|r| !merge::join(&mut r.version.clone(), joined).changed)
         })
     }

@@ -229,7 +229,7 @@ impl Committer {
             if let Effect::Put { record, .. } = &effect {
                 batch.raised = batch.raised.max(record.ballot);
             }
-            batch.needs_sync |= !matches!(request.op, Op::Ack { .. });
+            batch.needs_sync |= !matches!(request.op, Op::Ack { .. } | Op::Settle { .. });
             let entry = Entry { bucket: key.0, key: key.1, effect };
             let lsn = self.log.next() + batch.changes.len() as u64;
             let unsynced = u32::try_from(lsn - self.log.synced() - 1).expect("acks are synced within 100 ms");

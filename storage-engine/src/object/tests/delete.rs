@@ -1,5 +1,9 @@
 //! DELETE: markers, versions gone for ever, and the null version.
 use super::*;
+use crate::drive::Drive;
+use crate::object::fixture::versions;
+use crate::quorum::participant::{Op, Request};
+use crate::version::Stamp;
 
 async fn delete(objects: &Objects, version: Option<VersionId>) -> Deleted {
     objects.delete("bucket", "k", version, Conditions::default()).await.expect("a write quorum")
@@ -64,4 +68,87 @@ async fn a_suspended_bucket_replaces_null_by_a_null_marker_and_keeps_the_others(
     assert_eq!(get(&objects, Some(one.id)).await.expect("untouched"), b"1");
     assert_eq!(delete(&objects, Some(VersionId::NULL)).await, marker);
     assert_eq!(get(&objects, None).await.expect("the null marker is gone"), b"1");
+}
+
+/// A delete of a version whose process died when only these drives had it.
+async fn leave_purge(set: &Set, objects: &Objects, id: VersionId, slots: &[usize]) {
+    let bucket = objects.bucket("bucket").await.expect("it was made").id;
+    let mut version = Version::blank("k", id);
+    version.purge = Some(Stamp::new(objects.0.clock.tick(Hlc::ZERO), Origin::new("here")));
+    for slot in slots {
+        let op = Op::Join { version: Box::new(version.clone()), pending_since: 1, passed: 0 };
+        set.drives[*slot].call(Request { epoch: 1, bucket, key: "k".into(), op }).await.expect("it answers");
+    }
+}
+
+/// R = 2 of four drives may hold all of it alike and still be fewer than W = 3.
+#[tokio::test]
+async fn a_delete_that_stopped_short_is_decided_by_whoever_meets_it_first() {
+    let mut met = 0;
+    for slots in [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]] {
+        let (set, objects) = store(Versioning::Enabled).await;
+        let id = put(&objects, b"1").await.id;
+        until_settled(&set, &objects, VersionId::NULL, &[0, 1, 2, 3]).await;
+        leave_purge(&set, &objects, id, &slots).await;
+        match get(&objects, Some(id)).await {
+            Err(Error::NoSuchVersion) => met += 1,
+            read => {
+                // The two others were asked: until somebody meets it, it is as if it were on its way.
+                read.expect("there, or gone");
+                continue;
+            }
+        }
+        // The list asks drives of its own, and so may every later reader.
+        assert!(versions(&objects, "bucket").await.is_empty(), "listed and not there, left on {slots:?}");
+        until_settled(&set, &objects, id, &[0, 1, 2, 3]).await;
+        for away in [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]] {
+            let rest = set.start_without(&away);
+            assert!(versions(&rest, "bucket").await.is_empty(), "left on {slots:?}, {away:?} lost");
+        }
+    }
+    assert_eq!(met, 5, "of six pairs one is missed by two drives");
+}
+
+#[tokio::test]
+async fn what_lists_showed_deleted_stays_so_for_gets() {
+    for slots in [[0, 1], [2, 3]] {
+        let (set, objects) = store(Versioning::Enabled).await;
+        let id = put(&objects, b"1").await.id;
+        until_settled(&set, &objects, VersionId::NULL, &[0, 1, 2, 3]).await;
+        leave_purge(&set, &objects, id, &slots).await;
+        let shown = versions(&objects, "bucket").await.is_empty();
+        let read = get(&objects, Some(id)).await;
+        assert!(!shown || matches!(read, Err(Error::NoSuchVersion)), "not listed, and there, left on {slots:?}");
+    }
+}
+
+/// Of a drive that was away, a delete that counts hides nothing when as many more are lost as may be.
+#[tokio::test]
+async fn a_delete_that_one_drive_missed_is_read_with_two_drives_lost() {
+    let (set, objects) = store(Versioning::Enabled).await;
+    let (one, two) = (put(&objects, b"1").await, put(&objects, b"2").await);
+    until_settled(&set, &objects, VersionId::NULL, &[0, 1, 2, 3]).await;
+    set.drives[1].set_offline(true);
+    delete(&objects, Some(two.id)).await;
+    set.drives[1].set_offline(false);
+    until_settled(&set, &objects, two.id, &[0, 2, 3]).await;
+    for away in [[0, 2], [0, 3], [2, 3]] {
+        let rest = set.start_without(&away);
+        assert_eq!(versions(&rest, "bucket").await, [("k".to_owned(), one.id)], "{away:?} lost");
+    }
+}
+
+/// Waits until these drives know that the delete counts, and the version below.
+async fn until_settled(set: &Set, objects: &Objects, id: VersionId, slots: &[usize]) {
+    let bucket = objects.bucket("bucket").await.expect("it was made").id;
+    let is_flagged = |r: &Record| r.acked && (r.settled || r.id() != id);
+    let settled = async {
+        for slot in slots {
+            let drive = &set.drives[*slot];
+            while !drive.read_key(bucket, "k").await.expect("it answers").records.iter().all(|r| is_flagged(r)) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), settled).await.expect("the flags follow");
 }
