@@ -227,6 +227,39 @@ async fn an_unfinished_write_is_decided_before_it_is_shown() {
     tokio::time::timeout(DEADLINE, passed).await.expect("the feed gets past it");
 }
 
+/// Readers share what the store remembers of places where a change was shown. A place that one of them passed
+/// without showing what stands there would hide it from that reader for ever.
+#[tokio::test]
+async fn a_change_that_one_drive_has_early_is_passed_by_no_reader() {
+    for slot in 0..8 {
+        let store = store().await;
+        let before = put(&store.objects, "before").await;
+        let bucket = store.objects.bucket("bucket").await.unwrap().id;
+        let hlc = Hlc::from_millis(SystemClock.now_millis() - 1_000);
+        let late = ("late".to_owned(), VersionId::from_bytes([9; 16]));
+        let mut version = Version::blank("late", late.1);
+        version.birth = next(&store.objects, None, 1).await.unwrap().events[0].version.birth.clone();
+        let birth = version.birth.as_mut().unwrap();
+        birth.order = storage_engine::version::Order { hlc, origin: Origin::new("here"), version_id: late.1 };
+        let record = Record::new(bucket, version, hlc);
+        let accept = async |drive: &MemoryDrive| {
+            let op = Op::Accept { record: record.clone().into(), shards: Vec::new() };
+            drive.call(Request { epoch: 1, bucket, key: "late".into(), op }).await.unwrap()
+        };
+        accept(&store.drives[slot]).await;
+        let (mut one, mut other) = (None, None);
+        let mut seen = read_until(&store.objects, &mut one, &[before].into(), 10).await;
+        // The other drives were slow and take it now.
+        for drive in &store.drives {
+            accept(drive).await;
+        }
+        read_until(&store.objects, &mut other, &[late.clone()].into(), 10).await;
+        while !seen.contains_key(&late) {
+            seen.extend(read_until(&store.objects, &mut one, &[late.clone()].into(), 10).await);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_purge_and_a_delete_marker_are_changes_too() {
     let store = store().await;

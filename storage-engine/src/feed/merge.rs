@@ -37,6 +37,8 @@ pub struct Undecided {
     pub version: VersionId,
     /// Reading of the clock of the youngest thing in it: an attempt, or what joined it.
     pub begun: Hlc,
+    /// The drives that show it.
+    pub slots: Vec<usize>,
 }
 
 /// What a merge found.
@@ -94,7 +96,8 @@ pub fn merge(
             Verdict::Show(_) => drop(held_back.insert(*key)),
             Verdict::Undecided(begun) => {
                 held_back.insert(*key);
-                merged.undecided.push(Undecided { key: key.0.to_owned(), version: key.1, begun });
+                let slots = group.shown.iter().map(|(slot, _, _)| *slot).collect();
+                merged.undecided.push(Undecided { key: key.0.to_owned(), version: key.1, begun, slots });
             }
         }
     }

@@ -209,11 +209,12 @@ impl Inner {
         undecided.iter().filter(|u| all || u.begun.millis() + grace < now).cloned().collect()
     }
 
-    /// Asks a read quorum what became of these. One that cannot be decided now stays undecided, unless
-    /// nothing else could be shown: then the feed stalls.
+    /// Asks what became of these, the drives that show them among others: those of any read quorum may not
+    /// have it yet, and then it would seem to have come to nothing. One that cannot be decided now stays
+    /// undecided, unless nothing else could be shown: then the feed stalls.
     async fn decide(&self, bucket: BucketId, undecided: Vec<Undecided>, must: bool) -> Result<Decided, Error> {
         let reads = undecided.into_iter().map(async |u| {
-            let records = self.read_key(bucket, &u.key).await;
+            let records = self.read_met(bucket, &u.key, &u.slots).await;
             (u, records)
         });
         let answers: Vec<_> = stream::iter(reads.collect::<Vec<_>>()).buffered(RESOLVES_AT_ONCE).collect().await;

@@ -56,6 +56,23 @@ impl Inner {
         Ok(records.into_iter().find(|r| r.id() == id).map(|r| (r, latest)))
     }
 
+    /// As [`Inner::read_key`], over all drives that answer: what was met on the drives of `slots` is decided, too.
+    ///
+    /// # Errors
+    /// As [`Inner::read_key`]; also where one of those drives does not answer.
+    pub(crate) async fn read_met(&self, bucket: BucketId, key: &str, slots: &[usize]) -> Result<Vec<Record>, Error> {
+        let answers = futures::future::join_all(self.drives.iter().map(|d| look(d.clone(), bucket, key))).await;
+        let mut views = Vec::with_capacity(answers.len());
+        for (slot, answer) in answers {
+            match answer {
+                Ok(view) => views.push((slot, view)),
+                Err(err) if slots.contains(&slot) => return Err(Error::Unavailable(err.to_string())),
+                Err(_) => {}
+            }
+        }
+        self.settle(bucket, key, views).await
+    }
+
     async fn read_for(&self, want: Want, bucket: BucketId, key: &str) -> Result<Vec<Record>, Error> {
         let views = self.views(bucket, key, self.quorum.read()).await?;
         self.settle_for(want, bucket, key, views).await
