@@ -5,6 +5,7 @@ pub mod certs;
 pub mod conflicts;
 pub mod demo;
 pub mod diff;
+pub mod explain;
 pub mod lag;
 pub mod output;
 pub mod release;
@@ -76,6 +77,8 @@ pub enum Verb {
     Backlog(backlog::Args),
     /// Versions born without knowing each other; both are kept.
     Conflicts(conflicts::Args),
+    /// Where each version of an object is, and why not where it should be.
+    Explain(explain::Args),
     /// Versions that failed go again now, parked ones too.
     Retry(retry::Args),
     /// Stops sending on the links of a rule or to a peer; changes wait in the store's feed.

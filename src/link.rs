@@ -20,6 +20,7 @@ mod scope;
 mod standing;
 #[cfg(test)]
 mod tests;
+pub mod toll;
 mod window;
 
 pub use brake::{Kept as KeptBrake, Terms as BrakeTerms};

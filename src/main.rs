@@ -47,6 +47,7 @@ async fn run(verb: Verb) -> u8 {
         Verb::Lag(asking) => cli::lag::run(&asking).await,
         Verb::Backlog(args) => cli::backlog::run(&args).await,
         Verb::Conflicts(args) => cli::conflicts::run(&args).await,
+        Verb::Explain(args) => cli::explain::run(&args).await,
         Verb::Retry(args) => cli::retry::run(&args).await,
         Verb::Release(args) => cli::release::run(&args).await,
         Verb::Suspend(args) => cli::suspend::suspend(&args).await,

@@ -5,6 +5,7 @@ pub mod accepted;
 pub mod admin;
 pub mod answer;
 pub mod ask;
+pub mod explain;
 pub mod line;
 pub mod own;
 pub mod push;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod suspend;
 pub mod tenure;
 pub mod told;
+pub mod toll;
 pub mod verbs;
 pub mod verify;
 
@@ -27,7 +29,7 @@ use crate::shutdown;
 use crate::store::Store;
 use accepted::Kept;
 use line::{Line, Standing};
-use own::Shared;
+use own::{Shared, Way};
 use push::Route;
 use receive::Receive;
 use report::{LinkReport, PeerReport, ProblemReport, SiteReport};
@@ -43,6 +45,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use toll::Tolls;
 use verify::VerifyReport;
 
 /// What lines and the journal have to end after the links: a line closes at once, the journal writes one row.
@@ -102,6 +105,8 @@ pub struct Replicator {
     suspensions: tokio::sync::Mutex<Suspensions>,
     /// A verb changed it.
     verbs: Notify,
+    /// What links share on their way out.
+    tolls: Tolls,
     ready: AtomicBool,
     /// Comparisons end with it; what they had repaired stays.
     stopping: CancellationToken,
@@ -140,6 +145,7 @@ impl Replicator {
             state: Mutex::default(),
             suspensions: tokio::sync::Mutex::default(),
             verbs: Notify::new(),
+            tolls: Tolls::default(),
             ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
         }
@@ -324,6 +330,7 @@ impl Replicator {
 
     async fn carry_out(&self, set: RuleSet) {
         let old = std::mem::replace(&mut self.state().in_force, set.clone());
+        self.tolls.set(&set, &self.site);
         self.keep_lines(&set).await;
         let views = plan::links(&set, &self.site);
         for change in plan::plan(&old, &set, &self.site) {
@@ -353,6 +360,7 @@ impl Replicator {
     fn start_link(&self, name: LinkName, view: LinkView) {
         let mut state = self.state();
         let Some(line) = state.lines.get(&view.peer.name).map(|l| l.standing.subscribe()) else { return };
+        let way = Way { line, toll: self.tolls.of(&view.rule.uid, &view.peer.name) };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (show, shown) = watch::channel(LinkReport::default());
         let (tell_route, route) = watch::channel(None);
@@ -367,7 +375,7 @@ impl Replicator {
             {
                 former.abort();
             }
-            own::own(shared, view, line, inbox, show, tell_route).await;
+            own::own(shared, view, way, inbox, show, tell_route).await;
         });
         state.links.insert(name, LinkHandle { commands, shown, task, route });
     }

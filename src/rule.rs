@@ -223,12 +223,13 @@ impl RuleSet {
 
 /// What the link of `rule` to `destination` is run with.
 ///
-/// A limit that several links share (the rule's over its peers) is divided evenly; the site's and the peer's hold
-/// for each link by itself, for what other links use is not known here.
+/// Limits that several links share (of the rule, the peer, the site) are not in it: `replicator/toll.rs` keeps them.
+/// A bulk link has a quarter of the window, so that interactive ones find room on the same line.
 ///
 /// `yields_to` is left empty: it depends on other rules ([`RuleSet::higher`]).
 pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, peer: &PeerDoc) -> link::Settings {
-    let share = rule.bandwidth.map(|all| (all / rule.destinations.len().max(1) as u64).max(1));
+    let share = if rule.is_bulk { 4 } else { 1 };
+    let window_versions = site.transfers_max.map_or(WINDOW_VERSIONS, |max| max.clamp(1, WINDOW_VERSIONS));
     link::Settings {
         prefix: rule.filter.prefix.clone(),
         tags: rule.filter.tags.clone(),
@@ -240,9 +241,9 @@ pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, pee
         yields_to: Vec::new(),
         existing_objects: rule.replicate.existing_objects,
         commit_order: rule.commit_order,
-        bandwidth: [destination.bandwidth, share, peer.bandwidth, site.bandwidth].into_iter().flatten().min(),
-        window_versions: site.transfers_max.map_or(WINDOW_VERSIONS, |max| max.clamp(1, WINDOW_VERSIONS)),
-        window_bytes: WINDOW_BYTES,
+        bandwidth: destination.bandwidth,
+        window_versions: (window_versions / share).max(1),
+        window_bytes: WINDOW_BYTES / share as u64,
         brake: Some(rule.brake),
         brake_release: rule.brake_release,
         suspend: site.suspend || peer.suspend || rule.suspend || destination.suspend,

@@ -4,6 +4,7 @@ use super::push::{Route, link_name};
 use super::report::LinkReport;
 use super::run::{Command, Ended, Run, consumer_name};
 use super::tenure::{Claimed, Tenure, Wanted};
+use super::toll::Toll;
 use crate::journal::{Error, Journal, LinkId};
 use crate::link::{Checkpoint, Link, ROWS_MAX, Reach, Record, Row};
 use crate::peer::client::Connection;
@@ -30,6 +31,12 @@ pub struct Shared {
     pub tenure: Arc<Tenure>,
 }
 
+/// The way to a peer: its line, and what is shared on it.
+pub struct Way {
+    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub toll: Toll,
+}
+
 /// Why a link could not start; tried again until the rule changes.
 #[derive(Debug, thiserror::Error)]
 enum Blocked {
@@ -54,7 +61,7 @@ enum Start<'a> {
 pub async fn own(
     shared: Shared,
     mut view: LinkView,
-    line: watch::Receiver<Option<Arc<Connection>>>,
+    way: Way,
     mut commands: mpsc::Receiver<Command>,
     shown: watch::Sender<LinkReport>,
     route: watch::Sender<Option<Arc<Route>>>,
@@ -65,7 +72,7 @@ pub async fn own(
     let (mut at_least, mut wanted) = (0, None);
     loop {
         let now = shared.clock.now_millis();
-        let report = match start(&shared, &mut view, &labels, &line, &mut commands, &shown, &mut wanted, at_least).await
+        let report = match start(&shared, &mut view, &labels, &way, &mut commands, &shown, &mut wanted, at_least).await
         {
             Ok(Start::Run(run)) => {
                 let (id, lease) = (run.route.id.clone(), run.route.lease.clone());
@@ -129,7 +136,7 @@ async fn start<'a>(
     shared: &Shared,
     view: &'a mut LinkView,
     labels: &LinkLabels,
-    line: &watch::Receiver<Option<Arc<Connection>>>,
+    way: &Way,
     commands: &'a mut mpsc::Receiver<Command>,
     shown: &watch::Sender<LinkReport>,
     wanted: &mut Option<Wanted>,
@@ -145,7 +152,7 @@ async fn start<'a>(
     };
     wanted.get_or_insert_with(|| shared.tenure.want());
     let id = LinkId { rule: view.rule.uid.clone(), bucket: bucket.id, peer: view.far_end() };
-    let lease = match claim(shared, &id, line, at_least).await? {
+    let lease = match claim(shared, &id, &way.line, at_least).await? {
         Claimed::Owned(lease) => lease,
         Claimed::Elsewhere(by) => return Ok(Start::Elsewhere(by)),
     };
@@ -161,7 +168,8 @@ async fn start<'a>(
     id.hash(&mut seed);
     let settings = view.settings();
     let peer_bucket = view.destination.bucket.clone();
-    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store: shared.store.clone() };
+    let route =
+        Route { id, lease, bucket: bucket.name, peer_bucket, store: shared.store.clone(), toll: way.toll.clone() };
     Ok(Start::Run(Run {
         labels: labels.clone(),
         route: Arc::new(route),
@@ -169,7 +177,7 @@ async fn start<'a>(
         link: Link::new(settings, checkpoint, rows, seed.finish()),
         journal: shared.journal.clone(),
         clock: shared.clock.clone(),
-        line: line.clone(),
+        line: way.line.clone(),
         commands,
         view,
         shown: shown.clone(),

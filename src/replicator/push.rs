@@ -1,9 +1,11 @@
 //! One version out: reads it from the own store, sends it over the peer's line, and says in the
 //! link's words what became of it. Decides nothing.
 use super::tenure::Lease;
+use super::toll::Toll;
 use crate::journal::LinkId;
 use crate::link::{Failure, Outcome, Settings, includes};
 use crate::peer::client::{Connection, Error};
+use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing};
 use crate::store::{self, Store};
 use std::sync::Arc;
@@ -19,7 +21,12 @@ pub struct Route {
     pub bucket: String,
     pub peer_bucket: String,
     pub store: Arc<dyn Store>,
+    /// What it shares with other links on their way out.
+    pub toll: Toll,
 }
+
+/// What a head counts for in limits of bandwidth: deletes are not free.
+const HEAD_BYTES: u64 = 256;
 
 /// What became of one push.
 #[derive(Debug)]
@@ -76,6 +83,13 @@ impl Route {
                 }
                 Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
             }
+        }
+        let _flight = self.toll.take_off().await;
+        let size = if body.is_some() { version.birth.as_ref().map_or(0, |b| b.size_bytes) } else { 0 };
+        if size > INLINE_BYTES_MAX {
+            body = body.map(|body| self.toll.pace(body));
+        } else {
+            self.toll.pass(HEAD_BYTES + size).await;
         }
         let lease = self.lease.clone();
         let outgoing = Outgoing {

@@ -64,3 +64,38 @@ pub struct ReleaseReport {
 pub struct RetryReport {
     pub versions: usize,
 }
+
+/// Where the versions of one object are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explained {
+    /// siteID of the site that answers; it holds all of them.
+    pub site: String,
+    pub bucket: String,
+    pub key: String,
+    /// Newest first.
+    pub versions: Vec<VersionPlaces>,
+}
+
+/// One version, and where each link has brought it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VersionPlaces {
+    pub version_id: String,
+    /// siteID where it was born; absent while only its tags or its deletion have arrived.
+    pub origin: Option<String>,
+    /// Clock reading of its birth, Unix milliseconds.
+    pub born_millis: Option<u64>,
+    pub is_delete_marker: bool,
+    pub is_purged: bool,
+    pub places: Vec<Place>,
+}
+
+/// One version at one peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    pub rule: String,
+    pub peer: String,
+    /// there, not_in_scope, flying, pending, failed, parked, suspended, braked, unknown.
+    pub state: String,
+    /// Empty where nothing is to be said.
+    pub why: String,
+}

@@ -204,3 +204,43 @@ async fn a_mass_of_deletes_waits_for_a_person_over_a_restart_and_other_changes_g
     }
     ended(&verb(fra, &["status"]).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_where_each_version_is_and_why_not() {
+    let fleet = Fleet::start(&["fra", "ams", "waw"], 4).await;
+    let [fra, ams, waw] = &fleet.sites[..] else { unreachable!("three sites") };
+    let places = async |object: &str| -> Vec<(String, String, String)> {
+        let explained = json(fra, &["explain", object]).await;
+        let of_version = |v: &serde_json::Value| v["places"].as_array().cloned().unwrap_or_default();
+        let text = |p: &serde_json::Value, name: &str| p[name].as_str().unwrap_or_default().to_string();
+        let places = explained["versions"].as_array().into_iter().flatten().flat_map(of_version);
+        let mut all: Vec<_> = places.map(|p| (text(&p, "peer"), text(&p, "state"), text(&p, "why"))).collect();
+        all.sort();
+        all
+    };
+    put(fra, "a").await;
+    fleet.drained(PATIENCE).await;
+    let there = ended(&verb(fra, &["explain", "orders/a"]).await, 0);
+    assert!(there.starts_with("THERE"), "{there}");
+    put(ams, "theirs").await;
+    fleet.drained(PATIENCE).await;
+    let states: Vec<_> = places("orders/theirs").await.into_iter().map(|(_, state, _)| state).collect();
+    assert_eq!(states, ["not_in_scope", "not_in_scope"], "ams brings its own to both");
+
+    waw.kill().await;
+    ended(&verb(fra, &["suspend", "--peer", "ams"]).await, 0);
+    let is_so = async || {
+        let report = fra.status().await.expect("the site runs");
+        report.links.iter().any(|l| l.state == "suspended") && report.peers.iter().any(|p| !p.is_up)
+    };
+    wait_until("one peer is suspended, one is down", is_so).await;
+    let id = put(fra, "b").await;
+    let found = places(&format!("orders/b?versionId={id}")).await;
+    assert_eq!((found[0].0.as_str(), found[0].1.as_str()), ("ams", "suspended"), "{found:?}");
+    assert!(found[0].2.contains("isthmus suspend --peer ams"), "{found:?}");
+    assert_eq!((found[1].0.as_str(), found[1].1.as_str()), ("waw", "unknown"), "nobody guesses: {found:?}");
+    assert!(found[1].2.contains("unreachable"), "{found:?}");
+    ended(&verb(fra, &["explain", "orders/b"]).await, 1);
+    ended(&verb(fra, &["explain", "orders/none"]).await, 64);
+    ended(&verb(fra, &["explain", "b"]).await, 64);
+}

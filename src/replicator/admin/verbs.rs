@@ -19,6 +19,7 @@ use storage_engine::version::VersionId;
 struct Asked {
     rule: Option<String>,
     peer: Option<String>,
+    bucket: Option<String>,
     key: Option<String>,
     version: Option<String>,
     #[serde(default)]
@@ -33,6 +34,7 @@ pub(super) fn routes() -> Router<Arc<Replicator>> {
         .route("/resume", post(resume))
         .route("/retry", post(retry))
         .route("/release", post(release))
+        .route("/explain", get(explain))
         .route("/rows", get(rows))
         .route("/conflicts", get(conflicts))
 }
@@ -54,9 +56,9 @@ async fn resume(State(replicator): State<Arc<Replicator>>, Query(asked): Query<A
 }
 
 async fn retry(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {
-    let version_id = match asked.version.as_deref().map(str::parse::<VersionId>).transpose() {
+    let version_id = match version_id(&asked) {
         Ok(id) => id,
-        Err(_) => return answer::<()>(Err(Refused::Unknown("--version is no version id of this store".into()))),
+        Err(refused) => return answer::<()>(Err(refused)),
     };
     let which = Again { key: asked.key, version_id, parked_only: asked.parked };
     answer(replicator.retry(asked.rule.as_deref(), which).await.map(|versions| RetryReport { versions }))
@@ -65,6 +67,20 @@ async fn retry(State(replicator): State<Arc<Replicator>>, Query(asked): Query<As
 async fn release(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {
     let rule = asked.rule.unwrap_or_default();
     answer(replicator.release(&rule).await.map(|deletes| ReleaseReport { deletes }))
+}
+
+async fn explain(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {
+    let version_id = match version_id(&asked) {
+        Ok(id) => id,
+        Err(refused) => return answer::<()>(Err(refused)),
+    };
+    let (bucket, key) = (asked.bucket.unwrap_or_default(), asked.key.unwrap_or_default());
+    answer(replicator.explain(&bucket, &key, version_id).await)
+}
+
+fn version_id(asked: &Asked) -> Result<Option<VersionId>, Refused> {
+    let id = asked.version.as_deref().map(str::parse::<VersionId>).transpose();
+    id.map_err(|_| Refused::Unknown("that is no version id of this store".into()))
 }
 
 async fn rows(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {

@@ -136,12 +136,13 @@ fn a_peer_that_changes_alters_its_links_only() {
 }
 
 #[test]
-fn the_strictest_limit_and_any_suspension_hold() {
+fn a_link_has_its_own_limit_and_any_suspension_holds() {
     let mut r = rule("logs", &["ams", "nyc"]);
     r.bandwidth = Some(100);
+    r.destinations[0].bandwidth = Some(7);
     let settings = |s: &SiteDoc, p: &PeerDoc| link_settings(&r, &r.destinations[0], s, p);
-    assert_eq!(settings(&site(), &peer("ams")).bandwidth, Some(50), "shared by two");
-    assert_eq!(settings(&site(), &PeerDoc { bandwidth: Some(7), ..peer("ams") }).bandwidth, Some(7));
+    let shared = PeerDoc { bandwidth: Some(3), ..peer("ams") };
+    assert_eq!(settings(&site(), &shared).bandwidth, Some(7), "what links share is kept elsewhere");
     assert!(!settings(&site(), &peer("ams")).suspend);
     assert!(settings(&SiteDoc { suspend: true, ..site() }, &peer("ams")).suspend);
     assert_eq!(settings(&SiteDoc { transfers_max: Some(3), ..site() }, &peer("ams")).window_versions, 3);

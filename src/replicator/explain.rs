@@ -1,0 +1,160 @@
+//! Where each version of one object is, and why not where it should be: asks the links and the peers, and says
+//! "unknown" where neither can tell. Called by `replicator/admin/verbs.rs`.
+use super::Replicator;
+use super::ask::Ask;
+use super::report::LinkReport;
+use super::told::{Explained, Place, VersionPlaces};
+use super::verbs::Refused;
+use crate::link::project::Projection;
+use crate::link::reconcile::{Ask as Wanted, Item, KeyRange};
+use crate::link::{RowState, Standing};
+use crate::peer::frame::reconcile::{Answer, Question};
+use crate::rule::plan::{self, LinkView};
+use crate::store::Error;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use storage_engine::version::{Kind, Version, VersionId};
+use tokio::time::timeout;
+
+/// Versions explained at once, the newest: the rest by their ids.
+const VERSIONS_MAX: usize = 100;
+/// How long a peer may take to say what it holds.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What a peer holds of an object, by version; the hash of the state as the rule compares it.
+type There = BTreeMap<VersionId, Option<u128>>;
+
+impl Replicator {
+    /// Explains every version of an object that S3 shows here, newest first, or the one of this id.
+    ///
+    /// # Errors
+    /// [`Refused`]: no such bucket or version here, or the own store does not answer.
+    pub async fn explain(&self, bucket: &str, key: &str, id: Option<VersionId>) -> Result<Explained, Refused> {
+        let store = &self.shared.store;
+        let found = match id {
+            Some(id) => store.stat(bucket, key, id).await.map(|found| found.into_iter().collect()),
+            None => store.versions_of(bucket, key).await,
+        };
+        let mut versions: Vec<Version> = match found {
+            Ok(versions) => versions,
+            Err(e @ (Error::NoSuchBucket(_) | Error::NoSuchKey | Error::NoSuchVersion)) => {
+                return Err(Refused::Unknown(e.to_string()));
+            }
+            Err(e) => return Err(Refused::Unavailable(e.to_string())),
+        };
+        if versions.is_empty() {
+            return Err(Refused::Unknown(format!("no version of {bucket}/{key} at this site")));
+        }
+        versions.truncate(VERSIONS_MAX);
+        let mut places: Vec<Vec<Place>> = versions.iter().map(|_| Vec::new()).collect();
+        let set = self.rules.borrow().rules.clone();
+        let links = plan::links(&set, &self.site).into_iter().filter(|(_, view)| view.rule.bucket == bucket);
+        for (name, view) in links {
+            let standings = self.ask(&name, |tell| Ask::Standing(versions.clone(), tell)).await;
+            let there = self.there(&view, key).await;
+            let is_it = |l: &LinkReport| l.rule == view.rule.name && l.peer == view.peer.name;
+            let shown = self.report().links.into_iter().find(is_it);
+            for (at, version) in versions.iter().enumerate() {
+                let standing = standings.as_ref().and_then(|all| all.get(at));
+                let (state, why) = state(&view, version, standing, &there, shown.as_ref());
+                let (rule, peer) = (view.rule.name.clone(), view.peer.name.clone());
+                places[at].push(Place { rule, peer, state: state.into(), why });
+            }
+        }
+        let versions = versions.iter().zip(places).map(|(version, places)| told(version, places)).collect();
+        Ok(Explained { site: self.site_id.clone(), bucket: bucket.into(), key: key.into(), versions })
+    }
+
+    /// What the peer of a link says it holds of an object; or why it does not say.
+    async fn there(&self, view: &LinkView, key: &str) -> Result<There, String> {
+        let line = self.state().lines.get(&view.peer.name).map(|l| (l.standing.borrow().clone(), l.trouble.clone()));
+        let (standing, trouble) = line.ok_or("there is no line to the peer")?;
+        let Some(connection) = standing else {
+            let reason = trouble.borrow().clone();
+            return Err(format!("the peer is unreachable: {}", reason.unwrap_or_else(|| "dialling".into())));
+        };
+        let range = KeyRange { after: None, upto: Some(key.into()) };
+        // Of this key alone: what lies before it is behind.
+        let behind = Some((key.to_string(), VersionId::from_bytes([0; 16])));
+        let question = Question {
+            bucket: view.destination.bucket.clone(),
+            projection: Projection::of(&view.settings()),
+            ask: Wanted::Items { range, behind },
+            unknown: Default::default(),
+        };
+        match timeout(PATIENCE, connection.ask(question)).await {
+            Ok(Ok((Answer::Items { items, .. }, _))) => {
+                let of_key = items.into_iter().filter(|item| item.key == key);
+                Ok(of_key.map(|Item { version_id, hash, .. }| (version_id, hash)).collect())
+            }
+            Ok(Ok((Answer::Refused(why) | Answer::Unavailable(why), _))) => {
+                Err(format!("the peer does not say: {why}"))
+            }
+            Ok(Ok(_)) => Err("the peer's answer does not fit the question".into()),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("the peer does not answer within {}s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// State and reason of one version on one link.
+fn state(
+    view: &LinkView,
+    version: &Version,
+    standing: Option<&Standing>,
+    there: &Result<There, String>,
+    shown: Option<&LinkReport>,
+) -> (&'static str, String) {
+    if let Some(Standing::OutOfScope(why)) = standing {
+        return ("not_in_scope", (*why).into());
+    }
+    let ours = Projection::of(&view.settings()).item(version).and_then(|item| item.hash);
+    let held = match there {
+        Ok(there) => there.get(&version.id),
+        Err(_) => None,
+    };
+    match held {
+        Some(theirs) if theirs.is_none() || *theirs == ours => return ("there", String::new()),
+        _ if ours.is_none() => return ("not_in_scope", "the rule brings nothing of it as it is now".into()),
+        _ => {}
+    }
+    let older = if held.is_some() { "an older state is there; " } else { "" };
+    let (state, why) = match (standing, shown.and_then(|l| l.suspended.as_ref())) {
+        (Some(Standing::Row(row)), _) if row.state == RowState::Parked => {
+            ("parked", format!("refused {} times: {}; isthmus retry {}", row.attempts, row.last_error, view.rule.name))
+        }
+        (_, Some(suspended)) => ("suspended", suspended.by.clone()),
+        (Some(Standing::Row(row)), _) => {
+            ("failed", format!("{} attempts, goes again by itself: {}", row.attempts, row.last_error))
+        }
+        (Some(Standing::Flying), _) => ("flying", "on its way".into()),
+        (Some(Standing::Queued { .. }), _) => ("pending", "waits for its turn".into()),
+        (None, _) => ("unknown", "no link of it is pushed by this process; ask the one that does".into()),
+        (_, _) if is_delete(version) && shown.is_some_and(|l| l.braked_since.is_some()) && there.is_ok() => {
+            ("braked", format!("held back as part of a mass delete; isthmus release {}", view.rule.name))
+        }
+        (_, _) if there.is_ok() => ("pending", "waits in the feed".into()),
+        (_, _) => ("unknown", String::new()),
+    };
+    match there {
+        Ok(_) => (state, format!("{older}{why}")),
+        Err(reason) if why.is_empty() => (state, reason.clone()),
+        Err(reason) => (state, format!("{why}; {reason}")),
+    }
+}
+
+fn is_delete(version: &Version) -> bool {
+    version.purge.is_some() || version.is_delete_marker()
+}
+
+fn told(version: &Version, places: Vec<Place>) -> VersionPlaces {
+    let birth = version.birth.as_ref();
+    VersionPlaces {
+        version_id: version.id.to_string(),
+        origin: birth.map(|b| b.order.origin.as_str().to_string()),
+        born_millis: birth.map(|b| b.order.hlc.millis()),
+        is_delete_marker: birth.is_some_and(|b| b.kind == Kind::DeleteMarker),
+        is_purged: version.purge.is_some(),
+        places,
+    }
+}
