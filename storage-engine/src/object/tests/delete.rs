@@ -98,6 +98,7 @@ async fn a_delete_that_stopped_short_is_decided_by_whoever_meets_it_first() {
                 continue;
             }
         }
+        assert!(holders(&set, &objects, id).await >= 3, "shown, and below W: left on {slots:?}");
         // The list asks drives of its own, and so may every later reader.
         assert!(versions(&objects, "bucket").await.is_empty(), "listed and not there, left on {slots:?}");
         until_settled(&set, &objects, id, &[0, 1, 2, 3]).await;
@@ -117,6 +118,7 @@ async fn what_lists_showed_deleted_stays_so_for_gets() {
         until_settled(&set, &objects, VersionId::NULL, &[0, 1, 2, 3]).await;
         leave_purge(&set, &objects, id, &slots).await;
         let shown = versions(&objects, "bucket").await.is_empty();
+        assert!(!shown || holders(&set, &objects, id).await >= 3, "shown, and below W: left on {slots:?}");
         let read = get(&objects, Some(id)).await;
         assert!(!shown || matches!(read, Err(Error::NoSuchVersion)), "not listed, and there, left on {slots:?}");
     }
@@ -136,6 +138,16 @@ async fn a_delete_that_one_drive_missed_is_read_with_two_drives_lost() {
         let rest = set.start_without(&away);
         assert_eq!(versions(&rest, "bucket").await, [("k".to_owned(), one.id)], "{away:?} lost");
     }
+}
+
+/// How many drives hold the delete.
+async fn holders(set: &Set, objects: &Objects, id: VersionId) -> usize {
+    let bucket = objects.bucket("bucket").await.expect("it was made").id;
+    let mut holders = 0;
+    for drive in &set.drives {
+        holders += usize::from(drive.read_key(bucket, "k").await.expect("it answers").tombstoned(id));
+    }
+    holders
 }
 
 /// Waits until these drives know that the delete counts, and the version below.
