@@ -23,7 +23,7 @@ mod tests;
 pub mod toll;
 mod window;
 
-pub use brake::{Kept as KeptBrake, Terms as BrakeTerms};
+pub use brake::{Kept as KeptBrake, Terms as BrakeTerms, is_delete};
 pub use retry::{CLOCK_AHEAD, ROWS_MAX};
 pub use scope::{Filter, Scope, includes};
 pub use standing::Standing;
@@ -57,6 +57,9 @@ pub enum Event {
     Changed { changes: Vec<Change>, cursor: Cursor },
     /// The feed was seen at its head: nothing waits behind the cursor.
     CaughtUp,
+    /// The store does not know the cursor any more: what changed since it can only be found by comparing with the
+    /// peer. The feed goes on from `head`.
+    Expired { head: Cursor },
     /// The pass over existing versions yielded these; `is_last`: it has come to its end.
     Existing { changes: Vec<Change>, cursor: Cursor, is_last: bool },
     /// The peer answered: durable there.
@@ -182,7 +185,7 @@ pub enum Action {
     /// Go back: read the feed again from this cursor; what was taken in since is forgotten. A batch read
     /// before this action must not be handed in any more: it would hide the gap in front of it.
     Rewind(Option<Cursor>),
-    /// Read the feed besides, from this place up to that one, for existing versions; or stop that (`None`).
+    /// Read besides, for existing versions, as the survey says; or stop that (`None`).
     /// What was read before this action must not be handed in any more.
     Existing(Option<Survey>),
     /// Count the versions of the bucket, then answer `Counted`; an estimate will do.
@@ -191,13 +194,16 @@ pub enum Action {
     Stop,
 }
 
-/// A second reading of the feed, for versions that were there before the rule covered them.
+/// A second reading, for versions that were there before the rule covered them or that the feed lost: of the feed, or
+/// of what a comparison with the peer finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// From here on; `None`: from the beginning.
+    /// From here on; `None`: from the beginning. A comparison's places are keys, as the shell writes them.
     pub cursor: Option<Cursor>,
-    /// Up to here: what lies behind it was judged as it came.
+    /// Up to here in the feed: what lies behind it was judged as it came.
     pub until: Cursor,
+    /// Compare every key with the peer and yield what differs; else read the feed.
+    pub compares: bool,
 }
 
 /// One transaction of the journal.
@@ -231,8 +237,18 @@ pub struct Checkpoint {
 pub struct Reach {
     /// All versions in it; `None`: only what changed since the rule came.
     pub covered: Option<Scope>,
+    /// When that was, where `covered` is `None`.
+    pub since: Option<Since>,
     /// The pass under way.
     pub existing: Option<Existing>,
+}
+
+/// From when on a rule that leaves existing objects where they are copies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Since {
+    pub at: Millis,
+    /// What it has copied since then.
+    pub scope: Scope,
 }
 
 /// A pass over existing versions, as the journal keeps it.
@@ -244,6 +260,8 @@ pub struct Existing {
     pub until: Cursor,
     /// Versions in it were sent before the pass began, and since then as they changed.
     pub except: Option<Scope>,
+    /// It compares with the peer; its cursor is a place among keys.
+    pub compares: bool,
 }
 
 /// A version that failed while the peer answered.
@@ -292,6 +310,8 @@ pub struct Shown {
     pub braked_versions: u64,
     pub braked_since: Option<Millis>,
     pub in_flight: u64,
+    /// What was not changed since then is left where it is; `None`: all that the settings cover is sent.
+    pub copies_since: Option<Millis>,
     pub last_error: Option<String>,
 }
 

@@ -8,11 +8,13 @@ pub mod ask;
 pub mod explain;
 pub mod line;
 pub mod own;
+pub mod proof;
 pub mod push;
 pub mod receive;
 pub mod reconcile;
 pub mod report;
 pub mod run;
+pub mod survey;
 pub mod suspend;
 pub mod tenure;
 pub mod told;
@@ -30,9 +32,10 @@ use crate::store::Store;
 use accepted::Kept;
 use line::{Line, Standing};
 use own::{Shared, Way};
+use proof::Proof;
 use push::Route;
 use receive::Receive;
-use report::{LinkReport, PeerReport, ProblemReport, SiteReport};
+use report::{LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
 use run::Command;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,10 +46,10 @@ use suspend::Suspensions;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use toll::Tolls;
-use verify::VerifyReport;
+use verify::{Verify, VerifyReport};
 
 /// What lines and the journal have to end after the links: a line closes at once, the journal writes one row.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -72,7 +75,24 @@ struct LinkHandle {
     task: JoinHandle<()>,
     /// How its pushes go, while this process owns it.
     route: watch::Receiver<Option<Arc<Route>>>,
+    /// What the slow proof compares, and what it has found.
+    proves: watch::Sender<Arc<Verify>>,
+    proof: watch::Receiver<Option<ProofReport>>,
+    /// The proof ends with the link.
+    _proving: DropGuard,
 }
+
+impl LinkHandle {
+    fn report(&self) -> LinkReport {
+        let report = self.shown.borrow().clone();
+        let proof = if report.is_pushed_here() { self.proof.borrow().clone() } else { None };
+        LinkReport { proof, ..report }
+    }
+}
+
+/// What a comparison sees of a link: the line to its peer, how it pushes, what it shows.
+type Ways =
+    (watch::Receiver<Option<Arc<Connection>>>, watch::Receiver<Option<Arc<Route>>>, watch::Receiver<LinkReport>);
 
 #[derive(Default)]
 struct State {
@@ -260,7 +280,7 @@ impl Replicator {
             }
             shown
         };
-        let mut links: Vec<_> = state.links.values().map(|l| promise(l.shown.borrow().clone())).collect();
+        let mut links: Vec<_> = state.links.values().map(|l| promise(l.report())).collect();
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
         let problems = self.rules.borrow().problems.clone().into_iter().map(|p| ProblemReport {
             document: p.document,
@@ -300,18 +320,8 @@ impl Replicator {
         let mut links = Vec::new();
         for (name, view) in views.iter().filter(|(_, view)| view.rule.name == rule) {
             let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { continue };
-            links.push(verify::Verify {
-                settings: view.settings(),
-                peer: view.peer.name.clone(),
-                bucket: view.rule.bucket.clone(),
-                peer_bucket: view.destination.bucket.clone(),
-                store: self.shared.store.clone(),
-                line: line.standing.subscribe(),
-                route: link.route.clone(),
-                shown: link.shown.clone(),
-                clock: self.shared.clock.clone(),
-                repair,
-            });
+            let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone());
+            links.push(self.comparison(view, ways, repair));
         }
         if links.is_empty() {
             return None;
@@ -321,6 +331,23 @@ impl Replicator {
         state.verifies.insert(rule.into(), shown);
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(verify::run(links, show)));
         Some(first)
+    }
+
+    /// What compares one link, as its rule is now.
+    fn comparison(&self, view: &LinkView, ways: Ways, repair: bool) -> Verify {
+        let (line, route, shown) = ways;
+        Verify {
+            settings: view.settings(),
+            peer: view.peer.name.clone(),
+            bucket: view.rule.bucket.clone(),
+            peer_bucket: view.destination.bucket.clone(),
+            store: self.shared.store.clone(),
+            line,
+            route,
+            shown,
+            clock: self.shared.clock.clone(),
+            repair,
+        }
     }
 
     /// The last comparison of a rule, or how far the one that runs is.
@@ -350,11 +377,20 @@ impl Replicator {
                 Change::Alter(name) => {
                     let commands = self.state().links.get(&name).map(|l| l.commands.clone());
                     if let (Some(commands), Some(view)) = (commands, views.get(&name)) {
+                        self.prove_anew(&name, view);
                         let _ = commands.send(Command::Alter(Box::new(view.clone()))).await;
                     }
                 }
             }
         }
+    }
+
+    /// The slow proof of a link goes by its altered rule.
+    fn prove_anew(&self, name: &LinkName, view: &LinkView) {
+        let state = self.state();
+        let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { return };
+        let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone());
+        link.proves.send_replace(Arc::new(self.comparison(view, ways, true)));
     }
 
     fn start_link(&self, name: LinkName, view: LinkView) {
@@ -367,6 +403,14 @@ impl Replicator {
         let former = state.ending.remove(&name);
         state.ending.retain(|_, task| !task.is_finished());
         tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = %view.peer.name, "Starting the link.");
+        let ways = (way.line.clone(), route.clone(), shown.clone());
+        let (proves, proven) = watch::channel(Arc::new(self.comparison(&view, ways, true)));
+        let (show_proof, proof) = watch::channel(None);
+        let labels = own::labels(&view);
+        let (pace, metrics) = (self.shared.pace, self.shared.metrics.clone());
+        let proving = self.stopping.child_token();
+        let prover = Proof { labels, pace, metrics, show: show_proof };
+        self.tasks.spawn(proving.clone().run_until_cancelled_owned(prover.run(proven)));
         let shared = self.shared.clone();
         let task = tokio::spawn(async move {
             // Its last record would fence this one, and what it forgets is this one's.
@@ -377,7 +421,8 @@ impl Replicator {
             }
             own::own(shared, view, way, inbox, show, tell_route).await;
         });
-        state.links.insert(name, LinkHandle { commands, shown, task, route });
+        let _proving = proving.drop_guard();
+        state.links.insert(name, LinkHandle { commands, shown, task, route, proves, proof, _proving });
     }
 
     /// A line for each peer of the set; a line whose document changed is dialled anew.

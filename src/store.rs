@@ -42,7 +42,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Version>, Error>;
     /// All that is held of about `limit` keys with `prefix` after `after`, tombstones included, keys ascending.
     async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error>;
-    /// Registers a consumer; returns its committed cursor. `keeps_versioning`: suspending versioning is then refused.
+    /// Registers a consumer; returns its committed floor, if it was registered before. `keeps_versioning`: suspending
+    /// versioning is then refused.
     async fn register(&self, bucket: &str, consumer: &str, keeps_versioning: bool) -> Result<Option<Cursor>, Error>;
     /// Commits what a consumer has read (`cursor`) and what is durable at its end (`floor`).
     async fn commit(&self, bucket: &str, consumer: &str, cursor: &Cursor, floor: &Cursor) -> Result<(), Error>;

@@ -11,6 +11,7 @@ use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::Replicator;
 use isthmus::replicator::own::Shared;
+use isthmus::replicator::proof::Pace;
 use isthmus::replicator::receive::Receive;
 use isthmus::replicator::tenure::{Tenure, Terms};
 use isthmus::rule::refs::Refs;
@@ -147,6 +148,7 @@ async fn replicator(
         clock: Arc::new(SystemClock),
         metrics: Arc::new(Metrics::default()),
         tenure,
+        pace: Pace::default(),
     };
     let own = rules.borrow().rules.sites[site].clone();
     let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();

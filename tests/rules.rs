@@ -9,6 +9,7 @@ use isthmus::journal::memory::MemoryJournal;
 use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::own::Shared;
+use isthmus::replicator::proof::Pace;
 use isthmus::replicator::receive::Receive;
 use isthmus::replicator::tenure::{Tenure, Terms};
 use isthmus::replicator::{Replicator, accepted};
@@ -126,6 +127,7 @@ async fn replicator(
         journal,
         clock: Arc::new(SystemClock),
         metrics: Arc::new(Metrics::default()),
+        pace: Pace::default(),
     };
     let own = rules.borrow().rules.sites[site].clone();
     let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();

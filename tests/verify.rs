@@ -8,6 +8,8 @@ use isthmus::journal::memory::MemoryJournal;
 use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::replicator::Replicator;
 use isthmus::replicator::own::Shared;
+use isthmus::replicator::proof::Pace;
+use isthmus::replicator::report::LinkReport;
 use isthmus::replicator::tenure::{Tenure, Terms};
 use isthmus::replicator::verify::{LinkVerify, VerifyReport};
 use isthmus::rule::refs::Refs;
@@ -18,6 +20,7 @@ use isthmus::telemetry::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage_engine::clock::SystemClock;
 use storage_engine::drive::Drive;
@@ -27,34 +30,47 @@ use storage_engine::object::{Conditions, Objects, Put, Versioning};
 use storage_engine::version::{Origin, Version, VersionId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const BUCKET: &str = "logs";
 const TRUST: &str = "test.example";
 
-/// A store whose feed loses changes of keys with `lost`, of tags and of purges: what a comparison is for.
-struct Forgetful(BundledStore);
+/// A store whose feed can lose changes of keys with `lost`, of tags and of purges, and the place of every reader: what a
+/// comparison is for.
+struct Forgetful {
+    inner: BundledStore,
+    loses: AtomicBool,
+    /// No cursor is known until the head was asked for.
+    has_expired: AtomicBool,
+}
 
 #[async_trait]
 impl Store for Forgetful {
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
-        let mut batch = self.0.changes(bucket, cursor, limit).await?;
-        let is_lost = |v: &Version| v.key.starts_with("lost") || v.tags.is_some() || v.purge.is_some();
+        let mut batch = self.inner.changes(bucket, cursor, limit).await?;
+        if self.has_expired.load(Ordering::Relaxed) {
+            return Err(Error::Expired);
+        }
+        let loses = self.loses.load(Ordering::Relaxed);
+        let is_lost = |v: &Version| loses && (v.key.starts_with("lost") || v.tags.is_some() || v.purge.is_some());
         batch.events.retain(|event| !is_lost(&event.version));
         Ok(batch)
     }
     async fn head(&self, bucket: &str) -> Result<Cursor, Error> {
-        self.0.head(bucket).await
+        let head = self.inner.head(bucket).await;
+        self.has_expired.store(false, Ordering::Relaxed);
+        head
     }
     async fn bucket(&self, name: &str) -> Result<BucketInfo, Error> {
-        self.0.bucket(name).await
+        self.inner.bucket(name).await
     }
     async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error> {
-        self.0.stat(bucket, key, id).await
+        self.inner.stat(bucket, key, id).await
     }
     async fn read_version(&self, bucket: &str, key: &str, id: VersionId) -> Result<Body, Error> {
-        self.0.read_version(bucket, key, id).await
+        self.inner.read_version(bucket, key, id).await
     }
     async fn apply_version(
         &self,
@@ -63,10 +79,10 @@ impl Store for Forgetful {
         body: Option<Body>,
         traceparent: Option<String>,
     ) -> Result<Applied, Error> {
-        self.0.apply_version(bucket, version, body, traceparent).await
+        self.inner.apply_version(bucket, version, body, traceparent).await
     }
     async fn versions_of(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
-        self.0.versions_of(bucket, key).await
+        self.inner.versions_of(bucket, key).await
     }
     async fn list_versions(
         &self,
@@ -74,22 +90,22 @@ impl Store for Forgetful {
         after: Option<(String, VersionId)>,
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
-        self.0.list_versions(bucket, after, limit).await
+        self.inner.list_versions(bucket, after, limit).await
     }
     async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error> {
-        self.0.stretch(bucket, prefix, after, limit).await
+        self.inner.stretch(bucket, prefix, after, limit).await
     }
     async fn register(&self, bucket: &str, consumer: &str, keeps: bool) -> Result<Option<Cursor>, Error> {
-        self.0.register(bucket, consumer, keeps).await
+        self.inner.register(bucket, consumer, keeps).await
     }
     async fn commit(&self, bucket: &str, consumer: &str, cursor: &Cursor, floor: &Cursor) -> Result<(), Error> {
-        self.0.commit(bucket, consumer, cursor, floor).await
+        self.inner.commit(bucket, consumer, cursor, floor).await
     }
     async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error> {
-        self.0.deregister(bucket, consumer).await
+        self.inner.deregister(bucket, consumer).await
     }
     async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        self.0.backlog(bucket, cursor, prefix).await
+        self.inner.backlog(bucket, cursor, prefix).await
     }
 }
 
@@ -98,12 +114,16 @@ fn objects(origin: &str) -> Objects {
     Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
 }
 
+fn body_of(key: &str) -> Body {
+    futures::stream::iter([Ok(Bytes::from(format!("bytes of {key}")))]).boxed()
+}
+
 fn document(kind: &str, name: &str, spec: &str) -> String {
     format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
 }
 
 /// The documents of a site: itself, its peer at `port`, and a rule where it sends.
-fn rules(dir: &Path, own: &str, peer: &str, port: u16, sends: bool) -> watch::Sender<Snapshot> {
+fn rules(dir: &Path, own: &str, peer: &str, port: u16, sends: Option<&Setup>) -> watch::Sender<Snapshot> {
     std::fs::create_dir_all(dir).unwrap();
     let site = format!(
         "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
@@ -116,9 +136,10 @@ fn rules(dir: &Path, own: &str, peer: &str, port: u16, sends: bool) -> watch::Se
         certs::spiffe_id(TRUST, peer)
     );
     std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &peer_spec)).unwrap();
-    if sends {
+    if let Some(setup) = sends {
+        let existing = if setup.leaves_existing { ", existingObjects: Disabled" } else { "" };
         let rule = format!(
-            "  siteRef: {{name: {own}}}\n  bucket: {BUCKET}\n  destinations: [{{peer: {peer}}}]\n  replicate: {{versionDeletes: Enabled}}"
+            "  siteRef: {{name: {own}}}\n  bucket: {BUCKET}\n  destinations: [{{peer: {peer}}}]\n  replicate: {{versionDeletes: Enabled{existing}}}"
         );
         std::fs::write(dir.join("rule.yaml"), document("ReplicationRule", "to-ams", &rule)).unwrap();
     }
@@ -132,27 +153,52 @@ async fn replicator(
     store: Arc<dyn Store>,
     refs: &Path,
     rules: watch::Receiver<Snapshot>,
+    pace: Pace,
 ) -> Arc<Replicator> {
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
     let tenure = Arc::new(Tenure::new(journal.clone(), site.into(), Terms::default()));
     let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::default()));
-    let shared = Shared { store, journal, clock, metrics, tenure };
+    let shared = Shared { store, journal, clock, metrics, tenure, pace };
     let own = rules.borrow().rules.sites[site].clone();
     let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
     Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
 }
 
+/// How a world begins.
+struct Setup {
+    leaves_existing: bool,
+    loses: bool,
+    /// Keys at `fra` before there is a rule.
+    before: Vec<&'static str>,
+    pace: Pace,
+}
+
+impl Default for Setup {
+    /// The slow proof does not come to work.
+    fn default() -> Self {
+        let pace = Pace { pause: Duration::from_secs(3600), ..Pace::default() };
+        Setup { leaves_existing: false, loses: false, before: Vec::new(), pace }
+    }
+}
+
 /// `fra` sends to `ams`.
 struct World {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     fra: Objects,
     ams: Objects,
+    store: Arc<Forgetful>,
     replicator: Arc<Replicator>,
-    _rules: [watch::Sender<Snapshot>; 2],
+    running: Option<(CancellationToken, JoinHandle<()>)>,
+    rules: [watch::Sender<Snapshot>; 2],
 }
 
 impl World {
+    /// A feed that loses what a feed must not.
     async fn new() -> World {
+        World::with(Setup { loses: true, ..Setup::default() }).await
+    }
+
+    async fn with(setup: Setup) -> World {
         let dir = tempfile::tempdir().unwrap();
         let secrets = dir.path().join("secrets");
         let hosts: &[&str] = &["127.0.0.1"];
@@ -161,12 +207,15 @@ impl World {
         for store in [&fra, &ams] {
             store.create_bucket(BUCKET, Versioning::Enabled).await.unwrap();
         }
+        for key in &setup.before {
+            fra.put(BUCKET, key, Put::default(), body_of(key)).await.unwrap();
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let at_fra = rules(&dir.path().join("fra"), "fra", "ams", port, true);
-        let at_ams = rules(&dir.path().join("ams"), "ams", "fra", 1, false);
+        let at_fra = rules(&dir.path().join("fra"), "fra", "ams", port, Some(&setup));
+        let at_ams = rules(&dir.path().join("ams"), "ams", "fra", 1, None);
         let store = Arc::new(BundledStore(ams.clone()));
-        let receiving = replicator("ams", store, dir.path(), at_ams.subscribe()).await;
+        let receiving = replicator("ams", store, dir.path(), at_ams.subscribe(), setup.pace).await;
         let own = Files::in_folder(&secrets.join("ams"));
         let authority = own.authorities[0].clone();
         let server = Server {
@@ -182,16 +231,64 @@ impl World {
             counters: Arc::new(Counters::default()),
         };
         tokio::spawn(Arc::new(server).run(listener, TaskTracker::new(), CancellationToken::new()));
-        let store = Arc::new(Forgetful(BundledStore(fra.clone())));
-        let sending = replicator("fra", store, dir.path(), at_fra.subscribe()).await;
-        let running = sending.clone();
-        tokio::spawn(async move { running.run(CancellationToken::new()).await });
-        World { _dir: dir, fra, ams, replicator: sending, _rules: [at_fra, at_ams] }
+        let (loses, has_expired) = (AtomicBool::new(setup.loses), AtomicBool::new(false));
+        let store = Arc::new(Forgetful { inner: BundledStore(fra.clone()), loses, has_expired });
+        let sending = replicator("fra", store.clone(), dir.path(), at_fra.subscribe(), setup.pace).await;
+        let rules = [at_fra, at_ams];
+        let mut world = World { dir, fra, ams, store, replicator: sending, running: None, rules };
+        world.run();
+        world
+    }
+
+    fn run(&mut self) {
+        let (stop, running) = (CancellationToken::new(), self.replicator.clone());
+        let stopping = stop.clone();
+        self.running = Some((stop, tokio::spawn(async move { running.run(stopping).await })));
+    }
+
+    /// The replicator of `fra` stops, and another one starts that knows nothing.
+    async fn lose_the_journal(&mut self) {
+        let (stop, running) = self.running.take().expect("it runs");
+        stop.cancel();
+        running.await.unwrap();
+        let (rules, pace) = (self.rules[0].subscribe(), Setup::default().pace);
+        self.replicator = replicator("fra", self.store.clone(), self.dir.path(), rules, pace).await;
+        self.run();
     }
 
     async fn put(&self, key: &str) -> Version {
-        let body: Body = futures::stream::iter([Ok(Bytes::from(format!("bytes of {key}")))]).boxed();
-        self.fra.put(BUCKET, key, Put::default(), body).await.unwrap().version
+        self.fra.put(BUCKET, key, Put::default(), body_of(key)).await.unwrap().version
+    }
+
+    /// Waits until what is shown of the link is so.
+    async fn shows(&self, what: &str, is_so: impl Fn(&LinkReport) -> bool) -> LinkReport {
+        let shown = async {
+            loop {
+                match self.replicator.report().links.into_iter().next() {
+                    Some(link) if is_so(&link) => return link,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), shown).await.unwrap_or_else(|_| panic!("{what}"))
+    }
+
+    /// A counter of the link by its name and the labels' beginning.
+    fn counted(&self, name: &str, label: &str) -> u64 {
+        let text = self.replicator.metrics_text();
+        let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
+        let value = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_else(|| panic!("{name} {label}: {text}"));
+        value.parse::<f64>().unwrap() as u64
+    }
+
+    /// Waits until `ams` holds the version in the state `fra` holds it in.
+    async fn becomes_equal(&self, version: &Version) {
+        let equal = async {
+            while !self.same_state(version).await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), equal).await.unwrap_or_else(|_| panic!("{}", version.key));
     }
 
     /// Waits until `ams` holds the version as `fra` does.
@@ -292,6 +389,123 @@ async fn what_is_under_way_is_no_difference_and_what_the_peer_added_neither() {
     }
     let found = world.verify_settled().await;
     assert_eq!((found.verdict.as_str(), found.differences()), ("equal", 0), "{found:?}");
+}
+
+/// Changes of every kind on few keys, until told to stop.
+async fn keep_writing(fra: Objects, stop: CancellationToken) -> u64 {
+    let mut round = 0u64;
+    while !stop.is_cancelled() {
+        let key = format!("busy/{}", round % 7);
+        let version = fra.put(BUCKET, &key, Put::default(), body_of(&key)).await.unwrap().version;
+        for class in ["gold", "silver", "lead"] {
+            let tags = BTreeMap::from([("class".to_string(), format!("{class} {round}"))]);
+            fra.set_tags(BUCKET, &key, Some(version.id), tags).await.unwrap();
+        }
+        if round.is_multiple_of(3) {
+            fra.delete(BUCKET, &key, Some(version.id), Conditions::default()).await.unwrap();
+        }
+        round += 1;
+        // As much as the link can follow on one busy core.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    round
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_what_is_under_way_is_never_a_difference() {
+    let world = World::with(Setup::default()).await;
+    world.shows("the link starts", |link| link.state == "live").await;
+    let stop = CancellationToken::new();
+    let writing = tokio::spawn(keep_writing(world.fra.clone(), stop.clone()));
+    for _ in 0..5 {
+        let found = world.verify(false).await;
+        assert!(found.differences() == 0 && found.error.is_none(), "{found:?}");
+    }
+    stop.cancel();
+    assert!(writing.await.unwrap() > 7, "it was written meanwhile");
+    assert_eq!(world.verify_settled().await.verdict, "equal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_a_rule_that_leaves_it_is_no_difference() {
+    let before = vec!["old/1", "old/2", "old/3"];
+    let world = World::with(Setup { leaves_existing: true, before, ..Setup::default() }).await;
+    world.shows("the link starts", |link| link.state == "live").await;
+    let new = world.put("new").await;
+    world.arrives(&new).await;
+    for repair in [false, true] {
+        let found = world.verify(repair).await;
+        assert_eq!((found.verdict.as_str(), found.differences(), found.repaired), ("equal", 0, 0), "{found:?}");
+    }
+    assert!(world.ams.versions(BUCKET, "old/1").await.unwrap().is_empty());
+    let tags = BTreeMap::from([("class".to_string(), "gold".to_string())]);
+    world.fra.set_tags(BUCKET, "old/2", None, tags).await.unwrap();
+    let old = world.fra.versions(BUCKET, "old/2").await.unwrap().remove(0);
+    world.becomes_equal(&old).await;
+    let settled = world.verify_settled().await;
+    assert_eq!((settled.verdict.as_str(), settled.questions), ("equal", 1), "{settled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_place_in_the_feed_costs_what_differs_and_no_more() {
+    let world = World::new().await;
+    let mut kept = Vec::new();
+    for n in 0..30 {
+        kept.push(world.put(&format!("kept/{n:02}")).await);
+    }
+    for version in &kept {
+        world.arrives(version).await;
+    }
+    let lost = [world.put("lost/1").await, world.put("lost/2").await];
+    world.fra.delete(BUCKET, "kept/23", Some(kept[23].id), Conditions::default()).await.unwrap();
+    world.store.has_expired.store(true, Ordering::Relaxed);
+    // It ends the wait for changes.
+    let live = world.put("wakes the reader").await;
+    for version in lost.iter().chain([&kept[23], &live]) {
+        world.becomes_equal(version).await;
+    }
+    world.shows("lag is known again", |link| link.lag_seconds.is_some() && link.backlog_versions == Some(0)).await;
+    let sent = ["applied", "already_present"].map(|result| world.counted("isthmus_link_versions_total", result));
+    assert!(sent[0] == 34 && sent[1] <= 1, "{sent:?}: only what differed was sent again");
+    let after = world.put("after").await;
+    world.arrives(&after).await;
+    assert_eq!(world.verify_settled().await.verdict, "equal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_journal_costs_what_differs_and_no_more() {
+    let mut world = World::new().await;
+    for n in 0..30 {
+        let version = world.put(&format!("kept/{n:02}")).await;
+        world.arrives(&version).await;
+    }
+    world.shows("the floor follows", |link| link.backlog_versions == Some(0)).await;
+    let lost = world.put("lost/1").await;
+    world.lose_the_journal().await;
+    world.becomes_equal(&lost).await;
+    world.shows("it comes to its end", |link| link.backlog_versions == Some(0)).await;
+    let sent = ["applied", "already_present"].map(|result| world.counted("isthmus_link_versions_total", result));
+    assert!(sent[0] == 1 && sent[1] < 15, "{sent:?}: of what was there nothing before the floor was sent again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_slow_proof_finds_counts_and_repairs_and_says_when_all_was_there() {
+    let pace = Pace { page_items: 10, pause: Duration::from_millis(20), rest: 0 };
+    let world = World::with(Setup { loses: true, pace, ..Setup::default() }).await;
+    for n in 0..35 {
+        world.put(&format!("kept/{n:02}")).await;
+    }
+    let proven = |link: &LinkReport| link.proof.as_ref().and_then(|proof| proof.verified_at);
+    let first = world.shows("a whole pass", |link| proven(link).is_some()).await;
+    assert_eq!(first.proof.as_ref().map(|proof| proof.differences), Some(0), "{first:?}");
+    let lost = world.put("lost/1").await;
+    world.becomes_equal(&lost).await;
+    let is_newer =
+        |link: &LinkReport| proven(link) > proven(&first) && link.proof.as_ref().is_some_and(|p| p.repaired > 0);
+    let later = world.shows("another pass", is_newer).await.proof.unwrap();
+    assert_eq!((later.differences, later.repaired, later.last_error), (1, 1, None));
+    assert_eq!(world.counted("isthmus_link_differences_total", "to-ams"), 1);
+    assert!(world.counted("isthmus_link_verified_timestamp_seconds", "to-ams") > 1_600_000_000);
 }
 
 #[tokio::test]

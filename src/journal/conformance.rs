@@ -4,7 +4,7 @@
 //! `open` yields the same journal once more each time, as after a crash: whatever was answered `Ok` before must
 //! be there, and nothing may rely on the earlier handle having been closed.
 use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId};
-use crate::link::{Checkpoint, Existing, Filter, KeptBrake, Reach, Record, Row, RowState, Scope};
+use crate::link::{Checkpoint, Existing, Filter, KeptBrake, Reach, Record, Row, RowState, Scope, Since};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -69,8 +69,9 @@ fn checkpoint(at: u64) -> Checkpoint {
         ..Scope::default()
     };
     let until = Cursor(Bytes::from_static(b"\xff\x00until"));
-    let existing = Existing { cursor: cursor(b"\x00"), until, except: Some(scope("old/")) };
-    let reach = Some(Reach { covered: Some(scope("")), existing: Some(existing) }).filter(|_| at != 1);
+    let existing = Existing { cursor: cursor(b"\x00"), until, except: Some(scope("old/")), compares: at % 2 == 0 };
+    let since = Some(Since { at, scope: scope("new/") });
+    let reach = Some(Reach { covered: Some(scope("")), since, existing: Some(existing) }).filter(|_| at != 1);
     let brake = Some(KeptBrake { engaged_at: Some(at), released_through: at / 2, release: 3 });
     Checkpoint { cursor: cursor(b"\xff\x00cursor"), floor: None, committed_through: at, reach, brake }
 }

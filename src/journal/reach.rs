@@ -1,7 +1,7 @@
 //! What a link keeps of its past, as the one column of JSON every back end has for it: nobody queries inside.
 //! Unknown fields of a later version are an error, not a guess: what was sent already must not be misread.
 use super::Error;
-use crate::link::{Existing, Reach, Scope};
+use crate::link::{Existing, Reach, Scope, Since};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use storage_engine::feed::Cursor;
@@ -10,7 +10,16 @@ use storage_engine::feed::Cursor;
 #[serde(deny_unknown_fields)]
 struct Kept {
     covered: Option<Scope>,
+    #[serde(default)]
+    since: Option<KeptSince>,
     existing: Option<KeptPass>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptSince {
+    at: u64,
+    scope: Scope,
 }
 
 /// Cursors are opaque bytes of some hundred; as numbers they are long and plain.
@@ -20,6 +29,8 @@ struct KeptPass {
     cursor: Option<Vec<u8>>,
     until: Vec<u8>,
     except: Option<Scope>,
+    #[serde(default)]
+    compares: bool,
 }
 
 /// The column's text.
@@ -28,8 +39,10 @@ pub fn to_text(reach: &Reach) -> String {
         cursor: e.cursor.as_ref().map(|c| c.0.to_vec()),
         until: e.until.0.to_vec(),
         except: e.except.clone(),
+        compares: e.compares,
     };
-    let kept = Kept { covered: reach.covered.clone(), existing: reach.existing.as_ref().map(pass) };
+    let since = reach.since.clone().map(|Since { at, scope }| KeptSince { at, scope });
+    let kept = Kept { covered: reach.covered.clone(), since, existing: reach.existing.as_ref().map(pass) };
     serde_json::to_string(&kept).expect("its maps have string keys")
 }
 
@@ -40,6 +53,12 @@ pub fn to_text(reach: &Reach) -> String {
 pub fn from_text(text: &str) -> Result<Reach, Error> {
     let kept: Kept = serde_json::from_str(text).map_err(|e| Error::Unusable(format!("reach: {e}")))?;
     let cursor = |bytes: Vec<u8>| Cursor(Bytes::from(bytes));
-    let pass = |p: KeptPass| Existing { cursor: p.cursor.map(cursor), until: cursor(p.until), except: p.except };
-    Ok(Reach { covered: kept.covered, existing: kept.existing.map(pass) })
+    let pass = |p: KeptPass| Existing {
+        cursor: p.cursor.map(cursor),
+        until: cursor(p.until),
+        except: p.except,
+        compares: p.compares,
+    };
+    let since = kept.since.map(|KeptSince { at, scope }| Since { at, scope });
+    Ok(Reach { covered: kept.covered, since, existing: kept.existing.map(pass) })
 }

@@ -72,7 +72,7 @@ pub(super) struct Brake {
 }
 
 /// Whether what changed is a delete the brake counts.
-pub(super) fn is_delete(version: &Version) -> bool {
+pub fn is_delete(version: &Version) -> bool {
     version.purge.is_some() || is_marker(version)
 }
 

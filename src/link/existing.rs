@@ -2,10 +2,11 @@
 //!
 //! It starts when the settings let more travel than before, reads the feed from its beginning up to where the
 //! link stood then, and ends; its position is part of the checkpoint. Its changes give way to live ones: they
-//! stand behind them in the queue and take at most half of the window. Called by `machine`.
+//! stand behind them in the queue and take at most half of the window. Where the feed has lost the link's place, the
+//! pass compares every key with the peer instead, and its places are keys. Called by `machine`.
 use super::lag::Pending;
 use super::progress::Progress;
-use super::{Existing as Kept, Millis, Reach, Scope, Survey};
+use super::{Existing as Kept, Millis, Reach, Scope, Since, Survey};
 use storage_engine::feed::Cursor;
 
 /// Batches of passes are numbered from here: more than one life of a link reads from the feed.
@@ -16,7 +17,11 @@ pub(super) const FIRST_PLACE: u64 = 1 << 62;
 pub(super) struct Existing {
     /// All versions in it are at the peer, on their way, or in the pass; `None`: only what changed since the start.
     covered: Option<Scope>,
+    /// From when on, where `covered` is `None`.
+    since: Option<Since>,
     pass: Option<Pass>,
+    /// A pass of this life compared: places of `progress` may be keys, which are no floor.
+    has_compared: bool,
     /// Of every pass of this life, so that rows of an earlier one still find their place.
     pub(super) progress: Progress,
     /// Taken in by the pass and not yet at the peer.
@@ -33,27 +38,40 @@ struct Pass {
     except: Option<Scope>,
     /// Everything up to `until` was taken in.
     is_read: bool,
+    compares: bool,
 }
 
 impl Existing {
     /// As the journal kept it; `scope`: what the settings cover, which holds where the journal says nothing.
     pub(super) fn load(reach: Option<Reach>, scope: Option<Scope>) -> Self {
-        let Reach { covered, existing } = reach.unwrap_or(Reach { covered: scope, existing: None });
+        let Reach { covered, since, existing } = reach.unwrap_or(Reach { covered: scope, ..Reach::default() });
         let cursor = existing.as_ref().and_then(|e| e.cursor.clone());
-        let pass = existing.map(|Kept { until, except, .. }| Pass { until, except, is_read: false });
+        let has_compared = existing.as_ref().is_some_and(|e| e.compares);
+        let pass =
+            existing.map(|Kept { until, except, compares, .. }| Pass { until, except, is_read: false, compares });
         let progress = Progress::numbered_from(FIRST_PLACE, cursor);
-        Existing { covered, pass, progress, pending: Pending::default(), flying: 0, is_reading: false }
+        let (pending, flying, is_reading) = (Pending::default(), 0, false);
+        Existing { covered, since, pass, has_compared, progress, pending, flying, is_reading }
     }
 
     /// What the journal is to keep.
     pub(super) fn reach(&self) -> Reach {
-        let kept = |p: &Pass| Kept { cursor: self.progress.cursor(), until: p.until.clone(), except: p.except.clone() };
-        Reach { covered: self.covered.clone(), existing: self.pass.as_ref().map(kept) }
+        let kept = |p: &Pass| Kept {
+            cursor: self.progress.cursor(),
+            until: p.until.clone(),
+            except: p.except.clone(),
+            compares: p.compares,
+        };
+        let (covered, since) = (self.covered.clone(), self.since.clone());
+        Reach { covered, since, existing: self.pass.as_ref().map(kept) }
     }
 
-    /// The settings cover `scope` from now on; `settled` is where the link stands. What is newly covered and lies
+    /// The settings cover `scope` from `now` on; `settled` is where the link stands. What is newly covered and lies
     /// before that is read again, if it is wanted. Whatever was taken in must have been forgotten before.
-    pub(super) fn cover(&mut self, scope: Scope, settled: Option<Cursor>, is_wanted: bool) {
+    pub(super) fn cover(&mut self, scope: Scope, settled: Option<Cursor>, is_wanted: bool, now: Millis) {
+        if self.is_comparing() {
+            return self.cover_comparing(scope, is_wanted);
+        }
         let was = self.covered.take();
         // Sent without a gap until now: what a pass has yet to bring is not.
         let sent = match &self.pass {
@@ -62,16 +80,21 @@ impl Existing {
         };
         if !is_wanted {
             self.pass = None;
-            self.covered = sent.filter(|sent| scope.is_within(sent)).map(|_| scope);
+            let since = self.since.take().filter(|s| scope.is_within(&s.scope)).map_or(now, |s| s.at);
+            match sent {
+                Some(sent) if scope.is_within(&sent) => self.covered = Some(scope),
+                _ => self.since = Some(Since { at: since, scope }),
+            }
             return;
         }
+        self.since = None;
         let is_widened = was.as_ref().is_none_or(|was| !scope.is_within(was));
         // What the scope to come leaves out has a gap from now on.
         let sent = sent.filter(|sent| sent.is_within(&scope));
         match (settled, &mut self.pass) {
             (Some(until), _) if is_widened => {
                 self.progress.restart();
-                self.pass = Some(Pass { until, except: sent, is_read: false });
+                self.pass = Some(Pass { until, except: sent, is_read: false, compares: false });
             }
             // The link is at the beginning of the feed: all comes by itself.
             (None, pass) if is_widened => *pass = None,
@@ -81,6 +104,41 @@ impl Existing {
         self.covered = Some(scope);
     }
 
+    /// A comparison brings what the feed lost, so it goes on whatever is wanted now: from the first key again, where
+    /// it has passed over keys under a narrower scope.
+    fn cover_comparing(&mut self, scope: Scope, is_wanted: bool) {
+        let was = match &self.since {
+            // Of a rule that left existing objects where they are, and no longer does.
+            Some(_) if is_wanted => None,
+            Some(since) => Some(&since.scope),
+            None => self.covered.as_ref(),
+        };
+        if was.is_none_or(|was| !scope.is_within(was)) {
+            self.progress.restart();
+        }
+        match self.since.take().filter(|_| !is_wanted) {
+            // What it came to cover later it sends from as early as the rest: too much rather than too little.
+            Some(since) => self.since = Some(Since { scope, ..since }),
+            None => self.covered = Some(scope),
+        }
+    }
+
+    /// The feed lost the link's place and goes on at `until`: every key is compared. Whatever was taken in must have
+    /// been forgotten before.
+    pub(super) fn compare(&mut self, until: Cursor) {
+        self.progress.restart();
+        self.pass = Some(Pass { until, except: None, is_read: false, compares: true });
+        self.has_compared = true;
+    }
+    /// Whether the pass compares with the peer.
+    pub(super) fn is_comparing(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.compares)
+    }
+
+    /// What was not changed since then is left where it is.
+    pub(super) fn since(&self) -> Option<Millis> {
+        self.since.as_ref().map(|since| since.at)
+    }
     /// What was sent before the pass began: passed over by it.
     pub(super) fn except(&self) -> Option<&Scope> {
         self.pass.as_ref()?.except.as_ref()
@@ -88,6 +146,10 @@ impl Existing {
     /// Whether something read by a pass may not be at the peer: it, or a row of it, holds the floor.
     pub(super) fn holds_floor(&self) -> bool {
         self.pass.is_some() || self.progress.has_holds()
+    }
+    /// Everything before it is at the peer, as far as passes go: the beginning, where their places are keys.
+    pub(super) fn floor(&self) -> Option<Cursor> {
+        if self.has_compared { None } else { self.progress.floor() }
     }
     /// Whether the shell reads for the pass, as far as it was told.
     pub(super) fn is_reading(&self) -> bool {
@@ -122,16 +184,23 @@ impl Existing {
             return None;
         }
         self.is_reading = wanted.is_some();
-        Some(wanted.map(|p| Survey { cursor: self.progress.taken().cloned(), until: p.until.clone() }))
+        Some(wanted.map(|p| self.survey_of(p)))
     }
 
     /// Where the pass stands, for what is left of it to be counted.
     pub(super) fn survey(&self) -> Option<Survey> {
         let pass = self.pass.as_ref().filter(|p| !p.is_read)?;
-        Some(Survey { cursor: self.progress.taken().cloned(), until: pass.until.clone() })
+        Some(self.survey_of(pass))
     }
-    /// Newest commit time up to which the pass has come; everything, without one.
+    fn survey_of(&self, pass: &Pass) -> Survey {
+        Survey { cursor: self.progress.taken().cloned(), until: pass.until.clone(), compares: pass.compares }
+    }
+    /// Newest commit time up to which the pass has come; everything, without one, and nothing where it goes by keys.
     pub(super) fn through(&self) -> Millis {
-        if self.pass.is_some() { self.progress.newest_folded() } else { Millis::MAX }
+        match &self.pass {
+            Some(pass) if pass.compares => 0,
+            Some(_) => self.progress.newest_folded(),
+            None => Millis::MAX,
+        }
     }
 }

@@ -54,7 +54,7 @@ impl Link {
         let mut existing = Existing::load(reach, settings.existing_objects.then(|| settings.scope()));
         let known = Checkpoint { reach: Some(existing.reach()), ..checkpoint };
         // The rule may have changed while nobody ran it.
-        existing.cover(settings.scope(), cursor.clone(), settings.existing_objects);
+        existing.cover(settings.scope(), cursor.clone(), settings.existing_objects, committed_through);
         Link {
             progress: Progress::new(cursor, floor, committed_through, rows.len()),
             existing,
@@ -99,6 +99,7 @@ impl Link {
         match event {
             Event::Changed { changes, cursor } => self.take_in(changes, cursor, &mut out),
             Event::CaughtUp => self.is_caught_up = self.is_reading,
+            Event::Expired { head } => self.on_expired(head, &mut out),
             Event::Existing { changes, cursor, is_last } => self.take_in_existing(changes, cursor, is_last),
             Event::Pushed { id, outcome } => self.on_pushed(id, outcome, &mut out),
             Event::PushFailed { id, failure } => self.on_failed(now, id, failure),
@@ -111,7 +112,7 @@ impl Link {
                     self.rewind(&mut out);
                 }
             }
-            Event::RuleAltered(settings) => self.on_altered(settings, &mut out),
+            Event::RuleAltered(settings) => self.on_altered(now, settings, &mut out),
             Event::Retry(which) => self.rows.release(now, &which),
             Event::PeerUp => {
                 if self.is_peer_up {
@@ -170,6 +171,7 @@ impl Link {
             braked_versions: braked,
             braked_since: self.brake.engaged_at(),
             in_flight: self.flights.len() as u64,
+            copies_since: self.existing.since(),
             last_error: self.last_error.clone(),
         }
     }
@@ -230,7 +232,10 @@ impl Link {
         }
         let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
         let is_sent = |v: &Version| self.existing.except().is_some_and(|sent| sent.includes(&self.settings, v));
-        let is_wanted = |c: &Change| scope::includes(&self.settings, &c.version) && !is_sent(&c.version);
+        let since = self.existing.since();
+        let is_left = |v: &Version| since.is_some_and(|at| v.max_hlc().millis() < at);
+        let is_wanted =
+            |c: &Change| scope::includes(&self.settings, &c.version) && !is_sent(&c.version) && !is_left(&c.version);
         let wanted: Vec<Change> = changes.into_iter().filter(is_wanted).collect();
         let batch = self.existing.progress.take_in(cursor, wanted.len(), newest);
         for change in wanted {
@@ -379,7 +384,15 @@ impl Link {
         }
     }
 
-    fn on_altered(&mut self, settings: Settings, out: &mut Vec<Action>) {
+    /// What flew is found again by the comparison, with everything else.
+    fn on_expired(&mut self, head: Cursor, out: &mut Vec<Action>) {
+        self.rewind(out);
+        self.progress.go_on_at(head.clone());
+        self.existing.compare(head.clone());
+        out.push(Action::Rewind(Some(head)));
+    }
+
+    fn on_altered(&mut self, now: Millis, settings: Settings, out: &mut Vec<Action>) {
         let is_altered = scope::is_altered(&self.settings, &settings);
         if is_altered || settings.suspend && !self.settings.suspend {
             self.rewind(out);
@@ -389,7 +402,7 @@ impl Link {
             self.progress_of(entry.place).release(entry.place);
         }
         if is_altered {
-            self.existing.cover(settings.scope(), self.progress.cursor(), settings.existing_objects);
+            self.existing.cover(settings.scope(), self.progress.cursor(), settings.existing_objects, now);
         }
         self.pacer = Pacer::default();
         if settings.brake != self.settings.brake {
@@ -508,7 +521,10 @@ impl Link {
         let bound = self.settings.window_versions.max(1) as u64;
         let waits = self.existing.pending.versions;
         let has_room = if self.existing.is_reading() { waits <= bound } else { waits <= bound / 2 };
-        let may_read = self.is_open() && has_room && self.rows.len() < ROWS_MAX && !self.recorder.is_failing();
+        // Among what a comparison finds are the deletes the brake holds.
+        let is_braked = self.existing.is_comparing() && self.brake.engaged_at().is_some();
+        let may_read =
+            self.is_open() && !is_braked && has_room && self.rows.len() < ROWS_MAX && !self.recorder.is_failing();
         out.extend(self.existing.steer(may_read).map(Action::Existing));
     }
 
@@ -538,7 +554,7 @@ impl Link {
     fn floor(&self) -> Option<Cursor> {
         match (self.existing.holds_floor(), self.progress.has_holds()) {
             (false, _) => self.progress.floor(),
-            (true, false) => self.existing.progress.floor(),
+            (true, false) => self.existing.floor(),
             (true, true) => None,
         }
     }

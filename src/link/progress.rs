@@ -69,6 +69,14 @@ impl Progress {
         self.holds.values_mut().for_each(|hold| hold.before = None);
     }
 
+    /// Goes on from a place that has nothing to do with the last one; nothing may be outstanding. What rows hold of the
+    /// former feed nobody can say any more: the beginning.
+    pub(super) fn go_on_at(&mut self, cursor: Cursor) {
+        debug_assert!(self.is_settled(), "what is outstanding was forgotten before");
+        (self.taken, self.folded) = (Some(cursor.clone()), Some(cursor));
+        self.holds.values_mut().for_each(|hold| hold.before = None);
+    }
+
     /// Whether no change taken in is outstanding.
     pub(super) fn is_settled(&self) -> bool {
         self.batches.is_empty()

@@ -26,10 +26,12 @@ pub struct Projection {
     pub forward_all: bool,
     pub delete_markers: bool,
     pub version_deletes: bool,
+    /// Unix milliseconds: what was not changed since is not compared, for the rule leaves it where it is.
+    pub since: Option<u64>,
 }
 
 impl Projection {
-    /// That of a link.
+    /// That of a link that sends all its settings cover.
     pub fn of(settings: &Settings) -> Self {
         Projection {
             prefix: settings.prefix.clone(),
@@ -40,6 +42,7 @@ impl Projection {
             forward_all: settings.forward_all,
             delete_markers: settings.delete_markers,
             version_deletes: settings.version_deletes,
+            since: None,
         }
     }
 
@@ -53,12 +56,16 @@ impl Projection {
             // What it was before its purge may be forgotten, and on one site earlier than on another.
             let is_brought = if self.forward_all { purge.origin != self.target } else { purge.origin == self.source };
             let remains = Version { purge: Some(purge.clone()), ..Version::blank(&version.key, version.id) };
-            return item((is_brought && self.version_deletes).then(|| hash(&remains)));
+            let is_brought = is_brought && self.version_deletes && !self.is_left(&remains);
+            return item(is_brought.then(|| hash(&remains)));
         }
         if !self.delete_markers && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker) {
             return None;
         }
         let part = self.part(version)?;
+        if self.is_left(&part) {
+            return item(None);
+        }
         let has = |(name, value): (&String, &String)| {
             version.tags.as_ref().is_some_and(|tags| tags.set.get(name) == Some(value))
         };
@@ -67,6 +74,11 @@ impl Projection {
         }
         // Tagged out of the rule since, or another rule's: what the other side holds of it stays as it was.
         if part.birth.is_some() { item(None) } else { None }
+    }
+
+    /// Whether what the link brings of a version is older than what it copies.
+    fn is_left(&self, part: &Version) -> bool {
+        self.since.is_some_and(|at| part.max_hlc().millis() < at)
     }
 
     /// The components the link brings.

@@ -54,18 +54,27 @@ pub enum Ask {
 /// A version that is not alike on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
-    /// The other side lacks it, or answers that it is missing there.
-    OnlyHere { key: String, version_id: VersionId },
+    /// The other side lacks it, or answers that it is missing there; `state`: its hash here.
+    OnlyHere { key: String, version_id: VersionId, state: u128 },
     /// This side lacks it.
     OnlyThere { key: String, version_id: VersionId },
-    /// Both hold it, in different states.
-    Unlike { key: String, version_id: VersionId },
+    /// Both hold it, in different states; `state`: its hash here.
+    Unlike { key: String, version_id: VersionId, state: u128 },
 }
 
 /// The other side's answer does not fit the question; the page is to be compared again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer's answer to a digest question does not fit: {0}")]
 pub struct Misfit(&'static str);
+
+impl Item {
+    fn only_here(&self, state: u128) -> Difference {
+        Difference::OnlyHere { key: self.key.clone(), version_id: self.version_id, state }
+    }
+    fn unlike(&self, state: u128) -> Difference {
+        Difference::Unlike { key: self.key.clone(), version_id: self.version_id, state }
+    }
+}
 
 impl KeyRange {
     /// Whether the key lies in it.
@@ -209,9 +218,9 @@ impl Difference {
     /// Key and id of the version.
     pub fn place(&self) -> (&str, VersionId) {
         match self {
-            Difference::OnlyHere { key, version_id }
+            Difference::OnlyHere { key, version_id, .. }
             | Difference::OnlyThere { key, version_id }
-            | Difference::Unlike { key, version_id } => (key, *version_id),
+            | Difference::Unlike { key, version_id, .. } => (key, *version_id),
         }
     }
 }
@@ -227,13 +236,13 @@ fn compare(here: &[Item], there: &[Item], found: &mut Vec<Difference>) {
         };
         let mine = if order.is_le() { ours.next() } else { None };
         let other = if order.is_ge() { theirs.next() } else { None };
+        let state = |item: Option<&Item>| item.and_then(|item| item.hash);
         match (mine, other) {
-            (Some(a), Some(b)) if a.hash.is_some() && b.hash.is_some() && a.hash != b.hash => {
-                found.push(Difference::Unlike { key: a.key.clone(), version_id: a.version_id });
-            }
-            (Some(a), None) if a.hash.is_some() => {
-                found.push(Difference::OnlyHere { key: a.key.clone(), version_id: a.version_id });
-            }
+            (Some(a), b) => match (a.hash, state(b)) {
+                (Some(state), None) if b.is_none() => found.push(a.only_here(state)),
+                (Some(state), Some(theirs)) if state != theirs => found.push(a.unlike(state)),
+                _ => {}
+            },
             (None, Some(b)) if b.hash.is_some() => {
                 found.push(Difference::OnlyThere { key: b.key.clone(), version_id: b.version_id });
             }
@@ -296,8 +305,8 @@ mod tests {
         let differ = |place: (String, VersionId)| {
             let ((key, version_id), ours, theirs) = (place.clone(), here.get(&place), there.get(&place));
             match (ours, theirs) {
-                (Some(Some(a)), Some(Some(b))) if a != b => Some(Difference::Unlike { key, version_id }),
-                (Some(Some(_)), None) => Some(Difference::OnlyHere { key, version_id }),
+                (Some(Some(a)), Some(Some(b))) if a != b => Some(Difference::Unlike { key, version_id, state: *a }),
+                (Some(Some(state)), None) => Some(Difference::OnlyHere { key, version_id, state: *state }),
                 (None, Some(Some(_))) => Some(Difference::OnlyThere { key, version_id }),
                 _ => None,
             }

@@ -1,15 +1,16 @@
 //! Owning one link: claim it in the journal under a new epoch, load where it stands, run it. While another process
 //! has it, stand by; when it is lost, stop at once; when it is called back, drain it and give it back.
+use super::proof::Pace;
 use super::push::{Route, link_name};
 use super::report::LinkReport;
 use super::run::{Command, Ended, Run, consumer_name};
 use super::tenure::{Claimed, Tenure, Wanted};
 use super::toll::Toll;
 use crate::journal::{Error, Journal, LinkId};
-use crate::link::{Checkpoint, Link, ROWS_MAX, Reach, Record, Row};
+use crate::link::{Checkpoint, Existing, Link, ROWS_MAX, Reach, Record, Row, Since};
 use crate::peer::client::Connection;
 use crate::rule::plan::LinkView;
-use crate::store::{self, BucketInfo, Store};
+use crate::store::{self, BucketInfo, Cursor, Store};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What this process owns of the links.
     pub tenure: Arc<Tenure>,
+    /// How much the slow proof of a link takes.
+    pub pace: Pace,
 }
 
 /// The way to a peer: its line, and what is shared on it.
@@ -66,8 +69,7 @@ pub async fn own(
     shown: watch::Sender<LinkReport>,
     route: watch::Sender<Option<Arc<Route>>>,
 ) {
-    let labels =
-        LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name.clone() };
+    let labels = labels(&view);
     shared.metrics.start_link(&labels);
     let (mut at_least, mut wanted) = (0, None);
     loop {
@@ -118,6 +120,11 @@ pub async fn own(
             }
         }
     }
+}
+
+/// The names of a link, for people and metrics.
+pub fn labels(view: &LinkView) -> LinkLabels {
+    LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name.clone() }
 }
 
 /// The rule no longer has this link: nothing is kept for it. Should it come again, it begins anew.
@@ -195,7 +202,7 @@ async fn prepare(
     bucket: &str,
 ) -> Result<(Option<Checkpoint>, Vec<Row>), Blocked> {
     let (mut checkpoint, rows) = shared.journal.load(id, ROWS_MAX).await?;
-    shared.store.register(bucket, &consumer_name(id), true).await?;
+    let floor = shared.store.register(bucket, &consumer_name(id), true).await?;
     // The far end may have changed while nobody ran the rule.
     let is_former = |other: &LinkId| {
         let is_same_peer = other.peer.strip_prefix(&view.peer.name).is_some_and(|rest| rest.starts_with('@'));
@@ -204,8 +211,8 @@ async fn prepare(
     for (former, _) in shared.journal.links().await?.iter().filter(|(other, _)| is_former(other)) {
         shared.store.deregister(bucket, &consumer_name(former)).await?;
     }
-    if checkpoint.is_none() && !view.rule.replicate.existing_objects {
-        checkpoint = Some(start_at_head(shared, id, epoch, bucket).await?);
+    if checkpoint.is_none() {
+        checkpoint = begin(shared, view, id, epoch, bucket, floor).await?;
     }
     Ok((checkpoint, rows))
 }
@@ -237,13 +244,41 @@ async fn claim(
     }
 }
 
-/// A new link of a rule that leaves existing objects where they are begins where the feed ends now; durable before
-/// the first read, so that a restart neither goes back nor skips what came since.
-async fn start_at_head(shared: &Shared, id: &LinkId, epoch: u64, bucket: &str) -> Result<Checkpoint, Blocked> {
-    let head = Some(shared.store.head(bucket).await?);
-    let committed_through = shared.clock.now_millis();
-    let reach = Some(Reach::default());
-    let checkpoint = Checkpoint { cursor: head.clone(), floor: head, committed_through, reach, brake: None };
+/// Where a link begins that the journal does not know: `None`, at the beginning of the feed.
+///
+/// Its store may know it: then the journal was lost, and all that is certain is the floor the store keeps. Changes
+/// behind it are read again, and what lies before it is compared with the peer, for the rule may have been another.
+/// A new link of a rule that leaves existing objects where they are begins where the feed ends now. Either is durable
+/// before the first read, so that a restart neither goes back nor skips what came since.
+async fn begin(
+    shared: &Shared,
+    view: &LinkView,
+    id: &LinkId,
+    epoch: u64,
+    bucket: &str,
+    floor: Option<Cursor>,
+) -> Result<Option<Checkpoint>, Blocked> {
+    let (scope, at) = (view.settings().scope(), shared.clock.now_millis());
+    let wants_existing = view.rule.replicate.existing_objects;
+    let (cursor, reach, committed_through) = match floor {
+        Some(floor) if wants_existing => {
+            tracing::warn!(bucket, rule = %view.rule.name, peer = %view.peer.name, "The journal does not know a link that its store knows; everything is compared with the peer.");
+            let pass = Existing { cursor: None, until: floor.clone(), except: None, compares: true };
+            (floor, Reach { covered: Some(scope), since: None, existing: Some(pass) }, 0)
+        }
+        // From when the rule copies is not known any more; what the feed still owes the peer is.
+        Some(floor) => (floor, Reach { since: Some(Since { at, scope }), ..Reach::default() }, 0),
+        None if wants_existing => return Ok(None),
+        None => {
+            let head = shared.store.head(bucket).await?;
+            // Should the journal be lost before the first change, the store knows where the link began.
+            shared.store.commit(bucket, &consumer_name(id), &head, &head).await?;
+            let at = shared.clock.now_millis();
+            (head, Reach { since: Some(Since { at, scope }), ..Reach::default() }, at)
+        }
+    };
+    let floor = Some(cursor.clone()).filter(|_| reach.existing.is_none());
+    let checkpoint = Checkpoint { cursor: Some(cursor), floor, committed_through, reach: Some(reach), brake: None };
     shared.journal.record(id, epoch, &Record { checkpoint: checkpoint.clone(), ..Record::default() }).await?;
-    Ok(checkpoint)
+    Ok(Some(checkpoint))
 }

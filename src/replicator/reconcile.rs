@@ -37,6 +37,9 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("the peer is down")]
     PeerDown,
+    /// Only who pushes a link knows what it has under way.
+    #[error("the link is not pushed by this process; ask the one that does: {0}")]
+    NotPushedHere(String),
     #[error("{0}")]
     Peer(#[from] client::Error),
     #[error("the peer gives no answer: {0}")]
@@ -79,12 +82,13 @@ struct Reading {
     /// The first item of the next page.
     carry: Option<Item>,
     is_over: bool,
+    items_max: usize,
 }
 
 impl Sides {
     /// This site's pages, from the first key to the last; together they cover every key there can be.
     pub fn pages(&self) -> impl Stream<Item = Result<Page, Error>> + '_ {
-        let reading = Reading { walk: self.walk(), after: None, carry: None, is_over: false };
+        let reading = self.reading(None, PAGE_ITEMS);
         futures::stream::try_unfold(reading, |mut reading| async move {
             if reading.is_over {
                 return Ok(None);
@@ -92,6 +96,20 @@ impl Sides {
             let page = reading.page().await?;
             Ok(Some((page, reading)))
         })
+    }
+
+    /// This site's page of about `items_max` items behind the key `after` (`None`: the first page).
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn page(&self, after: Option<String>, items_max: usize) -> Result<Page, Error> {
+        self.reading(after, items_max).page().await
+    }
+
+    fn reading(&self, after: Option<String>, items_max: usize) -> Reading {
+        let mut walk = self.walk();
+        walk.seek(after.as_deref());
+        Reading { walk, after, carry: None, is_over: false, items_max }
     }
 
     /// What this site holds of a range now.
@@ -182,7 +200,9 @@ impl Reading {
                     self.is_over = true;
                     return Ok(Page { range: rest, items });
                 }
-                Some(item) if items.len() >= PAGE_ITEMS && items.last().is_some_and(|last| last.key != item.key) => {
+                Some(item)
+                    if items.len() >= self.items_max && items.last().is_some_and(|last| last.key != item.key) =>
+                {
                     let upto = items.last().map(|last| last.key.clone());
                     let range = KeyRange { after: std::mem::replace(&mut self.after, upto.clone()), upto };
                     self.carry = Some(item);

@@ -39,6 +39,12 @@ pub struct LinkReport {
     /// Since when it does, Unix milliseconds; absent: it does not.
     #[serde(default)]
     pub braked_since: Option<u64>,
+    /// The rule leaves where it is what was not changed since then (Unix milliseconds); absent: it sends everything.
+    #[serde(default)]
+    pub copies_since: Option<u64>,
+    /// What the slow comparison with the peer has found; absent where this process does not push the link.
+    #[serde(default)]
+    pub proof: Option<ProofReport>,
     pub last_error: Option<String>,
     /// Why it sends nothing, where a person wanted it so.
     #[serde(default)]
@@ -50,7 +56,29 @@ pub struct LinkReport {
     pub owner: Option<String>,
 }
 
+/// How far the slow comparison of a link with its peer is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProofReport {
+    /// Unix milliseconds: when the last whole pass began of which every version was at the peer at its end.
+    pub verified_at: Option<u64>,
+    /// When the pass under way began, what it has compared, and the last key of that.
+    pub began_at: u64,
+    pub versions: u64,
+    pub behind_key: Option<String>,
+    /// Found since the process started: each is a bug, or a loss at the peer.
+    pub differences: u64,
+    /// Of these, sent again and taken by the peer.
+    pub repaired: u64,
+    /// Why it does not go on.
+    pub last_error: Option<String>,
+}
+
 impl LinkReport {
+    /// Whether this process pushes the link and has measured it.
+    pub fn is_pushed_here(&self) -> bool {
+        self.measured_at > 0 && !matches!(self.state.as_str(), "standby" | "blocked")
+    }
+
     /// Joins what the link knows with what the store counts behind its cursor (`behind`) and what a pass over
     /// existing versions has not read yet (`unread`).
     pub fn new(labels: &LinkLabels, now: u64, shown: Shown, behind: Option<Backlog>, unread: Option<Backlog>) -> Self {
@@ -76,6 +104,8 @@ impl LinkReport {
             clock_ahead_versions: shown.clock_ahead_versions,
             braked_versions: shown.braked_versions,
             braked_since: shown.braked_since,
+            copies_since: shown.copies_since,
+            proof: None,
             last_error: shown.last_error,
             ..LinkReport::default()
         }

@@ -3,6 +3,7 @@
 use super::ask::Ask;
 use super::push::{Pushed, Route, link_name};
 use super::report::LinkReport;
+use super::survey::{self, Surveyed};
 use crate::journal::{self, Journal, LinkId};
 use crate::link::{Action, Change, Checkpoint, Event, Link, Record, Settings, Survey};
 use crate::peer::client::Connection;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Changes read from the feed at once.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 /// How often the backlog behind the cursor is asked for while that is cheap: a shown lag is no staler.
 const MEASURE_MIN: Duration = Duration::from_millis(100);
 /// How often at least, however long the backlog.
@@ -29,6 +30,8 @@ const MEASURE_SHARE: u32 = 20;
 const COUNT_EXISTING_EVERY: u32 = 20;
 /// Pause after the own store or journal gave an error.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Pause after a page could not be compared: it was asked for several times.
+const COMPARE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the replicator tells a running link.
 #[derive(Debug)]
@@ -86,7 +89,9 @@ struct Busy {
     recording: Option<Recording>,
     /// The pass over existing versions: where it reads on, and the read under way.
     survey: Option<Survey>,
-    surveying: Option<BoxFuture<'static, Result<Batch, store::Error>>>,
+    surveying: Option<BoxFuture<'static, Result<Surveyed, survey::Error>>>,
+    /// Why the pass cannot go on.
+    survey_trouble: Option<String>,
     /// The versions of the bucket are being counted, for the brake.
     counting: Option<BoxFuture<'static, u64>>,
     /// Measurements until what is left of the pass is counted.
@@ -161,13 +166,19 @@ impl Run<'_> {
                 read = wait(&mut busy.surveying) => {
                     busy.surveying = None;
                     match (read, &mut busy.survey) {
-                        (Ok(Batch { events, cursor }), Some(survey)) => {
-                            let is_last = cursor.has_passed(&survey.until);
+                        (Ok(Surveyed { changes, cursor, is_last }), Some(survey)) => {
                             survey.cursor = Some(cursor.clone());
-                            Event::Existing { changes: changes(events), cursor, is_last }
+                            busy.survey_trouble = None;
+                            Event::Existing { changes, cursor, is_last }
                         }
                         (Ok(_), None) => Event::Tick,
-                        (Err(e), _) => self.stalls(e).await,
+                        (Err(survey::Error::Store(e)), _) => self.stalls(e).await,
+                        (Err(e), survey) => {
+                            tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, error = %e, "A page of keys is compared again.");
+                            busy.survey_trouble = Some(e.to_string());
+                            busy.surveying = survey.clone().map(|survey| self.survey(survey, COMPARE_PAUSE));
+                            Event::Tick
+                        }
                     }
                 },
                 versions = wait(&mut busy.counting) => {
@@ -249,7 +260,7 @@ impl Run<'_> {
                 busy.cursor = cursor;
             }
             Action::Existing(survey) => {
-                busy.surveying = None;
+                (busy.surveying, busy.survey_trouble) = (None, None);
                 busy.survey = survey;
             }
             Action::Count => busy.counting = Some(self.count()),
@@ -261,8 +272,14 @@ impl Run<'_> {
         (self.route.clone(), self.settings.clone(), self.line.borrow().clone())
     }
 
-    /// The own store did not give a batch: a pause, then the same read again.
+    /// The own store did not give a batch: a pause, then the same read again; or it lost the place.
     async fn stalls(&self, e: store::Error) -> Event {
+        if matches!(e, store::Error::Expired)
+            && let Ok(head) = self.route.store.head(&self.route.bucket).await
+        {
+            tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, bucket = %self.route.bucket, "The own store does not know the link's place in its feed any more; everything is compared with the peer.");
+            return Event::Expired { head };
+        }
         tracing::warn!(bucket = %self.route.bucket, error = %e, "The own store's feed stalls.");
         tokio::time::sleep(PAUSE).await;
         Event::Tick
@@ -275,9 +292,7 @@ impl Run<'_> {
                 Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
         }
         if let (Some(survey), None) = (&busy.survey, &busy.surveying) {
-            let (route, cursor) = (self.route.clone(), survey.cursor.clone());
-            busy.surveying =
-                Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
+            busy.surveying = Some(self.survey(survey.clone(), Duration::ZERO));
         }
     }
 
@@ -294,6 +309,15 @@ impl Run<'_> {
                     }
                 }
             }
+        })
+    }
+
+    fn survey(&self, survey: Survey, after: Duration) -> BoxFuture<'static, Result<Surveyed, survey::Error>> {
+        let (route, settings, _) = self.way();
+        let (line, since) = (self.line.clone(), self.link.shown(self.clock.now_millis()).copies_since);
+        Box::pin(async move {
+            tokio::time::sleep(after).await;
+            survey::read(route, settings, line, since, survey).await
         })
     }
 
@@ -330,17 +354,22 @@ impl Run<'_> {
         }
         let existing = self.existing(busy, behind).await;
         let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind, existing);
-        report.last_error = busy.journal_trouble.clone().or(report.last_error);
+        report.last_error = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(report.last_error);
         report.measure(&self.labels, &self.metrics);
         self.shown.send_replace(report);
     }
 
-    /// What the pass over existing versions has not read yet; nothing without one, `None` where it cannot be known.
+    /// What the pass over existing versions has not read yet; nothing without one, `None` where it cannot be known, as
+    /// long as it compares with the peer.
     async fn existing(&mut self, busy: &mut Busy, behind: Option<Backlog>) -> Option<Backlog> {
         let Some(survey) = self.link.survey() else {
             busy.uncounted = 0;
             return Some(Backlog::default());
         };
+        if survey.compares {
+            // What differs is known once it was looked at.
+            return None;
+        }
         if busy.uncounted > 0 {
             busy.uncounted -= 1;
             let last = self.shown.borrow().existing_unread;
@@ -372,7 +401,7 @@ impl Run<'_> {
     }
 }
 
-fn changes(events: Vec<storage_engine::feed::Event>) -> Vec<Change> {
+pub(super) fn changes(events: Vec<storage_engine::feed::Event>) -> Vec<Change> {
     let change = |e: storage_engine::feed::Event| Change {
         version: Arc::new(e.version),
         pending_since: e.pending_since,

@@ -1,15 +1,15 @@
 //! `verify RULE [--repair]`: proves that a rule's peers hold what this site has to bring, names what they
 //! lack, and sends it again where asked to.
 //!
-//! Differences are looked at twice, the second time when the link has caught up with the first look; what
-//! is younger than the oldest change the link still carries is under way and no difference. It never
-//! changes this site, and sends under the link's own claim, a few versions at a time.
+//! Differences are looked at twice, the second time when the link has caught up with the first look; only what
+//! differs in the same state both times stands, and nothing while the link may still carry it. It never changes
+//! this site, and sends under the link's own claim, a few versions at a time. `proof.rs` does the same slowly, for ever.
 use super::push::{Pushed, Route};
 use super::reconcile::{Error, Page, Sides};
 use super::report::LinkReport;
 use crate::link::project::Projection;
 use crate::link::reconcile::Difference;
-use crate::link::{Failure, Outcome, Settings};
+use crate::link::{Failure, Outcome, Settings, is_delete};
 use crate::peer::client::Connection;
 use crate::store::Store;
 use futures::StreamExt;
@@ -28,6 +28,8 @@ const PAGES_AT_ONCE: usize = 4;
 const REPAIRS_AT_ONCE: usize = 8;
 /// How long a second look waits for the link to catch up with the first.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// How long a link that is just starting is waited for.
+const START_MAX: Duration = Duration::from_secs(5);
 /// Differences named; all are counted.
 const SAMPLES: usize = 20;
 
@@ -147,10 +149,10 @@ impl LinkVerify {
 }
 
 /// What became of one difference.
-enum Fate {
+pub(super) enum Fate {
     Stands(Difference, Option<String>),
     Pending,
-    Repaired,
+    Repaired(Difference),
     /// It is none: gone here meanwhile, or the peer holds all of it.
     Covered,
 }
@@ -163,8 +165,12 @@ pub async fn run(links: Vec<Verify>, show: watch::Sender<VerifyReport>) {
     for (at, link) in links.into_iter().enumerate() {
         let began = link.clock.now_millis();
         let update = |change: &mut dyn FnMut(&mut LinkVerify)| show.send_modify(|report| change(&mut report.links[at]));
+        let started = link.pushed_here().await;
         let sides = link.sides();
-        let ended = link.compare(&sides, &update).await;
+        let ended = match started {
+            Ok(()) => link.compare(&sides, &update).await,
+            Err(elsewhere) => Err(elsewhere),
+        };
         let mut ended = Some(ended);
         update(&mut |report| {
             count(report, &sides, link.clock.now_millis().saturating_sub(began));
@@ -192,16 +198,34 @@ fn count(report: &mut LinkVerify, sides: &Sides, millis: u64) {
 }
 
 impl Verify {
-    fn sides(&self) -> Sides {
+    /// Both sides, as the link sees them now.
+    pub(super) fn sides(&self) -> Sides {
+        let since = self.shown.borrow().copies_since;
         Sides {
             store: self.store.clone(),
             bucket: self.bucket.clone(),
             peer_bucket: self.peer_bucket.clone(),
-            projection: Arc::new(Projection::of(&self.settings)),
+            projection: Arc::new(Projection { since, ..Projection::of(&self.settings) }),
             line: self.line.clone(),
             wire_bytes: 0.into(),
             questions: 0.into(),
         }
+    }
+
+    /// Whether this process pushes the link, its peer answers, and no old change is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.line.borrow().is_some() && self.shown.borrow().state == "live"
+    }
+
+    /// Waits for a link that is starting.
+    async fn pushed_here(&self) -> Result<(), Error> {
+        let mut shown = self.shown.clone();
+        let is_pushed = |report: &LinkReport| report.is_pushed_here();
+        if matches!(tokio::time::timeout(START_MAX, shown.wait_for(is_pushed)).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let report = self.shown.borrow().clone();
+        Err(Error::NotPushedHere(report.owner.or(report.last_error).unwrap_or(report.state)))
     }
 
     async fn compare(&self, sides: &Sides, update: &Update<'_>) -> Result<(), Error> {
@@ -221,7 +245,7 @@ impl Verify {
                     match fate {
                         Fate::Stands(difference, reason) => report.note(&difference, reason),
                         Fate::Pending => report.pending += 1,
-                        Fate::Repaired => report.repaired += 1,
+                        Fate::Repaired(_) => report.repaired += 1,
                         Fate::Covered => report.covered += 1,
                     }
                 }
@@ -231,31 +255,32 @@ impl Verify {
     }
 
     /// Compares a page, twice where it differs, and repairs what still does.
-    async fn settle(&self, sides: &Sides, page: Page) -> Result<Vec<Fate>, Error> {
+    pub(super) async fn settle(&self, sides: &Sides, page: Page) -> Result<Vec<Fate>, Error> {
         let range = page.range.clone();
         let first: BTreeSet<_> = sides.compare(page).await?.into_iter().collect();
         if first.is_empty() {
             return Ok(Vec::new());
         }
-        self.caught_up().await;
+        let has_caught_up = self.caught_up().await;
         let second = sides.compare(sides.read(range).await?).await?;
+        // What has changed here meanwhile differs in another state: it is under way.
         let both = second.into_iter().filter(|difference| first.contains(difference));
-        let fates = futures::stream::iter(both).map(|difference| self.judge(difference)).buffered(REPAIRS_AT_ONCE);
+        let judge = |difference| self.judge(difference, has_caught_up);
+        let fates = futures::stream::iter(both).map(judge).buffered(REPAIRS_AT_ONCE);
         let fates: Vec<_> = fates.collect().await;
         fates.into_iter().collect()
     }
 
-    /// Waits until the link has brought what was committed before now, or for a while.
-    async fn caught_up(&self) {
+    /// Waits for a while until the link has brought what was committed before now; whether it has.
+    async fn caught_up(&self) -> bool {
         let now = self.clock.now_millis();
         let mut shown = self.shown.clone();
         let has_caught_up =
             |report: &LinkReport| report.measured_at > now && report.oldest_pending.is_none_or(|at| at > now);
-        // Late or gone, the second look says what is so.
-        let _ = tokio::time::timeout(SETTLE_MAX, shown.wait_for(has_caught_up)).await;
+        matches!(tokio::time::timeout(SETTLE_MAX, shown.wait_for(has_caught_up)).await, Ok(Ok(_)))
     }
 
-    async fn judge(&self, difference: Difference) -> Result<Fate, Error> {
+    async fn judge(&self, difference: Difference, has_caught_up: bool) -> Result<Fate, Error> {
         let (key, id) = difference.place();
         if matches!(difference, Difference::OnlyThere { .. }) {
             return Ok(Fate::Stands(difference, None));
@@ -263,8 +288,13 @@ impl Verify {
         let Some(version) = self.store.stat(&self.bucket, key, id).await? else {
             return Ok(Fate::Covered);
         };
-        let oldest_pending = self.shown.borrow().oldest_pending;
-        if oldest_pending.is_some_and(|at| version.max_hlc().millis() >= at) {
+        let (oldest_pending, is_braked) = {
+            let shown = self.shown.borrow();
+            (shown.oldest_pending, shown.braked_since.is_some())
+        };
+        // Of a relay's versions nobody can say when they came here.
+        let may_wait = self.settings.forward_all || oldest_pending.is_none_or(|at| version.max_hlc().millis() >= at);
+        if !has_caught_up && may_wait || is_braked && is_delete(&version) {
             return Ok(Fate::Pending);
         }
         if !self.repair {
@@ -272,7 +302,7 @@ impl Verify {
         }
         let pushed = self.push(key, id).await;
         Ok(match pushed {
-            Ok(Outcome::Applied) => Fate::Repaired,
+            Ok(Outcome::Applied) => Fate::Repaired(difference),
             Ok(Outcome::AlreadyPresent | Outcome::Superseded) => Fate::Covered,
             Err(reason) => Fate::Stands(difference, Some(reason)),
         })

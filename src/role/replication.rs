@@ -6,6 +6,7 @@ use crate::config;
 use crate::journal::{self, Journal};
 use crate::peer::server::{Counters, Known, Server};
 use crate::replicator::own::Shared;
+use crate::replicator::proof::Pace;
 use crate::replicator::tenure::{Tenure, Terms};
 use crate::replicator::{Replicator, accepted, admin};
 use crate::rule::SiteDoc;
@@ -114,6 +115,7 @@ impl Bound {
             journal,
             clock: clock.clone(),
             metrics: Arc::new(metrics),
+            pace: Pace::default(),
         };
         let (tell, rules) = watch::channel(loaded.snapshot.clone());
         let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());

@@ -207,7 +207,7 @@ async fn consumers_keep_their_cursor(store: &dyn Store) {
     let first = within(store.changes(BUCKET, None, 5)).await.unwrap().cursor;
     let second = within(store.changes(BUCKET, Some(&first), 5)).await.unwrap().cursor;
     store.commit(BUCKET, "rule/ams", &second, &first).await.unwrap();
-    assert_eq!(store.register(BUCKET, "rule/ams", true).await.unwrap(), Some(second.clone()));
+    assert_eq!(store.register(BUCKET, "rule/ams", true).await.unwrap(), Some(first.clone()), "the floor");
     store.deregister(BUCKET, "rule/ams").await.unwrap();
     store.deregister(BUCKET, "rule/ams").await.unwrap();
     let unknown = store.commit(BUCKET, "rule/ams", &second, &first).await;

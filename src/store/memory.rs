@@ -152,9 +152,9 @@ impl MemoryStore {
         backlog
     }
 
-    /// Registers a consumer; returns its committed cursor.
+    /// Registers a consumer; returns its committed floor.
     pub fn register(&mut self, consumer: &str) -> Option<Cursor> {
-        self.consumers.entry(consumer.to_string()).or_default().0.clone()
+        self.consumers.entry(consumer.to_string()).or_default().1.clone()
     }
     /// Commits what a consumer has read and what is durable at its end.
     pub fn commit(&mut self, consumer: &str, cursor: Option<Cursor>, floor: Option<Cursor>) {

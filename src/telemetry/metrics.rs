@@ -66,6 +66,8 @@ pub struct Metrics {
     pub parked: Family<LinkLabels, Gauge>,
     pub clock_ahead: Family<LinkLabels, Gauge>,
     pub braked: Family<LinkLabels, Gauge>,
+    pub verified: Family<LinkLabels, Gauge<f64, AtomicU64>>,
+    pub differences: Family<LinkLabels, Counter>,
     pub commit_to_ack: Family<PeerLabels, Histogram>,
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
@@ -87,6 +89,8 @@ impl Default for Metrics {
             parked: Family::default(),
             clock_ahead: Family::default(),
             braked: Family::default(),
+            verified: Family::default(),
+            differences: Family::default(),
             commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             versions: Family::default(),
             bytes: Family::default(),
@@ -123,6 +127,16 @@ impl Metrics {
             "Deletes the brake holds back until a person releases them",
             self.braked.clone(),
         );
+        r.register(
+            "link_verified_timestamp_seconds",
+            "Begin of the last whole comparison that found everything at the peer",
+            self.verified.clone(),
+        );
+        r.register(
+            "link_differences",
+            "Versions the slow comparison found unlike at the peer: each is a bug, or a loss there",
+            self.differences.clone(),
+        );
         r.register("link_commit_to_ack_seconds", "Commit here to durable ack there", self.commit_to_ack.clone());
         r.register("link_versions", "Versions acked by the peer", self.versions.clone());
         r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());
@@ -143,6 +157,7 @@ impl Metrics {
             drop(self.attempts_failed.get_or_create(&result_labels(link, reason)));
         }
         drop(self.bytes.get_or_create(link));
+        drop(self.differences.get_or_create(link));
         drop(self.link_owned.get_or_create(link));
         drop(self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }));
     }
@@ -167,6 +182,7 @@ impl Metrics {
         self.parked.remove(link);
         self.clock_ahead.remove(link);
         self.braked.remove(link);
+        self.verified.remove(link);
     }
 
     /// Counts a version that is durable at the peer.

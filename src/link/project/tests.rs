@@ -18,6 +18,7 @@ fn rule() -> Projection {
         forward_all: false,
         delete_markers: true,
         version_deletes: true,
+        since: None,
     }
 }
 
@@ -112,6 +113,18 @@ fn what_the_rule_excludes_is_no_difference() {
 }
 
 #[test]
+fn what_is_older_than_the_rule_is_no_difference_and_what_changed_since_is() {
+    let late = Projection { since: Some(4), ..rule() };
+    let old = born("in/1", A, Kind::Object);
+    assert_eq!(found(&late, Some(&old), None), [], "born before");
+    assert_eq!(found(&late, None, Some(&old)), [], "brought by a rule of old");
+    assert_eq!(found(&late, Some(&purged(old.clone(), 3, A)), Some(&old)), [], "purged before");
+    assert!(is_only_here(&found(&late, Some(&tagged(old.clone(), 4, A, "x")), None)), "changed since");
+    let theirs = tagged(old.clone(), 5, C, "x");
+    assert_eq!(found(&late, Some(&theirs), None), [], "changed since by another site, which brings its part");
+}
+
+#[test]
 fn a_tombstone_answers_missing() {
     let object = born("in/1", A, Kind::Object);
     for origin in [B, C] {
@@ -143,15 +156,17 @@ fn state() -> impl Strategy<Value = Version> {
 
 fn any_rule() -> impl Strategy<Value = Projection> {
     let filter = prop::option::of("[xy]");
-    (any::<bool>(), any::<bool>(), any::<bool>(), filter).prop_map(|(forward_all, markers, deletes, filter)| {
-        Projection {
+    let since = prop::option::of(0u64..7);
+    (any::<bool>(), any::<bool>(), any::<bool>(), filter, since).prop_map(
+        |(forward_all, markers, deletes, filter, since)| Projection {
+            since,
             forward_all,
             delete_markers: markers,
             version_deletes: deletes,
             tags: filter.into_iter().map(|value| ("class".to_string(), value)).collect(),
             ..rule()
-        }
-    })
+        },
+    )
 }
 
 proptest! {

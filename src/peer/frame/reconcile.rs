@@ -70,6 +70,7 @@ impl Question {
         f.put(6, &flags);
         let yields_to: Vec<_> = p.yields_to.iter().map(|f| (f.prefix.clone(), f.tags.clone())).collect();
         f.put(10, &yields_to);
+        f.put_some(11, &p.since);
         let bounds = |range: &KeyRange| (range.after.clone(), range.upto.clone());
         match &self.ask {
             Ask::Digests(ranges) => f.put(7, &ranges.iter().map(bounds).collect::<Vec<_>>()),
@@ -96,6 +97,7 @@ impl Question {
             forward_all: flags & flag::FORWARD_ALL != 0,
             delete_markers: flags & flag::DELETE_MARKERS != 0,
             version_deletes: flags & flag::VERSION_DELETES != 0,
+            since: f.take(11)?,
         };
         let ranges: Vec<(Option<String>, Option<String>)> = f.need(7)?;
         if ranges.len() > RANGES_MAX {

@@ -87,6 +87,7 @@ fn question(ask: Ask) -> Message {
         forward_all: true,
         delete_markers: false,
         version_deletes: true,
+        since: None,
     };
     Message::Question(Box::new(Question { bucket: "logs".into(), projection, ask, unknown: Fields::default() }))
 }

@@ -152,6 +152,7 @@ fn projection() -> Projection {
         forward_all: false,
         delete_markers: true,
         version_deletes: true,
+        since: None,
     }
 }
 

@@ -42,7 +42,8 @@ pub struct Backlog {
 }
 
 impl Objects {
-    /// Registers a consumer and returns the cursor it committed last, if it was registered before.
+    /// Registers a consumer and returns the floor it committed last, if it was registered before: where one that lost
+    /// its own memory goes on.
     /// From here on nothing after its floor is forgotten.
     ///
     /// # Errors
@@ -62,7 +63,7 @@ impl Objects {
             Ok(Some(Consumer { keeps_versioning, ..held }))
         };
         let registered = self.0.change_consumer(self.bucket(bucket).await?.id, consumer, &change).await?;
-        Ok(registered.and_then(|c| c.cursor))
+        Ok(registered.and_then(|c| c.floor))
     }
 
     /// Commits how far a consumer read (`cursor`) and how far everything is durable at its end (`floor`).
