@@ -69,7 +69,8 @@ fn checkpoint(at: u64) -> Checkpoint {
         ..Scope::default()
     };
     let until = Cursor(Bytes::from_static(b"\xff\x00until"));
-    let existing = Existing { cursor: cursor(b"\x00"), until, except: Some(scope("old/")), compares: at % 2 == 0 };
+    let existing =
+        Existing { cursor: cursor(b"\x00"), until, except: Some(scope("old/")), compares: at.is_multiple_of(2) };
     let since = Some(Since { at, scope: scope("new/") });
     let reach = Some(Reach { covered: Some(scope("")), since, existing: Some(existing) }).filter(|_| at != 1);
     let brake = Some(KeptBrake { engaged_at: Some(at), released_through: at / 2, release: 3 });
