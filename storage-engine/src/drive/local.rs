@@ -157,12 +157,12 @@ type OpenTable<'a> = &'a dyn Fn(bool) -> Result<Arc<dyn Table>, index::Error>;
 
 impl LocalDrive {
     fn open(dir: &Path, block: Superblock, lock: Arc<File>, recent: Recent) -> Result<Self, OpenError> {
-        let folder = dir.join("index");
+        let (folder, slot) = (dir.join("index"), usize::from(block.slot));
         let table = |fresh: bool| -> Result<Arc<dyn Table>, index::Error> {
             if fresh && folder.exists() {
                 std::fs::remove_dir_all(&folder).map_err(|e| index::Error::Table(e.to_string()))?;
             }
-            Ok(Arc::new(Layers::open(&folder)?))
+            Ok(Arc::new(Layers::open(&folder, slot)?))
         };
         LocalDrive::start(dir, Arc::new(Directory::new(dir)), block, &table, recent, Some(lock))
     }

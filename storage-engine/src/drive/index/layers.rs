@@ -6,6 +6,7 @@
 //! Knows nothing of what rows mean; the committer writes, everybody reads.
 use super::Error;
 use super::table::{Pair, Rows, Table};
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -20,6 +21,13 @@ const OPEN_FILES: usize = 24;
 /// Bytes of a layer, names and places in the tree included. Two of them live at most, one taking rows
 /// and one being written, so eight drives have 64 MiB of young rows at the worst.
 const LAYER_BYTES: usize = 4 << 20;
+/// Size a table file grows to. Names of rows rise with time, so a compaction leaves most files of this size as they
+/// are; and the first level, which is rewritten with every fourth layer, ends at four of them.
+const FILE_BYTES: u64 = 8 << 20;
+/// Drives that write their layers one after the other instead of all in the same moment.
+const STAGGERED: usize = 8;
+/// Compactions are this much nicer than requests: a burst of them on few cores would be felt as a pause.
+const NICE: i32 = 5;
 /// What a row takes in the tree beside its bytes, about.
 const ROW_BYTES: usize = 96;
 
@@ -56,23 +64,20 @@ struct Young {
 }
 
 impl Layers {
-    /// Opens or makes the table in a folder.
+    /// Opens or makes the table in a folder. The drives of a set take rows alike: their `slot`s say when each
+    /// writes its first layer, so that they do not all write and compact together.
     ///
     /// # Errors
     /// [`Error::Table`]: the files are no index; delete the folder, it is rebuilt from the log.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
-        Layers::with_layers_of(folder, LAYER_BYTES)
+    pub fn open(folder: &Path, slot: usize) -> Result<Self, Error> {
+        Layers::with_layers_of(folder, LAYER_BYTES, slot)
     }
 
-    fn with_layers_of(folder: &Path, layer_bytes: usize) -> Result<Self, Error> {
-        let db = Database::builder(folder)
-            .cache_size(CACHE_BYTES)
-            .max_cached_files(Some(OPEN_FILES))
-            .worker_threads(1)
-            .open()
-            .map_err(error)?;
-        let files = db.keyspace("rows", KeyspaceCreateOptions::default).map_err(error)?;
-        let shared = Arc::new(Shared { layer_bytes, young: Mutex::default(), written: Condvar::new(), files, _db: db });
+    fn with_layers_of(folder: &Path, layer_bytes: usize, slot: usize) -> Result<Self, Error> {
+        let (files, db) = open_nicely(folder)?;
+        let head_start = layer_bytes / STAGGERED * (STAGGERED - 1 - slot % STAGGERED);
+        let young = Mutex::new(Young { bytes: head_start, ..Young::default() });
+        let shared = Arc::new(Shared { layer_bytes, young, written: Condvar::new(), files, _db: db });
         let (full, waiting) = mpsc::channel();
         let writer = shared.clone();
         // A thread of its own: it blocks in writes of whole tables while the committer goes on.
@@ -111,6 +116,22 @@ impl Drop for Layers {
 
 fn error(e: fjall::Error) -> Error {
     Error::Table(e.to_string())
+}
+
+/// Opens the files on a thread of less weight, which their compaction threads inherit.
+fn open_nicely(folder: &Path) -> Result<(Keyspace, Database), Error> {
+    let open = || {
+        // Refused, they weigh as much as everybody.
+        let _ = rustix::process::nice(NICE);
+        let builder = Database::builder(folder).cache_size(CACHE_BYTES).max_cached_files(Some(OPEN_FILES));
+        let db = builder.worker_threads(1).open().map_err(error)?;
+        let levels = || Arc::new(Leveled::default().with_table_target_size(FILE_BYTES));
+        let options = || KeyspaceCreateOptions::default().compaction_strategy(levels());
+        Ok((db.keyspace("rows", options).map_err(error)?, db))
+    };
+    // The thread ends before this returns.
+    #[allow(clippy::disallowed_methods)]
+    std::thread::scope(|scope| scope.spawn(open).join()).expect("opening an index does not panic")
 }
 
 impl Shared {
@@ -253,7 +274,7 @@ mod tests {
             reads in prop::collection::vec((any::<u8>(), any::<u8>(), 1usize..9), 1..12),
         ) {
             let folder = tempfile::tempdir().unwrap();
-            let (layers, tree) = (Layers::with_layers_of(folder.path(), 1_500).unwrap(), Tree::default());
+            let (layers, tree) = (Layers::with_layers_of(folder.path(), 1_500, 3).unwrap(), Tree::default());
             for (at, batch) in batches.into_iter().enumerate() {
                 let rows: Rows = batch.iter().map(|(n, len)| (name(*n), len.map(|len| vec![at as u8; len]))).collect();
                 layers.commit(rows.clone()).unwrap();
@@ -266,7 +287,7 @@ mod tests {
             prop_assert_eq!(layers.range(&[], &[0xff], usize::MAX).unwrap(), tree.range(&[], &[0xff], usize::MAX).unwrap());
             drop(layers);
             // What was written to files is a whole layer, never a part of a batch; here: it still opens.
-            Layers::open(folder.path()).unwrap();
+            Layers::open(folder.path(), 0).unwrap();
         }
     }
 }
