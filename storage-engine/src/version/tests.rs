@@ -204,11 +204,14 @@ fn stored_bytes_are_read_and_written_unchanged() {
         &include_bytes!("../../tests/golden/record.bin")[..],
         include_bytes!("../../tests/golden/record-newer.bin"),
         include_bytes!("../../tests/golden/record-newer-nested.bin"),
+        include_bytes!("../../tests/golden/record-settled.bin"),
     ] {
         let record = Record::from_bytes(golden).unwrap();
         assert_eq!((record.blobs[0].first, record.tested, record.acked), (3, Some(Hlc::ZERO), true));
         assert_eq!(record.to_bytes(), golden);
     }
+    let settled = Record::from_bytes(include_bytes!("../../tests/golden/record-settled.bin")).unwrap();
+    assert!(settled.settled);
     let golden = include_bytes!("../../tests/golden/order.bin");
     let order = Order::from_fields(Fields::parse(golden).unwrap()).unwrap();
     assert_eq!((order.hlc.millis(), order.origin.as_str()), (1_760_000_000_000, "site-a"));
