@@ -3,6 +3,7 @@
 //! A [`Version`] is a product of components that each join on their own (`version/merge.rs`), so
 //! pieces may arrive in any order: a tag or a purge before its birth is kept, invisible, and joins
 //! later. What one drive adds to it (ballot, shards, debt) is in `record.rs`.
+pub mod guard;
 pub mod merge;
 pub mod order;
 #[cfg(test)]

@@ -1,0 +1,444 @@
+//! What keeps a version from being purged: retention and legal hold, and the purges that met them.
+//!
+//! Guards join per site, so that two sites can set and lift them at once and still agree; a purge
+//! carries the guards its maker had seen and counts only where they cover all that are known now.
+//! Pure: time comes in as the stamp of the purge. Called by `version` and, through it, by drives,
+//! which judge a purge by their own record and believe no coordinator.
+//!
+//! Source: Amazon S3 User Guide, "Locking objects with Object Lock"; the per-site sets are
+//! last-writer-wins registers (Shapiro et al., "A comprehensive study of CRDTs", 2011).
+use super::{Hlc, Origin, Stamp};
+use crate::wire::{self, Fields};
+use std::collections::BTreeMap;
+
+/// How strictly a retention binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// A privileged person may lift or shorten it.
+    Governance,
+    /// Nobody may lift or shorten it.
+    Compliance,
+}
+
+/// A retention as S3 shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub mode: Mode,
+    /// Unix milliseconds until which the version may not be purged.
+    pub until_millis: u64,
+}
+
+/// Governance retention as one site set and lifted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Governance {
+    /// When it was last set there; zero: never.
+    pub on: Hlc,
+    /// Unix milliseconds it was set to.
+    pub until_millis: u64,
+    /// The newest setting of that site which a bypass has lifted, wherever the bypass was made.
+    pub cancelled: Hlc,
+}
+
+/// Legal hold as one site set and lifted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hold {
+    /// When it was last set there; zero: never.
+    pub on: Hlc,
+    /// The newest setting of that site which somebody has lifted.
+    pub cancelled: Hlc,
+}
+
+/// Every guard of a version. Joins component by component; see [`Guards::join`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guards {
+    /// Compliance retention, Unix milliseconds; zero: none.
+    compliance_millis: u64,
+    governance: BTreeMap<Origin, Governance>,
+    holds: BTreeMap<Origin, Hold>,
+}
+
+/// Why a change of the guards is refused; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Compliance is never shortened, lowered to governance or removed.
+    #[error("the version is under compliance retention until {until_millis} (Unix ms), which nobody may shorten")]
+    Compliance { until_millis: u64 },
+    /// Governance is shortened or removed only with a bypass.
+    #[error("the version is under governance retention until {until_millis} (Unix ms); ask with the right to bypass")]
+    Governance { until_millis: u64 },
+    /// Held until somebody lifts the hold.
+    #[error("the version is under legal hold; lift it first")]
+    Hold,
+}
+
+impl Guards {
+    /// Whether nothing was ever set.
+    pub fn is_empty(&self) -> bool {
+        *self == Guards::default()
+    }
+
+    /// Whether a legal hold of any site stands.
+    pub fn is_held(&self) -> bool {
+        self.holds.values().any(|h| h.on > h.cancelled)
+    }
+
+    /// The retention S3 shows, expired or not: compliance where there is any, else the longest
+    /// governance retention nobody has lifted.
+    pub fn retention(&self) -> Option<Retention> {
+        if self.compliance_millis > 0 {
+            return Some(Retention { mode: Mode::Compliance, until_millis: self.compliance_millis });
+        }
+        let until_millis = self.standing_governance()?;
+        Some(Retention { mode: Mode::Governance, until_millis })
+    }
+
+    /// What forbids a purge made at `at_millis`, if anything does.
+    ///
+    /// # Errors
+    /// [`Refused`] names the strictest guard.
+    pub fn permit_purge(&self, at_millis: u64) -> Result<(), Refused> {
+        if self.is_held() {
+            return Err(Refused::Hold);
+        }
+        if self.compliance_millis > at_millis {
+            return Err(Refused::Compliance { until_millis: self.compliance_millis });
+        }
+        match self.standing_governance() {
+            Some(until_millis) if until_millis > at_millis => Err(Refused::Governance { until_millis }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is to be joined in to set this retention (`None`: to remove it) at `stamp`.
+    ///
+    /// `bypass`: the person may shorten or lift governance. It lifts only what stands in `self`: an
+    /// extension made elsewhere at the same time survives.
+    ///
+    /// # Errors
+    /// [`Refused`] where the new retention is weaker than what stands and may not be.
+    pub fn retain(&self, retention: Option<Retention>, bypass: bool, stamp: &Stamp) -> Result<Guards, Refused> {
+        let now = stamp.hlc.millis();
+        let mut change = Guards::default();
+        let asked = retention.map_or(0, |r| r.until_millis);
+        let is_compliance = retention.is_some_and(|r| r.mode == Mode::Compliance);
+        if self.compliance_millis > now && !(is_compliance && asked >= self.compliance_millis) {
+            return Err(Refused::Compliance { until_millis: self.compliance_millis });
+        }
+        if let Some(until_millis) = self.standing_governance().filter(|until| *until > asked) {
+            if until_millis > now && !bypass {
+                return Err(Refused::Governance { until_millis });
+            }
+            change = self.lift_governance();
+        }
+        match retention {
+            Some(Retention { mode: Mode::Compliance, until_millis }) => change.compliance_millis = until_millis,
+            Some(Retention { mode: Mode::Governance, until_millis }) => {
+                let mine = change.governance.entry(stamp.origin.clone()).or_default();
+                (mine.on, mine.until_millis) = (stamp.hlc, until_millis);
+            }
+            None => {}
+        }
+        Ok(change)
+    }
+
+    /// What is to be joined in so that a purge by a person who may bypass governance goes through.
+    pub fn lift_governance(&self) -> Guards {
+        let lift = |(origin, set): (&Origin, &Governance)| {
+            (origin.clone(), Governance { cancelled: set.on, ..Governance::default() })
+        };
+        Guards { governance: self.governance.iter().map(lift).collect(), ..Guards::default() }
+    }
+
+    /// What is to be joined in to set (`true`) or lift every hold that stands in `self`.
+    pub fn hold(&self, on: bool, stamp: &Stamp) -> Guards {
+        let holds = if on {
+            [(stamp.origin.clone(), Hold { on: stamp.hlc, cancelled: Hlc::ZERO })].into()
+        } else {
+            let lift = |(origin, hold): (&Origin, &Hold)| (origin.clone(), Hold { on: Hlc::ZERO, cancelled: hold.on });
+            self.holds.iter().map(lift).collect()
+        };
+        Guards { holds, ..Guards::default() }
+    }
+
+    /// Joins `other` in: the later compliance date, and per site the newest setting and the newest
+    /// lifting. Commutative, associative, idempotent.
+    pub fn join(&mut self, other: &Guards) {
+        self.compliance_millis = self.compliance_millis.max(other.compliance_millis);
+        for (origin, theirs) in &other.governance {
+            let ours = self.governance.entry(origin.clone()).or_default();
+            (ours.on, ours.until_millis) = (ours.on, ours.until_millis).max((theirs.on, theirs.until_millis));
+            ours.cancelled = ours.cancelled.max(theirs.cancelled);
+        }
+        for (origin, theirs) in &other.holds {
+            let ours = self.holds.entry(origin.clone()).or_default();
+            ours.on = ours.on.max(theirs.on);
+            ours.cancelled = ours.cancelled.max(theirs.cancelled);
+        }
+    }
+
+    /// Whether whoever saw `self` had seen every guard that was ever set in `now`. Liftings do not
+    /// count: a hold lifted later does not make a purge good that had not seen the hold.
+    pub fn cover(&self, now: &Guards) -> bool {
+        let governed = now.governance.iter().all(|(origin, theirs)| {
+            self.governance.get(origin).map_or(Hlc::ZERO, |ours| ours.on) >= theirs.on
+        });
+        let held = now
+            .holds
+            .iter()
+            .all(|(origin, theirs)| self.holds.get(origin).map_or(Hlc::ZERO, |ours| ours.on) >= theirs.on);
+        self.compliance_millis >= now.compliance_millis && governed && held
+    }
+
+    /// Greatest clock reading in any guard.
+    pub fn max_hlc(&self) -> Hlc {
+        let governance = self.governance.values().map(|g| g.on.max(g.cancelled));
+        let holds = self.holds.values().map(|h| h.on.max(h.cancelled));
+        governance.chain(holds).max().unwrap_or(Hlc::ZERO)
+    }
+
+    /// Sites that ever set a guard.
+    pub fn origins(&self) -> impl Iterator<Item = &Origin> {
+        self.governance.keys().chain(self.holds.keys())
+    }
+
+    fn standing_governance(&self) -> Option<u64> {
+        self.governance.values().filter(|g| g.on > g.cancelled).map(|g| g.until_millis).max()
+    }
+
+    /// The guards as fields.
+    pub fn to_fields(&self) -> Fields {
+        let mut f = Fields::default();
+        if self.compliance_millis > 0 {
+            f.put(1, &self.compliance_millis);
+        }
+        for (number, rows) in [(2, self.governance_rows()), (3, self.hold_rows())] {
+            if !rows.is_empty() {
+                f.put(number, &rows);
+            }
+        }
+        f
+    }
+
+    /// Guards from their fields.
+    ///
+    /// # Errors
+    /// [`wire::Error`] when a field is of another type.
+    pub fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
+        let mut guards = Guards { compliance_millis: f.take(1)?.unwrap_or_default(), ..Guards::default() };
+        for (origin, on, until_millis, cancelled) in f.take::<Vec<Row>>(2)?.unwrap_or_default() {
+            let set = Governance { on: Hlc::from_bits(on), until_millis, cancelled: Hlc::from_bits(cancelled) };
+            guards.governance.insert(Origin::new(&origin), set);
+        }
+        for (origin, on, _, cancelled) in f.take::<Vec<Row>>(3)?.unwrap_or_default() {
+            let hold = Hold { on: Hlc::from_bits(on), cancelled: Hlc::from_bits(cancelled) };
+            guards.holds.insert(Origin::new(&origin), hold);
+        }
+        Ok(guards)
+    }
+
+    fn governance_rows(&self) -> Vec<Row> {
+        let row = |(o, g): (&Origin, &Governance)| (o.to_string(), g.on.bits(), g.until_millis, g.cancelled.bits());
+        self.governance.iter().map(row).collect()
+    }
+
+    fn hold_rows(&self) -> Vec<Row> {
+        let row = |(o, h): (&Origin, &Hold)| (o.to_string(), h.on.bits(), 0, h.cancelled.bits());
+        self.holds.iter().map(row).collect()
+    }
+}
+
+/// Origin, set at (HLC bits), until (Unix ms; 0 for a hold), lifted up to (HLC bits).
+type Row = (String, u64, u64, u64);
+
+/// The purges of a version: for each set of guards that purgers had seen, the earliest stamp.
+///
+/// They are kept apart because two purges that each saw another guard do not add up to one that saw both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Purges(BTreeMap<Guards, Stamp>);
+
+impl Purges {
+    /// One purge, made by somebody who had seen `seen`.
+    pub fn one(seen: Guards, stamp: Stamp) -> Self {
+        Purges([(seen, stamp)].into())
+    }
+
+    /// Whether nobody ever purged.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The earliest purge that counts against these guards: it had seen them all and was made when
+    /// none of them stood. `None`: none counts, and the version lives.
+    pub fn effective(&self, now: &Guards) -> Option<&Stamp> {
+        let counts = |(seen, stamp): &(&Guards, &Stamp)| {
+            seen.cover(now) && seen.permit_purge(stamp.hlc.millis()).is_ok()
+        };
+        self.0.iter().filter(counts).map(|(_, stamp)| stamp).min()
+    }
+
+    /// Joins `other` in. Commutative, associative, idempotent.
+    pub fn join(&mut self, other: &Purges) {
+        for (seen, theirs) in &other.0 {
+            match self.0.get_mut(seen) {
+                Some(ours) if *ours <= *theirs => {}
+                Some(ours) => *ours = theirs.clone(),
+                None => _ = self.0.insert(seen.clone(), theirs.clone()),
+            }
+        }
+    }
+
+    /// Every purge with what it had seen.
+    pub fn iter(&self) -> impl Iterator<Item = (&Guards, &Stamp)> {
+        self.0.iter()
+    }
+
+    /// Keeps the purges whose stamp passes.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Stamp) -> bool) {
+        self.0.retain(|_, stamp| keep(stamp));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stamp(millis: u64, origin: &str) -> Stamp {
+        Stamp { hlc: Hlc::from_millis(millis), origin: Origin::new(origin) }
+    }
+
+    fn governance(until_millis: u64) -> Option<Retention> {
+        Some(Retention { mode: Mode::Governance, until_millis })
+    }
+
+    fn joined(mut a: Guards, b: &Guards) -> Guards {
+        a.join(b);
+        a
+    }
+
+    fn guards() -> impl Strategy<Value = Guards> {
+        let small = 0u64..6;
+        let governed = prop::collection::btree_map(0usize..3, (small.clone(), small.clone(), small.clone()), 0..3);
+        let held = prop::collection::btree_map(0usize..3, (small.clone(), small.clone()), 0..3);
+        (small, governed, held).prop_map(|(compliance_millis, governed, held)| {
+            let origin = |i: usize| Origin::new(["a", "b", "c"][i]);
+            let governance = governed.into_iter().map(|(i, (on, until_millis, cancelled))| {
+                let (on, cancelled) = (Hlc::from_millis(on), Hlc::from_millis(cancelled));
+                (origin(i), Governance { on, until_millis, cancelled })
+            });
+            let holds = held.into_iter().map(|(i, (on, off))| {
+                (origin(i), Hold { on: Hlc::from_millis(on), cancelled: Hlc::from_millis(off) })
+            });
+            Guards { compliance_millis, governance: governance.collect(), holds: holds.collect() }
+        })
+    }
+
+    fn purges() -> impl Strategy<Value = Purges> {
+        prop::collection::vec((guards(), 0u64..8, 0usize..3), 0..3).prop_map(|made| {
+            let mut purges = Purges::default();
+            for (seen, at, origin) in made {
+                purges.join(&Purges::one(seen, stamp(at, ["a", "b", "c"][origin])));
+            }
+            purges
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn guards_join_as_a_semilattice(a in guards(), b in guards(), c in guards()) {
+            prop_assert_eq!(joined(a.clone(), &b), joined(b.clone(), &a));
+            prop_assert_eq!(joined(joined(a.clone(), &b), &c), joined(a.clone(), &joined(b, &c)));
+            prop_assert_eq!(joined(a.clone(), &a), a);
+        }
+
+        #[test]
+        fn purges_join_as_a_semilattice(a in purges(), b in purges(), c in purges()) {
+            let join = |a: &Purges, b: &Purges| { let mut j = a.clone(); j.join(b); j };
+            prop_assert_eq!(join(&a, &b), join(&b, &a));
+            prop_assert_eq!(join(&join(&a, &b), &c), join(&a, &join(&b, &c)));
+            prop_assert_eq!(join(&a, &a), a);
+        }
+
+        #[test]
+        fn more_guards_never_make_a_void_purge_good(now in guards(), more in guards(), purges in purges()) {
+            let later = joined(now.clone(), &more);
+            if purges.effective(&now).is_none() {
+                prop_assert!(purges.effective(&later).is_none());
+            }
+        }
+
+        #[test]
+        fn guards_survive_their_bytes(guards in guards()) {
+            prop_assert_eq!(Guards::from_fields(guards.to_fields()).unwrap(), guards);
+        }
+    }
+
+    #[test]
+    fn an_extension_made_beside_a_bypass_survives_it_and_voids_the_purge() {
+        let mut here = Guards::default();
+        here.join(&here.retain(governance(1_000), false, &stamp(1, "a")).unwrap());
+        let mut there = here.clone();
+        there.join(&there.retain(governance(2_000), false, &stamp(10, "b")).unwrap());
+        here.join(&here.lift_governance());
+        assert_eq!(here.permit_purge(20), Ok(()));
+        let purge = Purges::one(here.clone(), stamp(20, "a"));
+        assert!(purge.effective(&here).is_some());
+        here.join(&there);
+        assert!(purge.effective(&here).is_none());
+        assert_eq!(here.permit_purge(30), Err(Refused::Governance { until_millis: 2_000 }));
+    }
+
+    #[test]
+    fn a_hold_lifted_later_does_not_revive_a_purge_that_had_not_seen_it() {
+        let mut held = Guards::default();
+        held.join(&held.hold(true, &stamp(10, "b")));
+        let purge = Purges::one(Guards::default(), stamp(15, "a"));
+        assert!(purge.effective(&held).is_none());
+        held.join(&held.hold(false, &stamp(20, "b")));
+        assert!(!held.is_held());
+        assert!(purge.effective(&held).is_none());
+    }
+
+    #[test]
+    fn two_purges_that_each_saw_another_guard_do_not_add_up() {
+        let a = Guards::default().hold(true, &stamp(1, "a"));
+        let b = Guards::default().hold(true, &stamp(1, "b"));
+        let lift = |g: &Guards| joined(g.clone(), &g.hold(false, &stamp(2, "a")));
+        let mut purges = Purges::one(lift(&a), stamp(3, "a"));
+        purges.join(&Purges::one(lift(&b), stamp(3, "b")));
+        assert!(purges.effective(&joined(a, &b)).is_none());
+    }
+
+    #[test]
+    fn compliance_is_extended_but_never_shortened_lowered_or_bypassed() {
+        let compliance = |until_millis| Some(Retention { mode: Mode::Compliance, until_millis });
+        let mut guards = Guards::default();
+        guards.join(&guards.retain(compliance(1_000), false, &stamp(1, "a")).unwrap());
+        let refused = Err(Refused::Compliance { until_millis: 1_000 });
+        for weaker in [compliance(999), governance(5_000), None] {
+            assert_eq!(guards.retain(weaker, true, &stamp(2, "a")), refused);
+        }
+        assert!(guards.retain(compliance(2_000), false, &stamp(2, "a")).is_ok());
+        assert!(guards.retain(governance(3_000), false, &stamp(1_001, "a")).is_ok(), "it has expired");
+        assert_eq!(guards.permit_purge(999).unwrap_err(), Refused::Compliance { until_millis: 1_000 });
+        assert_eq!(guards.permit_purge(1_000), Ok(()));
+    }
+
+    #[test]
+    fn governance_is_shortened_only_with_a_bypass() {
+        let mut guards = Guards::default();
+        guards.join(&guards.retain(governance(1_000), false, &stamp(1, "a")).unwrap());
+        assert!(guards.retain(governance(500), false, &stamp(2, "b")).is_err());
+        guards.join(&guards.retain(governance(500), true, &stamp(2, "b")).unwrap());
+        assert_eq!(guards.retention(), governance(500));
+        guards.join(&guards.retain(None, true, &stamp(3, "a")).unwrap());
+        assert_eq!(guards.retention(), None);
+    }
+
+    #[test]
+    fn a_purge_stamped_before_a_retention_ends_does_not_count() {
+        let guards = Guards::default().retain(governance(1_000), false, &stamp(1, "a")).unwrap();
+        assert!(Purges::one(guards.clone(), stamp(999, "a")).effective(&guards).is_none());
+        assert!(Purges::one(guards.clone(), stamp(1_000, "a")).effective(&guards).is_some());
+    }
+}
