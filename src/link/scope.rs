@@ -5,7 +5,7 @@
 use super::{Change, Settings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use storage_engine::version::{Kind, Origin, Version, VersionId};
+use storage_engine::version::{Kind, Version, VersionId};
 
 /// Bytes a head counts for in window and bandwidth: deletes are not free.
 const HEAD_BYTES: u64 = 256;
@@ -97,7 +97,7 @@ pub(super) fn why_not(settings: &Settings, version: &Version) -> Option<&'static
         () if !scope.filter.covers(version) => "it does not carry the rule's tags",
         () if scope.yields_to.iter().any(|higher| higher.covers(version)) => "a rule of higher priority sends it",
         () if !settings.delete_markers && is_marker => "the rule sends no delete markers",
-        () if !settings.version_deletes && version.purge.is_some() => "the rule sends no version deletes",
+        () if !settings.version_deletes && version.purged().is_some() => "the rule sends no version deletes",
         () if !has_sender(settings, settings.forward_all, version) && settings.forward_all => "it came from the peer",
         () if !has_sender(settings, settings.forward_all, version) => "nothing of it was made at this site",
         () => return None,
@@ -106,18 +106,12 @@ pub(super) fn why_not(settings: &Settings, version: &Version) -> Option<&'static
 
 /// Own: some part of it was made here. Relay: some part of it was made elsewhere than at the peer.
 fn has_sender(settings: &Settings, forward_all: bool, version: &Version) -> bool {
-    if forward_all { !is_wholly_of(version, &settings.peer_origin) } else { version.has_origin(&settings.own_origin) }
-}
-
-fn is_wholly_of(version: &Version, origin: &Origin) -> bool {
-    version.birth.as_ref().is_none_or(|b| &b.order.origin == origin)
-        && version.tags.as_ref().is_none_or(|t| &t.stamp.origin == origin)
-        && version.purge.as_ref().is_none_or(|p| &p.origin == origin)
+    if forward_all { !version.is_wholly_of(&settings.peer_origin) } else { version.has_origin(&settings.own_origin) }
 }
 
 fn has_kind(delete_markers: bool, version_deletes: bool, version: &Version) -> bool {
     let is_marker = version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker);
-    (version_deletes || version.purge.is_none()) && (delete_markers || !is_marker)
+    (version_deletes || version.purged().is_none()) && (delete_markers || !is_marker)
 }
 
 /// Bytes of the body that travels: none for markers and purged versions.

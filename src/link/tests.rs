@@ -49,6 +49,7 @@ pub(super) fn change(place: u64, origin: &str) -> Change {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Default::default(),
     };
     let version = Version { birth: Some(birth), ..Version::blank(&key, id) };

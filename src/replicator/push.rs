@@ -116,14 +116,14 @@ impl Route {
     }
 }
 
-/// What `origin` set of a version: every site brings its own pieces, and they join where they meet.
-/// Nothing, when it set nothing, or when another site purged it since: that site brings the purge, and
-/// the bytes are gone.
+/// What `origin` has to tell of a version: every site brings its own pieces and all guards it knows, and
+/// they join where they meet. Nothing, when it has none. Of a version that another site purged since, only
+/// guards and purges: that site brings the purge that counts, and the bytes are gone.
 fn own_part(version: &Version, origin: &Origin) -> Option<Version> {
     let mut part = version.clone();
-    part.purge = part.purge.filter(|p| p.origin == *origin);
-    if version.purge.is_some() && part.purge.is_none() {
-        return None;
+    part.purges.retain(|p| p.origin == *origin);
+    if version.purged().is_some() && part.purged().is_none() {
+        (part.birth, part.tags) = (None, None);
     }
     part.birth = part.birth.filter(|b| b.order.origin == *origin);
     part.tags = part.tags.filter(|t| t.stamp.origin == *origin);
@@ -151,5 +151,32 @@ fn said(ack: Ack) -> Pushed {
         Ack::Retry { reason, .. } => Pushed::Failed(Failure::Retryable(reason)),
         Ack::ClockAhead { after_ms } => Pushed::Failed(Failure::ClockAhead { after_ms }),
         Ack::Fenced { highest } => Pushed::Fenced { highest },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage_engine::version::{Guards, Hlc, Purges, Stamp};
+
+    fn stamp(millis: u64, origin: &str) -> Stamp {
+        Stamp::new(Hlc::from_millis(millis), Origin::new(origin))
+    }
+    fn blank() -> Version {
+        Version::blank("k", VersionId::from_bytes([1; 16]))
+    }
+
+    #[test]
+    fn guards_are_passed_on_by_whoever_knows_them_also_after_a_purge_made_elsewhere() {
+        let later_guards = Guards::default().hold(true, &stamp(1, "a"));
+        let held = Version { later_guards: later_guards.clone(), ..blank() };
+        assert_eq!(own_part(&held, &Origin::new("b")), Some(held.clone()));
+        let mut lifted = later_guards.clone();
+        lifted.join(&later_guards.hold(false, &stamp(2, "b")));
+        let purged = Version { purges: Purges::one(lifted.clone(), stamp(3, "c")), later_guards: lifted, ..blank() };
+        assert!(purged.purged().is_some());
+        let part = own_part(&purged, &Origin::new("b")).expect("the lifting is for all");
+        assert_eq!((part.later_guards, part.purges.is_empty()), (purged.later_guards, true));
+        assert_eq!(own_part(&Version { purges: stamp(3, "c").into(), ..blank() }, &Origin::new("b")), None);
     }
 }

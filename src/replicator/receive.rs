@@ -89,7 +89,7 @@ impl Receive {
             key: &version.key,
             origins: &origins,
             is_delete_marker: version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker),
-            is_purge: version.purge.is_some(),
+            is_purge: !version.purges.is_empty(),
             relayed,
         };
         let may = {
@@ -158,12 +158,13 @@ impl Receive {
     }
 }
 
-/// Every site that set a component of the version.
+/// Every site that set a component of the version. Guards do not count: whoever knows them passes them
+/// on, and to name another site in one gains nothing over naming oneself.
 fn origins(version: &Version) -> Vec<&str> {
     let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
     let tags = version.tags.as_ref().map(|t| t.stamp.origin.as_str());
-    let purge = version.purge.as_ref().map(|p| p.origin.as_str());
-    let mut all: Vec<_> = [birth, tags, purge].into_iter().flatten().collect();
+    let purges = version.purges.iter().map(|(_, p)| p.origin.as_str());
+    let mut all: Vec<_> = [birth, tags].into_iter().flatten().chain(purges).collect();
     all.sort_unstable();
     all.dedup();
     all

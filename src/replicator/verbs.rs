@@ -158,7 +158,7 @@ impl Replicator {
         VersionMark {
             origin: birth.map(|b| b.order.origin.as_str().to_string()),
             born_millis: birth.map(|b| b.order.hlc.millis()),
-            is_purged: held.as_ref().map(|v| v.purge.is_some()),
+            is_purged: held.as_ref().map(|v| v.purged().is_some()),
             version_id,
         }
     }

@@ -16,7 +16,7 @@ use storage_engine::clock::SystemClock;
 use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
 use storage_engine::object::{Conditions, Objects, Put, Versioning};
-use storage_engine::version::{Kind, Origin, Version, VersionId};
+use storage_engine::version::{Kind, Origin, Purges, Version, VersionId};
 
 pub const BUCKET: &str = "orders";
 
@@ -77,9 +77,9 @@ async fn peer() -> BundledStore {
         objects.put(BUCKET, key, Put::default(), body(&vec![7; bytes])).await.unwrap();
     }
     objects.set_tags(BUCKET, "large", None, BTreeMap::from([("a".into(), "b".into())])).await.unwrap();
-    objects.delete(BUCKET, "empty", None, Conditions::default()).await.unwrap();
+    objects.delete(BUCKET, "empty", None, Conditions::default(), false).await.unwrap();
     let gone = objects.put(BUCKET, "gone", Put::default(), body(b"gone")).await.unwrap();
-    objects.delete(BUCKET, "gone", Some(gone.version.id), Conditions::default()).await.unwrap();
+    objects.delete(BUCKET, "gone", Some(gone.version.id), Conditions::default(), false).await.unwrap();
     BundledStore(objects)
 }
 
@@ -105,8 +105,8 @@ async fn what_a_peer_holds_is_held_after_it_was_given(store: &dyn Store) {
         assert_eq!(give(store, &peer, version).await.unwrap(), Applied::Applied, "{}", version.key);
         let again = give(store, &peer, version).await.unwrap();
         let held = store.stat(BUCKET, &version.key, version.id).await.unwrap().unwrap();
-        if version.purge.is_some() {
-            assert_eq!(held.purge, version.purge, "what it was before may be forgotten");
+        if version.purged().is_some() {
+            assert_eq!(held.purges, version.purges, "what it was before may be forgotten");
             continue;
         }
         assert_eq!(again, Applied::AlreadyPresent, "{}", version.key);
@@ -115,12 +115,12 @@ async fn what_a_peer_holds_is_held_after_it_was_given(store: &dyn Store) {
             assert!(read(store, version).await == read(&peer, version).await, "{}", version.key);
         }
     }
-    let purged = changes.iter().find(|v| v.purge.is_some()).unwrap();
-    let unpurged = Version { purge: None, tags: None, ..purged.clone() };
+    let purged = changes.iter().find(|v| v.purged().is_some()).unwrap();
+    let unpurged = Version { purges: Purges::default(), tags: None, ..purged.clone() };
     assert_eq!(store.apply_version(BUCKET, unpurged, None, None).await.unwrap(), Applied::Superseded);
 
     let states = |versions: Vec<Version>| -> BTreeSet<_> {
-        versions.iter().map(|v| (v.key.clone(), v.purge.is_none().then(|| v.state_hash()))).collect()
+        versions.iter().map(|v| (v.key.clone(), v.purged().is_none().then(|| v.state_hash()))).collect()
     };
     assert_eq!(states(all_changes(store).await), states(changes));
     let mut listed = Vec::new();

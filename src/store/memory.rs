@@ -67,6 +67,7 @@ impl MemoryStore {
             parts: Vec::new(),
             headers: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            guards: Default::default(),
             unknown: Default::default(),
         };
         let version = Version { birth: Some(birth), ..Version::blank(key, id) };
@@ -86,14 +87,14 @@ impl MemoryStore {
     /// Deletes a live version for good; returns the change as acked.
     pub fn purge(&mut self, now: u64, key: &str, id: VersionId) -> Option<Version> {
         self.get(key, id).filter(|v| v.is_live())?;
-        let change = Version { purge: Some(self.stamp(now, key)), ..Version::blank(key, id) };
+        let change = Version { purges: self.stamp(now, key).into(), ..Version::blank(key, id) };
         self.join(now, &change);
         Some(change)
     }
 
     /// Joins a version born elsewhere.
     pub fn apply(&mut self, now: u64, version: &Version) -> Applied {
-        let was_purged = self.get(&version.key, version.id).is_some_and(|v| v.purge.is_some());
+        let was_purged = self.get(&version.key, version.id).is_some_and(|v| v.purged().is_some());
         match self.join(now, version) {
             true => Applied::Applied,
             false if was_purged => Applied::Superseded,

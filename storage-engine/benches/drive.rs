@@ -248,6 +248,7 @@ fn record(n: u64) -> Record {
         parts: vec![part],
         headers: BTreeMap::from([("content-type".to_owned(), "image/jpeg".to_owned())]),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Fields::default(),
     });
     let mut record = Record::new(BUCKET, version, hlc);

@@ -57,6 +57,7 @@ pub struct Metrics {
     writes_without_quorum: AtomicU64,
     attempts_unresolved: AtomicU64,
     commits_below_target: AtomicU64,
+    purges_voided: AtomicU64,
     /// Callers refused by the private API, by reason: constants.
     callers_refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -85,6 +86,8 @@ pub struct Snapshot {
     /// Records acked although, when all had answered, some drive lacked them or their shard. A lower bound
     /// of the debt made since the process started: one whose drive hangs is not told, and none is ever taken off.
     pub commits_below_target: u64,
+    /// Permanent deletes that a guard set elsewhere at the same time made void.
+    pub purges_voided: u64,
     /// Callers refused by the private API, by reason; each of [`CALLER_REFUSALS`] stands there from the start.
     pub callers_refused: BTreeMap<&'static str, u64>,
 }
@@ -106,6 +109,7 @@ impl Default for Metrics {
             writes_without_quorum: AtomicU64::new(0),
             attempts_unresolved: AtomicU64::new(0),
             commits_below_target: AtomicU64::new(0),
+            purges_voided: AtomicU64::new(0),
             callers_refused: Mutex::new(CALLER_REFUSALS.into_iter().map(|reason| (reason, 0)).collect()),
         }
     }
@@ -146,6 +150,10 @@ impl Metrics {
     pub fn committed_below_target(&self) {
         self.commits_below_target.fetch_add(1, Ordering::Relaxed);
     }
+    /// Counts a purge that a guard made void.
+    pub fn purge_voided(&self) {
+        self.purges_voided.fetch_add(1, Ordering::Relaxed);
+    }
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         let requests = self.requests.lock().expect("nothing panics while it counts");
@@ -157,6 +165,7 @@ impl Metrics {
             attempts_unresolved: self.attempts_unresolved.load(Ordering::Relaxed),
             commits_below_target: self.commits_below_target.load(Ordering::Relaxed),
             callers_refused: self.callers_refused.lock().expect("nothing panics while it counts").clone(),
+            purges_voided: self.purges_voided.load(Ordering::Relaxed),
         }
     }
 }

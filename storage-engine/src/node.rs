@@ -63,7 +63,6 @@ pub struct StoreNode {
     drives: Vec<Arc<dyn Drive>>,
     objects: Objects,
     gate: s3::Gate,
-    metrics: Arc<Metrics>,
     limits: config::Limits,
     clock: Arc<dyn Clock>,
     listen: SocketAddr,
@@ -110,10 +109,9 @@ impl StoreNode {
         origin: Origin,
     ) -> StoreNode {
         let objects = Objects::new(drives.clone(), parity, clock.clone(), origin);
-        let metrics = objects.0.metrics.clone();
-        let gate = s3::gate(objects.clone(), users, settings, metrics.clone());
+        let gate = s3::gate(objects.clone(), users, settings);
         let (limits, listen) = (settings.limits.clone(), settings.s3_listen);
-        StoreNode { drives, objects, gate, metrics, limits, clock, listen, listener: None, api: None }
+        StoreNode { drives, objects, gate, limits, clock, listen, listener: None, api: None }
     }
 
     /// Gives the node a private API, for a replicator in another process; binds nothing yet.
@@ -122,7 +120,7 @@ impl StoreNode {
     /// [`OpenError::Identity`], naming the file.
     pub async fn serve_api(&mut self, settings: &api::Settings) -> Result<(), OpenError> {
         let identity = Arc::new(Identity::load(settings.files.clone()).await?);
-        let (objects, metrics) = (self.objects.clone(), self.metrics.clone());
+        let (objects, metrics) = (self.objects.clone(), self.metrics());
         let server = api::Server::new(objects, identity, settings.clients.clone(), metrics, self.clock.clone());
         self.api = Some(Api { server: Arc::new(server), listen: settings.listen, listener: None });
         Ok(())
@@ -157,7 +155,7 @@ impl StoreNode {
     }
     /// What this store counts.
     pub fn metrics(&self) -> Arc<Metrics> {
-        self.metrics.clone()
+        self.objects.metrics().clone()
     }
     /// The drives, for those who look at their space and state.
     pub fn drives(&self) -> &[Arc<dyn Drive>] {

@@ -12,6 +12,7 @@ pub(crate) mod fixture;
 pub(crate) mod get;
 pub(crate) mod join;
 pub(crate) mod list;
+pub(crate) mod lock;
 pub(crate) mod multipart;
 pub(crate) mod put;
 pub(crate) mod resolve;
@@ -30,7 +31,7 @@ use crate::drive::Drive;
 use crate::metrics::Metrics;
 use crate::quorum::Quorum;
 use crate::record::BucketId;
-use crate::version::{Hlc, Origin, Version, VersionId};
+use crate::version::{Hlc, Origin, Version, VersionId, guard};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
@@ -92,6 +93,9 @@ pub enum Error {
     Expired,
     #[error("{0}")]
     Invalid(String),
+    /// Retention or legal hold forbids it; nothing was changed.
+    #[error("{0}")]
+    Guarded(#[from] guard::Refused),
 }
 
 /// Versioning state of a bucket.
@@ -301,6 +305,11 @@ impl Objects {
             buckets: Cache::default(),
             stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),
         }))
+    }
+
+    /// What this store counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 }
 

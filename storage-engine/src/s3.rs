@@ -47,7 +47,8 @@ struct FrontDoor {
 }
 
 /// The front door over `objects` for `users` (access key to secret key), with the region and limits of `settings`.
-pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settings, metrics: Arc<Metrics>) -> Gate {
+pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settings) -> Gate {
+    let metrics = objects.metrics().clone();
     let region: Arc<str> = settings.region.as_str().into();
     let door = FrontDoor { objects, region: region.clone(), metrics: metrics.clone() };
     let mut trusting = builder(door.clone());

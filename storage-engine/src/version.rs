@@ -9,6 +9,7 @@ pub mod order;
 #[cfg(test)]
 mod tests;
 
+pub use guard::{Guards, Purges};
 pub use order::{Ballot, Hlc, Order, Origin, Stamp, VersionId};
 
 use crate::wire::{self, Fields};
@@ -61,6 +62,8 @@ pub struct Birth {
     pub headers: BTreeMap<String, String>,
     /// User metadata, names in lower case without the `x-amz-meta-` prefix.
     pub metadata: BTreeMap<String, String>,
+    /// Retention and legal hold it was born with.
+    pub guards: Guards,
     /// Fields of a later format.
     pub unknown: Fields,
 }
@@ -87,8 +90,10 @@ pub struct Version {
     pub birth: Option<Birth>,
     /// Tags, when somebody set them.
     pub tags: Option<Tags>,
-    /// Permanent delete of this version.
-    pub purge: Option<Stamp>,
+    /// Retention and legal hold set and lifted since its birth; see [`Version::guards`] for all.
+    pub later_guards: Guards,
+    /// Permanent deletes of this version, void ones too; see [`Version::purged`].
+    pub purges: Purges,
     /// Fields of a later format.
     pub unknown: Fields,
 }
@@ -96,28 +101,60 @@ pub struct Version {
 impl Version {
     /// A version of which nothing is known yet.
     pub fn blank(key: &str, id: VersionId) -> Self {
-        Version { key: key.into(), id, birth: None, tags: None, purge: None, unknown: Fields::default() }
+        Version {
+            key: key.into(),
+            id,
+            birth: None,
+            tags: None,
+            later_guards: Guards::default(),
+            purges: Purges::default(),
+            unknown: Fields::default(),
+        }
+    }
+    /// Every guard: what it was born with and what was set and lifted since.
+    pub fn guards(&self) -> Guards {
+        let mut all = self.birth.as_ref().map(|b| b.guards.clone()).unwrap_or_default();
+        all.join(&self.later_guards);
+        all
+    }
+    /// The purge that counts; `None`: nobody purged it, or every purge is void for the guards known here.
+    /// A guard set elsewhere at the same time can still make a purge void when it arrives.
+    pub fn purged(&self) -> Option<&Stamp> {
+        if self.purges.is_empty() { None } else { self.purges.effective(&self.guards()) }
+    }
+    /// Whether somebody purged it in vain.
+    pub fn is_purged_in_vain(&self) -> bool {
+        !self.purges.is_empty() && self.purged().is_none()
     }
     /// Whether S3 may show it: born and not purged.
     pub fn is_live(&self) -> bool {
-        self.birth.is_some() && self.purge.is_none()
+        self.birth.is_some() && self.purged().is_none()
     }
     /// Whether it is a live delete marker.
     pub fn is_delete_marker(&self) -> bool {
         self.is_live() && self.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
     }
-    /// Whether any component was set at `origin`.
+    /// Whether `origin` has something of it to tell: a component that was set there, or any later guard.
+    /// A lifting stands under the site whose guard it lifts, so whoever knows guards passes them on.
     pub fn has_origin(&self, origin: &Origin) -> bool {
         self.birth.as_ref().is_some_and(|b| &b.order.origin == origin)
             || self.tags.as_ref().is_some_and(|t| &t.stamp.origin == origin)
-            || self.purge.as_ref().is_some_and(|p| &p.origin == origin)
+            || self.purges.iter().any(|(_, p)| &p.origin == origin)
+            || !self.later_guards.is_empty()
+    }
+    /// Whether everything known of it was set at `origin`; later guards are nobody's alone.
+    pub fn is_wholly_of(&self, origin: &Origin) -> bool {
+        self.birth.as_ref().is_none_or(|b| &b.order.origin == origin)
+            && self.tags.as_ref().is_none_or(|t| &t.stamp.origin == origin)
+            && self.purges.iter().all(|(_, p)| &p.origin == origin)
+            && self.later_guards.is_empty()
     }
     /// Greatest clock reading in any component.
     pub fn max_hlc(&self) -> Hlc {
         let birth = self.birth.as_ref().map_or(Hlc::ZERO, |b| b.order.hlc);
         let tags = self.tags.as_ref().map_or(Hlc::ZERO, |t| t.stamp.hlc);
-        let purge = self.purge.as_ref().map_or(Hlc::ZERO, |p| p.hlc);
-        birth.max(tags).max(purge)
+        let purge = self.purges.iter().map(|(_, p)| p.hlc).max().unwrap_or(Hlc::ZERO);
+        birth.max(tags).max(purge).max(self.guards().max_hlc())
     }
     /// CRC-64/NVME of the encoded version: equal on sites that hold the same state.
     pub fn state_hash(&self) -> u64 {
@@ -135,8 +172,16 @@ impl Version {
         if let Some(t) = &self.tags {
             f.put_fields(4, &t.to_fields());
         }
-        if let Some(p) = &self.purge {
-            f.put_fields(5, &p.to_fields());
+        // A purge that had seen no guards is written as it was before there were any.
+        let (plain, seeing) = self.purges.to_parts();
+        if let Some(stamp) = plain {
+            f.put_fields(5, &stamp.to_fields());
+        }
+        if !self.later_guards.is_empty() {
+            f.put_fields(6, &self.later_guards.to_fields());
+        }
+        if !seeing.is_empty() {
+            f.put(7, &seeing);
         }
         f.to_bytes()
     }
@@ -152,7 +197,11 @@ impl Version {
             id: order::version_id(&mut f, 2)?,
             birth: f.take_fields(3)?.map(Birth::from_fields).transpose()?,
             tags: f.take_fields(4)?.map(Tags::from_fields).transpose()?,
-            purge: f.take_fields(5)?.map(Stamp::from_fields).transpose()?,
+            purges: {
+                let plain = f.take_fields(5)?.map(Stamp::from_fields).transpose()?;
+                Purges::from_parts(plain, f.take(7)?.unwrap_or_default())?
+            },
+            later_guards: f.take_fields(6)?.map(Guards::from_fields).transpose()?.unwrap_or_default(),
             unknown: f,
         })
     }
@@ -176,6 +225,9 @@ impl Birth {
         );
         f.put(9, &self.headers);
         f.put(10, &self.metadata);
+        if !self.guards.is_empty() {
+            f.put_fields(11, &self.guards.to_fields());
+        }
         f
     }
     fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
@@ -194,6 +246,7 @@ impl Birth {
                 .collect::<Result<_, _>>()?,
             headers: f.need(9)?,
             metadata: f.need(10)?,
+            guards: f.take_fields(11)?.map(Guards::from_fields).transpose()?.unwrap_or_default(),
             unknown: f,
         })
     }

@@ -42,6 +42,7 @@ fn version(key: &str, n: u128, hlc: Ballot) -> Version {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Fields::default(),
     };
     Version { birth: Some(birth), ..Version::blank(key, id(n)) }
@@ -83,13 +84,13 @@ fn tags(key: &str, n: u64, millis: u64, value: &str) -> Op {
 }
 
 fn purge(key: &str, n: u64, millis: u64) -> Op {
-    let version = Version { purge: Some(stamp(millis)), ..Version::blank(key, id(n.into())) };
+    let version = Version { purges: stamp(millis).into(), ..Version::blank(key, id(n.into())) };
     Op::Join { version: Box::new(version), pending_since: millis, passed: 0 }
 }
 
 /// A flag over a purge; it takes where exactly that purge is held.
 fn settle(key: &str, n: u64, millis: u64) -> Op {
-    let version = Version { purge: Some(stamp(millis)), ..Version::blank(key, id(n.into())) };
+    let version = Version { purges: stamp(millis).into(), ..Version::blank(key, id(n.into())) };
     Op::Settle { version: Box::new(version) }
 }
 
@@ -501,7 +502,7 @@ fn log_records_have_the_bytes_they_always_had() {
     let mut record = Record::new(BUCKET, version("k", 1, at(1)), at(1));
     record.blobs.push(blob(9));
     let shards = vec![(Uuid::from_u128(9), Bytes::from_static(b"shard"))];
-    let purged = Version { purge: Some(stamp(2)), ..Version::blank("k", id(1)) };
+    let purged = Version { purges: stamp(2).into(), ..Version::blank("k", id(1)) };
     let effects = [
         Effect::Put { record: record.into(), shards },
         Effect::Ack { version: id(1), ballot: at(1) },

@@ -266,12 +266,13 @@ async fn a_purge_and_a_delete_marker_are_changes_too() {
     let (key, id) = put(&store.objects, "key").await;
     let mut cursor = None;
     read_until(&store.objects, &mut cursor, &[(key.clone(), id)].into(), 10).await;
-    let marker = store.objects.delete("bucket", "key", None, Conditions::default()).await.unwrap().version_id.unwrap();
+    let marker =
+        store.objects.delete("bucket", "key", None, Conditions::default(), false).await.unwrap().version_id.unwrap();
     read_until(&store.objects, &mut cursor, &[(key.clone(), marker)].into(), 10).await;
-    store.objects.delete("bucket", "key", Some(id), Conditions::default()).await.unwrap();
+    store.objects.delete("bucket", "key", Some(id), Conditions::default(), false).await.unwrap();
     let purged = next(&store.objects, cursor.as_ref(), 10).await.unwrap();
     let event = purged.events.iter().find(|e| e.version.id == id).unwrap();
-    assert!(matches!(event.version.purge, Some(Stamp { .. })));
+    assert!(matches!(event.version.purged(), Some(Stamp { .. })));
 }
 
 #[tokio::test]

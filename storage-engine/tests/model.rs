@@ -185,7 +185,8 @@ impl World {
     }
 
     async fn delete(&mut self, bucket: &'static str, key: &str) {
-        let deleted = self.objects.delete(bucket, key, None, Conditions::default()).await.expect("a write quorum");
+        let deleted =
+            self.objects.delete(bucket, key, None, Conditions::default(), false).await.expect("a write quorum");
         let model = self.model.get_mut(bucket).expect("it is there");
         if model.versioning == Versioning::Unversioned {
             model.remove(key, VersionId::NULL, VersionId::NULL);
@@ -202,7 +203,7 @@ impl World {
         let Some(versions) = model.keys.get(key) else { return };
         let id = nth.get(versions).id;
         model.remove(key, id, id);
-        self.objects.delete(bucket, key, Some(id), Conditions::default()).await.expect("a write quorum");
+        self.objects.delete(bucket, key, Some(id), Conditions::default(), false).await.expect("a write quorum");
     }
 
     async fn open(&self, bucket: &'static str, key: &str) {

@@ -2,7 +2,7 @@
 use super::world::{Site, World, base_place};
 use isthmus::link::RowState;
 use std::collections::{BTreeMap, BTreeSet};
-use storage_engine::version::{Version, VersionId, merge};
+use storage_engine::version::{Guards, Purges, Version, VersionId, merge};
 
 /// Two versions of a key born without knowing of each other: key, later, earlier.
 pub type Pair = (String, VersionId, VersionId);
@@ -51,7 +51,7 @@ impl Oracle {
 
     fn list(&self, key: &str) -> Vec<VersionId> {
         let mut live: Vec<_> =
-            self.of(key).filter(|v| v.purge.is_none()).filter_map(|v| v.birth.as_ref()).map(|b| &b.order).collect();
+            self.of(key).filter(|v| v.purged().is_none()).filter_map(|v| v.birth.as_ref()).map(|b| &b.order).collect();
         live.sort();
         live.iter().rev().map(|o| o.version_id).collect()
     }
@@ -83,12 +83,20 @@ pub fn pairs<'a>(version: &Version, others: impl Iterator<Item = &'a Version>) -
     found
 }
 
+/// Whether joining `theirs` teaches `ours` nothing.
+fn holds<T: Clone + PartialEq>(ours: &T, theirs: &T, join: impl Fn(&mut T, &T)) -> bool {
+    let mut both = ours.clone();
+    join(&mut both, theirs);
+    both == *ours
+}
+
 /// Whether `there` holds everything that `here` says.
 fn covers(there: Option<&Version>, here: &Version) -> bool {
     there.is_some_and(|there| {
         (here.birth.is_none() || there.birth.is_some())
             && there.tags >= here.tags
-            && here.purge.as_ref().is_none_or(|p| there.purge.as_ref().is_some_and(|q| q <= p))
+            && holds(&there.purges, &here.purges, Purges::join)
+            && holds(&there.later_guards, &here.later_guards, Guards::join)
     })
 }
 
@@ -98,7 +106,7 @@ impl World {
         let (here, there) = (&self.sites[site], &self.sites[peer]);
         let all = self.options.forward_all;
         here.store.versions().filter(move |(_, v)| {
-            let is_wanted = if all { !is_wholly_of(v, there) } else { v.has_origin(&here.origin) };
+            let is_wanted = if all { !v.is_wholly_of(&there.origin) } else { v.has_origin(&here.origin) };
             is_wanted && !covers(there.store.get(&v.key, v.id), v)
         })
     }
@@ -144,11 +152,4 @@ impl World {
             Err(format!("{site}→{peer}: {lsn} is not at the peer, but nothing is shown as pending"))
         }
     }
-}
-
-fn is_wholly_of(v: &Version, site: &Site) -> bool {
-    let origin = &site.origin;
-    v.birth.as_ref().is_none_or(|b| &b.order.origin == origin)
-        && v.tags.as_ref().is_none_or(|t| &t.stamp.origin == origin)
-        && v.purge.as_ref().is_none_or(|p| &p.origin == origin)
 }

@@ -241,7 +241,7 @@ impl World {
                 return Ok(Answer::Taken(Outcome::Applied));
             }
             Some(Bug::PurgeBeforeBirthDropped)
-                if version.purge.is_some() && store.get(&version.key, version.id).is_none() =>
+                if !version.purges.is_empty() && store.get(&version.key, version.id).is_none() =>
             {
                 return Ok(Answer::Taken(Outcome::AlreadyPresent));
             }
@@ -263,10 +263,10 @@ impl World {
     fn apply(&mut self, site: usize, version: &Version) -> Result<Applied, String> {
         let now = self.local(site);
         let here = &mut self.sites[site];
-        let was_purged = here.store.get(&version.key, version.id).is_some_and(|v| v.purge.is_some());
+        let was_purged = here.store.get(&version.key, version.id).is_some_and(|v| v.purged().is_some());
         let applied = here.store.apply(now, version);
         let held = here.store.get(&version.key, version.id);
-        if was_purged && held.is_none_or(|v| v.purge.is_none()) {
+        if was_purged && held.is_none_or(|v| v.purged().is_none()) {
             return Err(format!("site {site}: the purge of {} {} was undone", version.key, version.id));
         }
         let found = held.map(|v| pairs(v, here.store.versions_of(&version.key))).unwrap_or_default();

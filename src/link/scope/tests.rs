@@ -2,7 +2,7 @@ use super::*;
 use crate::link::tests::settings;
 use crate::store::memory::MemoryStore;
 use proptest::prelude::*;
-use storage_engine::version::VersionId;
+use storage_engine::version::{Origin, VersionId};
 
 fn any_filter() -> impl Strategy<Value = Filter> {
     let tag = (0..2usize, 0..2usize);

@@ -24,6 +24,7 @@ fn version() -> Version {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::from([("a".into(), "b".into())]),
+        guards: Default::default(),
         unknown: Fields::default(),
     });
     version

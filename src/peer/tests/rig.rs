@@ -192,6 +192,7 @@ pub fn outgoing(key: &str, bytes: Bytes) -> Outgoing {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Fields::default(),
     });
     Outgoing {

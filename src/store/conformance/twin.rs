@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use storage_engine::version::{Kind, Origin, Version, VersionId};
+use storage_engine::version::{Kind, Origin, Version, VersionId, merge};
 use tokio::sync::Notify;
 
 /// One bucket of the twin, with bytes beside it.
@@ -74,9 +74,11 @@ impl Store for Twin {
         _traceparent: Option<String>,
     ) -> Result<Applied, Error> {
         let known = self.held(bucket)?.store.get(&version.key, version.id).cloned();
-        let is_new = known.as_ref().is_none_or(|v| v.birth.is_none() && v.purge.is_none());
+        let is_new = known.as_ref().is_none_or(|v| v.birth.is_none());
+        let mut whole = known.unwrap_or_else(|| Version::blank(&version.key, version.id));
+        merge::join(&mut whole, &version);
         let birth = version.birth.as_ref().filter(|b| b.kind == Kind::Object && b.size_bytes > 0);
-        if let (true, Some(birth), None) = (is_new, birth, &version.purge) {
+        if let (true, Some(birth), None) = (is_new, birth, whole.purged()) {
             let Some(body) = body else { return Ok(Applied::NeedsBody) };
             let bytes = Bytes::from(body.try_collect::<Vec<_>>().await.map_err(Error::Body)?.concat());
             if bytes.len() as u64 != birth.size_bytes || crc64nvme(&bytes) != birth.crc64nvme {

@@ -41,7 +41,7 @@ async fn only_a_bucket_without_live_versions_is_deleted_and_its_successor_is_emp
     objects.0.confirm_bucket(&bucket).await.unwrap();
 
     let mut purge = Version::blank("k", marker.id());
-    purge.purge = Some(Stamp::new(Hlc::from_millis(1), Origin::new("here")));
+    purge.purges = Stamp::new(Hlc::from_millis(1), Origin::new("here")).into();
     objects.0.join_behind(bucket.id, purge, |_| 0).await.unwrap();
     objects.delete_bucket("abc").await.unwrap();
     assert!(matches!(objects.bucket("abc").await, Err(Error::NoSuchBucket(_))));

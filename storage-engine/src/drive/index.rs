@@ -279,6 +279,7 @@ mod tests {
             parts: Vec::new(),
             headers: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            guards: Default::default(),
             unknown: Default::default(),
         });
         let mut tagged = Version::blank("k", id);

@@ -150,8 +150,8 @@ impl Group<'_> {
         record.id().is_null() || is_blank(&rest) || self.shown.iter().any(|(_, _, r)| settled(r))
     }
 
-    /// The newest attempt, joined over the drives. A purge counts for every attempt at its version;
-    /// other components may belong to an attempt that came to nothing.
+    /// The newest attempt, joined over the drives. Purges and guards count for every attempt at their
+    /// version; other components may belong to an attempt that came to nothing.
     fn newest(&self) -> Coded {
         // Of equal ballots a flagged one, so that what the others hold alike adds nothing.
         let shown = self.shown.iter().map(|(_, _, r)| *r);
@@ -162,10 +162,9 @@ impl Group<'_> {
             if other.ballot == joined.ballot {
                 merge::join(&mut joined.version, &other.version);
                 joined.acked |= other.acked;
-            } else if !joined.id().is_null() && other.version.purge.is_some() {
-                let mut purge = Version::blank(other.key(), other.id());
-                purge.purge.clone_from(&other.version.purge);
-                merge::join(&mut joined.version, &purge);
+            } else if !joined.id().is_null() {
+                joined.version.purges.join(&other.version.purges);
+                joined.version.later_guards.join(&other.version.later_guards);
             }
         }
         joined
@@ -197,7 +196,7 @@ mod tests {
     /// A change of key `n`: its state is a purge stamped `n`, so that each differs.
     fn record(n: u64, acked: bool) -> Record {
         let mut version = Version::blank(&format!("key-{n}"), VersionId::from_bytes([7; 16]));
-        version.purge = Some(Stamp::new(Hlc::from_millis(n), Origin::new("a")));
+        version.purges = Stamp::new(Hlc::from_millis(n), Origin::new("a")).into();
         let mut record = Record::new(BucketId::SYSTEM, version, Hlc::from_millis(n));
         (record.acked, record.settled) = (acked, acked);
         record
@@ -255,6 +254,7 @@ mod tests {
             parts: Vec::new(),
             headers: Default::default(),
             metadata: Default::default(),
+            guards: Default::default(),
             unknown: Default::default(),
         };
         let mut shown = Record { ballot: Hlc::from_millis(1), pending_since: 1, ..record(9, true) };

@@ -266,7 +266,7 @@ async fn moved(heads: &mut [watch::Receiver<Lsn>], patience: Duration) -> bool {
 
 /// Bytes that must travel for a version.
 fn bytes_of(version: &Version) -> u64 {
-    let birth = version.birth.as_ref().filter(|b| b.kind == Kind::Object && version.purge.is_none());
+    let birth = version.birth.as_ref().filter(|b| b.kind == Kind::Object && version.purged().is_none());
     birth.map_or(0, |b| b.size_bytes)
 }
 

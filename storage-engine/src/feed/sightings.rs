@@ -68,7 +68,7 @@ mod tests {
 
     fn version(purged_at: u64) -> Version {
         let mut version = Version::blank("key", VersionId::from_bytes([7; 16]));
-        version.purge = Some(Stamp::new(Hlc::from_millis(purged_at), Origin::new("a")));
+        version.purges = Stamp::new(Hlc::from_millis(purged_at), Origin::new("a")).into();
         version
     }
     fn at(places: [Lsn; 2]) -> Position {

@@ -61,14 +61,20 @@ impl Inner {
     ) -> Result<Applied, Error> {
         let found = self.read_one(bucket.id, &version.key, version.id).await?;
         let held = found.map_or_else(|| Version::blank(&version.key, version.id), |(record, _)| record.version);
-        let superseded = held.purge.is_some();
-        // A birth matters only where it can still show; of a purged version nothing does.
-        if let (None, Some(birth), None, None) = (&held.birth, &version.birth, &held.purge, &version.purge) {
+        let superseded = held.purged().is_some();
+        let mut whole = held.clone();
+        merge::join(&mut whole, &version);
+        let was_void = held.is_purged_in_vain() && held.purges == whole.purges;
+        // A birth matters only where it can show: of a version that stays purged nothing does.
+        if let (None, Some(birth), None) = (&held.birth, &version.birth, whole.purged()) {
             if needs_body(birth, &body) {
                 return Ok(Applied::NeedsBody);
             }
             let id = NewId::Given(version.id);
             self.store_replica(bucket, &version, birth, id, body, None, traceparent).await?;
+            if whole.is_purged_in_vain() && !was_void {
+                self.note_void(&whole);
+            }
             return Ok(Applied::Applied);
         }
         let mut news = version.clone();
@@ -76,11 +82,15 @@ impl Inner {
         if held.birth.is_some() && version.birth.is_some() && held.birth != version.birth {
             tracing::error!(key = version.key, version_id = %version.id, "Two births bear one version id.");
         }
-        if merge::join(&mut held.clone(), &news).changed {
+        let mut after = held.clone();
+        if merge::join(&mut after, &news).changed {
             self.join(bucket.id, news, &held).await?;
-            return Ok(if superseded { Applied::Superseded } else { Applied::Applied });
+            if after.is_purged_in_vain() && !was_void {
+                self.note_void(&after);
+            }
+            return Ok(if after.purged().is_some() && superseded { Applied::Superseded } else { Applied::Applied });
         }
-        Ok(if superseded && version.purge.is_none() { Applied::Superseded } else { Applied::AlreadyPresent })
+        Ok(if superseded && version.purges.is_empty() { Applied::Superseded } else { Applied::AlreadyPresent })
     }
 
     /// The null version is one register: its greatest order wins whole, and equal orders join.
@@ -108,10 +118,14 @@ impl Inner {
                     }
                 }
                 Some(std::cmp::Ordering::Less) | None => {
-                    if version.purge.is_none() && needs_body(birth, &body) {
+                    // Its own guards bind a null until they end: a newer null from elsewhere waits for a person.
+                    if let Some(seen) = found.as_ref().filter(|r| r.version.is_live()) {
+                        seen.version.guards().permit_purge(birth.order.hlc.millis())?;
+                    }
+                    if version.purged().is_none() && needs_body(birth, &body) {
                         return Ok(Applied::NeedsBody);
                     }
-                    let body = body.take().filter(|_| version.purge.is_none());
+                    let body = body.take().filter(|_| version.purged().is_none());
                     let below = |records: &[Record]| match newest_null(records) {
                         Some(now) if now.order >= birth.order => Err(Error::PreconditionFailed(RACE)),
                         _ => Ok(()),

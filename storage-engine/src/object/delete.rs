@@ -7,13 +7,15 @@ use super::blob::Data;
 use super::put::{conditions_hold, marker, new_id};
 use super::{Bucket, Conditions, Deleted, Error, Inner, Objects, Versioning};
 use crate::record::Record;
-use crate::version::{Hlc, Order, Stamp, Version, VersionId};
+use crate::version::{Guards, Hlc, Order, Purges, Version, VersionId};
 
 impl Objects {
     /// Deletes the key (`version: None`: by a delete marker where the bucket is versioned), or one
-    /// version for ever. Deleting what is not there succeeds and changes nothing.
+    /// version for ever. Deleting what is not there succeeds and changes nothing. `bypass`: the person may delete
+    /// what is under governance retention.
     ///
     /// # Errors
+    /// - [`Error::Guarded`]: retention or legal hold forbids it; nothing was done.
     /// - [`Error::PreconditionFailed`], [`Error::NoSuchKey`] (If-Match of an absent key): nothing was done.
     /// - [`Error::Unavailable`], [`Error::Full`]: too few drives; it may still take effect.
     ///
@@ -25,15 +27,16 @@ impl Objects {
         key: &str,
         version: Option<VersionId>,
         conditions: Conditions,
+        bypass: bool,
     ) -> Result<Deleted, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
         let deleted = match version {
             None if bucket.versioning == Versioning::Unversioned => {
-                self.0.purge_null(&bucket, key, &conditions, false).await?
+                self.0.purge_null(&bucket, key, &conditions, bypass, false).await?
             }
             None => self.0.mark(&bucket, key, &conditions).await?,
-            Some(VersionId::NULL) => self.0.purge_null(&bucket, key, &conditions, true).await?,
-            Some(id) => self.0.purge(&bucket, key, id, &conditions).await?,
+            Some(VersionId::NULL) => self.0.purge_null(&bucket, key, &conditions, bypass, true).await?,
+            Some(id) => self.0.purge(&bucket, key, id, &conditions, bypass).await?,
         };
         self.0.confirm_bucket(&bucket).await?;
         Ok(deleted)
@@ -57,16 +60,47 @@ impl Inner {
         key: &str,
         id: VersionId,
         conditions: &Conditions,
+        bypass: bool,
     ) -> Result<Deleted, Error> {
         let found = self.read_one(bucket.id, key, id).await?.map(|(record, _)| record);
         check(found.as_ref(), conditions)?;
         let is_marker = found.as_ref().is_some_and(|r| r.version.is_delete_marker());
-        if let Some(held) = found.map(|r| r.version).filter(|v| v.purge.is_none()) {
-            let mut version = Version::blank(key, id);
-            version.purge = Some(Stamp::new(self.clock.tick(Hlc::ZERO), self.origin.clone()));
-            self.join(bucket.id, version, &held).await?;
+        if let Some(found) = found.filter(|r| r.version.purged().is_none()) {
+            let stamp = self.stamp(self.clock.tick(found.version.max_hlc()));
+            let (later_guards, seen) = pass(&found.version, bypass, stamp.hlc)?;
+            let is_guarded = !seen.is_empty();
+            let purges = Purges::one(seen, stamp);
+            let purge = Version { later_guards, purges, ..Version::blank(key, id) };
+            self.join(bucket.id, purge, &found.version).await?;
+            if is_guarded {
+                self.confirm_purge(bucket, key, id).await?;
+            }
         }
         Ok(Deleted { version_id: Some(id), delete_marker: is_marker })
+    }
+
+    /// Whether the purge just written counts: somebody may have set a guard since we looked.
+    async fn confirm_purge(&self, bucket: &Bucket, key: &str, id: VersionId) -> Result<(), Error> {
+        match self.read_one(bucket.id, key, id).await? {
+            Some((now, _)) if now.version.is_purged_in_vain() => {
+                self.note_void(&now.version);
+                Err(now.version.guards().permit_purge(self.clock.now_millis()).err().map_or_else(
+                    || Error::Conflict("somebody set and lifted a guard of the version at the same time".into()),
+                    Error::Guarded,
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a purge that a guard made void, and says so.
+    pub(super) fn note_void(&self, version: &Version) {
+        self.metrics.purge_voided();
+        tracing::warn!(
+            key = version.key,
+            version_id = %version.id,
+            "A permanent delete is void: a guard was set that it had not seen. The version lives."
+        );
     }
 
     /// Hides the null version and every null below it. `named`: the request named it.
@@ -75,6 +109,7 @@ impl Inner {
         bucket: &Bucket,
         key: &str,
         conditions: &Conditions,
+        bypass: bool,
         named: bool,
     ) -> Result<Deleted, Error> {
         let null = self.read_one(bucket.id, key, VersionId::NULL).await?.map(|(record, _)| record);
@@ -84,13 +119,20 @@ impl Inner {
             version_id: named.then_some(VersionId::NULL),
             delete_marker: null.as_ref().is_some_and(|r| r.version.is_delete_marker()),
         };
-        if null.is_none() {
-            return Ok(deleted);
+        let Some(null) = null else { return Ok(deleted) };
+        if !null.version.guards().is_empty() && named {
+            let at = self.clock.tick(null.version.max_hlc());
+            let (lifted, _) = pass(&null.version, bypass, at)?;
+            // A drive judges by its own record: what is bypassed is lifted there first.
+            let lift = |_, version: &mut Version| version.later_guards.join(&lifted);
+            if !lifted.is_empty() && !self.rewrite_null(bucket, &null, &lift).await? {
+                return Err(Error::Conflict("somebody writes the null version; try again".into()));
+            }
         }
         let make = |hlc: Hlc, version_id, base| {
             let order = Order { hlc, origin: self.origin.clone(), version_id };
             let mut version = marker(key, order, base);
-            version.purge = Some(Stamp::new(hlc, self.origin.clone()));
+            version.purges = self.stamp(hlc).into();
             version
         };
         let test =
@@ -111,6 +153,18 @@ impl Inner {
     ) -> Draft<'a> {
         Draft { bucket: bucket.id, key, id, make, data: Data::default(), test, traceparent: None }
     }
+}
+
+/// What is to be lifted so that a purge made at `at` counts, and all the guards it will have seen.
+///
+/// # Errors
+/// [`Error::Guarded`]: it may not be purged.
+fn pass(version: &Version, bypass: bool, at: Hlc) -> Result<(Guards, Guards), Error> {
+    let mut seen = version.guards();
+    let lifted = if bypass { seen.lift_governance() } else { Guards::default() };
+    seen.join(&lifted);
+    seen.permit_purge(at.millis())?;
+    Ok((lifted, seen))
 }
 
 /// Tests the conditions against the version that is to be deleted.

@@ -145,6 +145,7 @@ fn birth(order: Order, base: Option<Order>, content: Option<&Content>) -> Birth 
         parts: content.parts,
         headers: BTreeMap::new(),
         metadata: content.fields,
+        guards: Default::default(),
         unknown: Fields::default(),
     }
 }

@@ -87,6 +87,7 @@ pub(crate) async fn write(objects: &Objects, bucket: &Bucket, key: &str, id: New
             parts: Vec::new(),
             headers: Default::default(),
             metadata: Default::default(),
+            guards: Default::default(),
             unknown: Fields::default(),
         });
         version

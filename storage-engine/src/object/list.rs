@@ -188,13 +188,14 @@ mod tests {
             parts: vec![],
             headers: Default::default(),
             metadata: Default::default(),
+            guards: Default::default(),
             unknown: Fields::default(),
         });
         Record::new(BucketId::SYSTEM, version, Ballot::from_millis(n))
     }
     fn purged(key: &str, n: u64) -> Record {
         let mut record = version(key, n, Kind::Object);
-        record.version.purge = Some(Stamp::new(Hlc::from_millis(n), Origin::new("a")));
+        record.version.purges = Stamp::new(Hlc::from_millis(n), Origin::new("a")).into();
         record
     }
     fn walk(list: List, keys: &[(&str, Vec<Record>)]) -> Page {

@@ -315,7 +315,7 @@ impl Inner {
 fn is_made(records: &[Record], order: &Order) -> bool {
     records.iter().filter(|r| r.id() == order.version_id).any(|r| {
         let born = r.version.birth.as_ref().is_some_and(|b| b.order >= *order);
-        born || (!order.version_id.is_null() && r.version.purge.is_some())
+        born || (!order.version_id.is_null() && !r.version.purges.is_empty())
     })
 }
 

@@ -48,6 +48,7 @@ impl Objects {
                 parts: vec![part.clone()],
                 headers: headers.clone(),
                 metadata: metadata.clone(),
+                guards: Default::default(),
                 unknown: Fields::default(),
             });
             let stamp = Stamp::new(hlc, inner.origin.clone());
@@ -112,6 +113,7 @@ pub(super) fn marker(key: &str, order: Order, base: Option<Order>) -> Version {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Fields::default(),
     });
     version

@@ -4,6 +4,7 @@ mod conditions;
 mod debt;
 mod delete;
 mod lag;
+mod lock;
 mod tag;
 
 use super::fixture::{Set, body};

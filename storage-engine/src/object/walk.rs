@@ -251,7 +251,7 @@ async fn act(
         Plan::Purge(id) => {
             begun.lock().unwrap().insert(id);
             let mut version = Version::blank(KEY, id);
-            version.purge = Some(Stamp::new(inner.clock.tick(Hlc::ZERO), inner.origin.clone()));
+            version.purges = Stamp::new(inner.clock.tick(Hlc::ZERO), inner.origin.clone()).into();
             inner.join_behind(BUCKET, version, |_| 0).await?;
             Learnt::Purged(id)
         }
@@ -259,7 +259,9 @@ async fn act(
             let make = |hlc: Hlc, version_id, base| {
                 let mut version = marker(KEY, Order { hlc, origin: inner.origin.clone(), version_id }, base);
                 version.birth.as_mut().expect("a marker is born").kind = Kind::Object;
-                version.purge = matches!(plan, Plan::PurgeNull).then(|| Stamp::new(hlc, inner.origin.clone()));
+                if matches!(plan, Plan::PurgeNull) {
+                    version.purges = Stamp::new(hlc, inner.origin.clone()).into();
+                }
                 version
             };
             let conditions = super::Conditions { if_none_match: true, if_match: None };

@@ -1,7 +1,8 @@
 //! What one drive decides alone: commit protocol, rules 1 to 9. Pure.
 use crate::record::{BucketId, Coded, Record};
-use crate::version::{Ballot, Birth, Tags, Version, VersionId, merge};
+use crate::version::{Ballot, Birth, Guards, Purges, Tags, Version, VersionId, merge};
 use bytes::Bytes;
+use std::cmp::Ordering;
 use uuid::Uuid;
 
 /// What a coordinator asks of a drive.
@@ -73,6 +74,8 @@ pub enum Verdict {
     Held { acked: bool },
     /// The version is purged.
     Tombstoned,
+    /// Refused: a guard held here forbids it, whoever asks. Neither hold nor denial.
+    Guarded,
     /// The operation began in an older epoch; no effect.
     Epoch { current: u64 },
     /// Everything held of the key.
@@ -175,12 +178,15 @@ fn accept(view: &KeyView, gate: &Gate, record: &Coded, shards: &[(Uuid, Bytes)])
     if ballot <= view.gc_floor {
         return Decision::say(Verdict::Gone);
     }
-    if view.tombstoned(id) {
+    if view.tombstoned_beside(id, &record.version.guards()) {
         return Decision::say(Verdict::Tombstoned);
     }
     let floor = floor(view, gate);
     if ballot < floor {
         return Decision::say(Verdict::Stale { max: floor });
+    }
+    if view.forbids(&joined(view, record)) {
+        return Decision::say(Verdict::Guarded);
     }
     put(view, record, shards)
 }
@@ -256,7 +262,7 @@ fn settle(view: &KeyView, bucket: BucketId, version: &Version) -> Decision {
 /// Rule 8: what is decided needs no promise. An unflagged record that is held gets its flag.
 fn insert(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
     let (id, ballot) = (record.id(), record.ballot);
-    if view.tombstoned(id) {
+    if view.tombstoned_beside(id, &record.version.guards()) {
         return Decision::say(Verdict::Tombstoned);
     }
     if view.aborted(id, ballot) {
@@ -268,20 +274,24 @@ fn insert(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision 
     match view.held(id, ballot) {
         Some(held) if record.acked && !held.acked => Decision::change(Effect::Ack { version: id, ballot }),
         Some(_) => Decision::say(Verdict::Ok),
+        None if view.forbids(&joined(view, record)) => Decision::say(Verdict::Guarded),
         None => put(view, record, shards),
     }
 }
 
 /// Holds a record, with every later component the drive already has of its version.
 fn put(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
+    Decision::change(Effect::Put { record: joined(view, record), shards: shards.to_vec() })
+}
+
+fn joined(view: &KeyView, record: &Coded) -> Coded {
     let id = record.id();
     // The flag of the drive that the record came from says nothing about what is joined here.
     let mut joined = record.settled.then(|| Record { settled: false, ..(**record).clone() });
     for held in view.records.iter().filter(|r| r.id() == id && !id.is_null()) {
         merge::join(&mut joined.get_or_insert_with(|| (**record).clone()).version, &later(&held.version));
     }
-    let record = joined.map_or_else(|| record.clone(), Coded::from);
-    Decision::change(Effect::Put { record, shards: shards.to_vec() })
+    joined.map_or_else(|| record.clone(), Coded::from)
 }
 
 /// The least ballot the drive takes for this key. Aborted attempts count too: a STALE once said
@@ -313,13 +323,14 @@ fn components(version: &Version) -> Version {
         id: version.id,
         birth: None,
         tags: version.tags.clone(),
-        purge: version.purge.clone(),
+        later_guards: version.later_guards.clone(),
+        purges: version.purges.clone(),
         unknown: version.unknown.clone(),
     }
 }
 
 pub(crate) fn is_blank(version: &Version) -> bool {
-    version.tags.is_none() && version.purge.is_none() && version.unknown.is_empty()
+    version.tags.is_none() && version.later_guards.is_empty() && version.purges.is_empty() && version.unknown.is_empty()
 }
 
 impl Decision {
@@ -344,9 +355,49 @@ impl KeyView {
     pub fn aborted(&self, id: VersionId, ballot: Ballot) -> bool {
         self.aborts.contains(&(id, ballot))
     }
-    /// Whether the version is purged. A purge of null is an ordered record like any other (rule 16).
+    /// Whether the version is purged, by all the guards this drive knows of it: a purge that one of them
+    /// forbids is held and has no effect. A purge of null is an ordered record like any other (rule 16).
     pub fn tombstoned(&self, id: VersionId) -> bool {
-        !id.is_null() && self.records.iter().any(|r| r.id() == id && r.version.purge.is_some())
+        self.tombstoned_beside(id, &Guards::default())
+    }
+
+    /// The same, with `more` guards that just arrived.
+    fn tombstoned_beside(&self, id: VersionId, more: &Guards) -> bool {
+        let held = || self.records.iter().filter(|r| r.id() == id);
+        if id.is_null() || held().all(|r| r.version.purges.is_empty()) {
+            return false;
+        }
+        let (mut guards, mut purges) = (more.clone(), Purges::default());
+        for record in held() {
+            guards.join(&record.version.guards());
+            purges.join(&record.version.purges);
+        }
+        purges.effective(&guards).is_some()
+    }
+
+    /// Whether holding `record` would take guards away that bind a version held here: by another birth
+    /// under its id, or (a null, which is a register) by a newer null while they stand.
+    fn forbids(&self, record: &Record) -> bool {
+        let order = |r: &Record| r.version.birth.as_ref().map(|b| b.order.clone());
+        let binding = |held: &&Coded| held.id() == record.id() && held.acked && !held.version.guards().is_empty();
+        self.records.iter().filter(binding).any(|held| {
+            // What a later writing of the same version set or lifted counts, its flag may yet come.
+            let mut guards = Guards::default();
+            let same = |r: &&Coded| r.id() == held.id() && order(r) == order(held);
+            self.records.iter().filter(same).for_each(|r| guards.join(&r.version.guards()));
+            match order(record).cmp(&order(held)) {
+                Ordering::Less => false,
+                Ordering::Greater if record.id().is_null() => {
+                    let at_millis = record.version.birth.as_ref().map_or(0, |b| b.order.hlc.millis());
+                    held.version.is_live() && guards.permit_purge(at_millis).is_err()
+                }
+                Ordering::Equal | Ordering::Greater => {
+                    let mut both = record.version.guards();
+                    both.join(&guards);
+                    both != record.version.guards()
+                }
+            }
+        })
     }
 
     /// Makes the change; the same change twice changes nothing more. Drives use it on the live road

@@ -138,7 +138,7 @@ impl Reader {
                 continue; // A newer attempt of the version counts; below the newest null nothing does.
             }
             let components = later.get(&attempt.0);
-            let purged = components.is_some_and(|c| c.purge.is_some());
+            let purged = components.is_some_and(|c| is_purged(record, c));
             if self.needs(attempt.0) && !purged && !self.committed(attempt, record) {
                 return Step::Resolve(Box::new((**record).clone()));
             }
@@ -196,6 +196,14 @@ impl Reader {
         let acked = |v: &KeyView| v.held(attempt.0, attempt.1).is_some_and(|r| r.acked);
         self.views.iter().any(acked) && !self.views.iter().any(forgotten)
     }
+}
+
+/// Whether what was joined later purges the attempt, for all guards it was born with or got since.
+fn is_purged(record: &Record, later: &Version) -> bool {
+    let born = record.version.birth.as_ref().map(|b| &b.guards);
+    let mut guards = later.later_guards.clone();
+    born.into_iter().for_each(|b| guards.join(b));
+    later.purges.effective(&guards).is_some()
 }
 
 /// The decision about one attempt. Nothing is decided by silence.

@@ -27,7 +27,7 @@ pub struct Tally {
     held: u64,
     denied: u64,
     silent: u64,
-    /// GONE, tombstoned, or another epoch: neither a hold nor a denial may be concluded (rule 11).
+    /// GONE, tombstoned, guarded, or another epoch: neither a hold nor a denial may be concluded (rule 11).
     broken: bool,
     max: Ballot,
 }
@@ -54,7 +54,7 @@ impl Tally {
                 self.deny(voice, reply.voting);
             }
             Verdict::Aborted | Verdict::Denied => self.deny(voice, reply.voting),
-            Verdict::Gone | Verdict::Tombstoned => self.broken = true,
+            Verdict::Gone | Verdict::Tombstoned | Verdict::Guarded => self.broken = true,
         }
         self.progress()
     }

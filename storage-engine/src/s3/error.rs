@@ -60,6 +60,7 @@ pub fn from_object(error: Error, by_id: bool) -> S3Error {
         Error::Conflict(why) => S3Error::with_message(S3ErrorCode::OperationAborted, why),
         Error::Corrupt(_) => s3_error!(error, InternalError, "Too many shards of the object are lost or corrupt."),
         Error::Expired => s3_error!(error, InternalError),
+        Error::Guarded(why) => s3_error!(AccessDenied, "Access Denied because {why}."),
         Error::Invalid(why) => S3Error::with_message(S3ErrorCode::InvalidArgument, why),
     }
 }

@@ -131,7 +131,8 @@ pub async fn delete(
     }
     let id = version_id(input.version_id.as_deref())?;
     let conditions = conditions(input.if_match, None)?;
-    let deleted = delete_one(door, &input.bucket, &input.key, id, conditions).await?;
+    let bypass = input.bypass_governance_retention.unwrap_or(false);
+    let deleted = delete_one(door, &input.bucket, &input.key, id, conditions, bypass).await?;
     Ok(S3Response::new(DeleteObjectOutput {
         delete_marker: deleted.delete_marker.then_some(true),
         version_id: deleted.version_id.or(id).map(|id| id.to_string()),
@@ -146,8 +147,9 @@ async fn delete_one(
     key: &str,
     id: Option<crate::version::VersionId>,
     conditions: object::Conditions,
+    bypass: bool,
 ) -> S3Result<object::Deleted> {
-    match door.objects.delete(bucket, key, id, conditions).await {
+    match door.objects.delete(bucket, key, id, conditions, bypass).await {
         Err(Error::NoSuchKey | Error::NoSuchVersion) => Ok(object::Deleted { version_id: None, delete_marker: false }),
         other => other.map_err(|e| door.fail(e)),
     }
@@ -157,14 +159,15 @@ pub async fn delete_many(
     door: &FrontDoor,
     request: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-    let DeleteObjectsInput { bucket, delete, .. } = request.input;
+    let DeleteObjectsInput { bucket, delete, bypass_governance_retention, .. } = request.input;
+    let bypass = bypass_governance_retention.unwrap_or(false);
     if delete.objects.is_empty() || delete.objects.len() > DELETE_KEYS_MAX {
         return Err(s3_error!(MalformedXML, "Name between 1 and 1000 objects."));
     }
     door.objects.bucket(&bucket).await.map_err(|e| door.unread(e))?;
     let quiet = delete.quiet.unwrap_or(false);
     let bucket = bucket.as_str();
-    let one = |named: ObjectIdentifier| async move { (delete_named(door, bucket, &named).await, named) };
+    let one = |named: ObjectIdentifier| async move { (delete_named(door, bucket, &named, bypass).await, named) };
     let mut done = stream::iter(delete.objects).map(one).buffered(DELETES_TOGETHER);
     let mut output = DeleteObjectsOutput { deleted: Some(Vec::new()), errors: Some(Vec::new()), ..Default::default() };
     while let Some((result, named)) = done.next().await {
@@ -182,13 +185,18 @@ pub async fn delete_many(
     Ok(S3Response::new(output))
 }
 
-async fn delete_named(door: &FrontDoor, bucket: &str, named: &ObjectIdentifier) -> S3Result<DeletedObject> {
+async fn delete_named(
+    door: &FrontDoor,
+    bucket: &str,
+    named: &ObjectIdentifier,
+    bypass: bool,
+) -> S3Result<DeletedObject> {
     if named.key.is_empty() || named.key.len() > KEY_BYTES_MAX {
         return Err(s3_error!(KeyTooLongError, "A key has 1 to 1024 bytes."));
     }
     let id = version_id(named.version_id.as_deref())?;
     let if_match = named.e_tag.clone().map(ETagCondition::ETag);
-    let deleted = delete_one(door, bucket, &named.key, id, conditions(if_match, None)?).await?;
+    let deleted = delete_one(door, bucket, &named.key, id, conditions(if_match, None)?, bypass).await?;
     Ok(DeletedObject {
         delete_marker: deleted.delete_marker.then_some(true),
         delete_marker_version_id: deleted.version_id.filter(|_| deleted.delete_marker).map(|id| id.to_string()),

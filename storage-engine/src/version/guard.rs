@@ -55,6 +55,8 @@ pub struct Guards {
     compliance_millis: u64,
     governance: BTreeMap<Origin, Governance>,
     holds: BTreeMap<Origin, Hold>,
+    /// Fields of a later format.
+    unknown: Fields,
 }
 
 /// Why a change of the guards is refused; nothing was changed.
@@ -174,14 +176,16 @@ impl Guards {
             ours.on = ours.on.max(theirs.on);
             ours.cancelled = ours.cancelled.max(theirs.cancelled);
         }
+        self.unknown.join(&other.unknown);
     }
 
     /// Whether whoever saw `self` had seen every guard that was ever set in `now`. Liftings do not
     /// count: a hold lifted later does not make a purge good that had not seen the hold.
     pub fn cover(&self, now: &Guards) -> bool {
-        let governed = now.governance.iter().all(|(origin, theirs)| {
-            self.governance.get(origin).map_or(Hlc::ZERO, |ours| ours.on) >= theirs.on
-        });
+        let governed = now
+            .governance
+            .iter()
+            .all(|(origin, theirs)| self.governance.get(origin).map_or(Hlc::ZERO, |ours| ours.on) >= theirs.on);
         let held = now
             .holds
             .iter()
@@ -207,7 +211,7 @@ impl Guards {
 
     /// The guards as fields.
     pub fn to_fields(&self) -> Fields {
-        let mut f = Fields::default();
+        let mut f = self.unknown.clone();
         if self.compliance_millis > 0 {
             f.put(1, &self.compliance_millis);
         }
@@ -233,6 +237,7 @@ impl Guards {
             let hold = Hold { on: Hlc::from_bits(on), cancelled: Hlc::from_bits(cancelled) };
             guards.holds.insert(Origin::new(&origin), hold);
         }
+        guards.unknown = f;
         Ok(guards)
     }
 
@@ -250,11 +255,21 @@ impl Guards {
 /// Origin, set at (HLC bits), until (Unix ms; 0 for a hold), lifted up to (HLC bits).
 type Row = (String, u64, u64, u64);
 
+/// Guards a purge had seen and its stamp, each as the bytes of its fields.
+pub(super) type PurgeRow = (minicbor::bytes::ByteVec, minicbor::bytes::ByteVec);
+
 /// The purges of a version: for each set of guards that purgers had seen, the earliest stamp.
 ///
 /// They are kept apart because two purges that each saw another guard do not add up to one that saw both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Purges(BTreeMap<Guards, Stamp>);
+
+impl From<Stamp> for Purges {
+    /// A purge by somebody who had seen no guards.
+    fn from(stamp: Stamp) -> Self {
+        Purges::one(Guards::default(), stamp)
+    }
+}
 
 impl Purges {
     /// One purge, made by somebody who had seen `seen`.
@@ -270,9 +285,8 @@ impl Purges {
     /// The earliest purge that counts against these guards: it had seen them all and was made when
     /// none of them stood. `None`: none counts, and the version lives.
     pub fn effective(&self, now: &Guards) -> Option<&Stamp> {
-        let counts = |(seen, stamp): &(&Guards, &Stamp)| {
-            seen.cover(now) && seen.permit_purge(stamp.hlc.millis()).is_ok()
-        };
+        let counts =
+            |(seen, stamp): &(&Guards, &Stamp)| seen.cover(now) && seen.permit_purge(stamp.hlc.millis()).is_ok();
         self.0.iter().filter(counts).map(|(_, stamp)| stamp).min()
     }
 
@@ -280,11 +294,32 @@ impl Purges {
     pub fn join(&mut self, other: &Purges) {
         for (seen, theirs) in &other.0 {
             match self.0.get_mut(seen) {
-                Some(ours) if *ours <= *theirs => {}
-                Some(ours) => *ours = theirs.clone(),
+                Some(ours) => *ours = ours.clone().earlier(theirs.clone()),
                 None => _ = self.0.insert(seen.clone(), theirs.clone()),
             }
         }
+    }
+
+    /// The purge that had seen no guards, and the others as rows of fields (guards seen, stamp).
+    pub(super) fn to_parts(&self) -> (Option<&Stamp>, Vec<PurgeRow>) {
+        let row = |(seen, stamp): (&Guards, &Stamp)| {
+            (seen.to_fields().to_bytes().into(), stamp.to_fields().to_bytes().into())
+        };
+        let plain = self.0.get(&Guards::default());
+        (plain, self.0.iter().filter(|(seen, _)| !seen.is_empty()).map(row).collect())
+    }
+
+    /// Purges from what [`Purges::to_parts`] gave.
+    ///
+    /// # Errors
+    /// [`wire::Error`] when a row does not hold guards and a stamp.
+    pub(super) fn from_parts(plain: Option<Stamp>, rows: Vec<PurgeRow>) -> Result<Self, wire::Error> {
+        let mut purges = plain.map(|stamp| Purges::one(Guards::default(), stamp)).unwrap_or_default();
+        for (seen, stamp) in rows {
+            let seen = Guards::from_fields(Fields::parse(&seen)?)?;
+            purges.join(&Purges::one(seen, Stamp::from_fields(Fields::parse(&stamp)?)?));
+        }
+        Ok(purges)
     }
 
     /// Every purge with what it had seen.
@@ -299,12 +334,12 @@ impl Purges {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn stamp(millis: u64, origin: &str) -> Stamp {
-        Stamp { hlc: Hlc::from_millis(millis), origin: Origin::new(origin) }
+        Stamp::new(Hlc::from_millis(millis), Origin::new(origin))
     }
 
     fn governance(until_millis: u64) -> Option<Retention> {
@@ -316,7 +351,7 @@ mod tests {
         a
     }
 
-    fn guards() -> impl Strategy<Value = Guards> {
+    pub fn guards() -> impl Strategy<Value = Guards> {
         let small = 0u64..6;
         let governed = prop::collection::btree_map(0usize..3, (small.clone(), small.clone(), small.clone()), 0..3);
         let held = prop::collection::btree_map(0usize..3, (small.clone(), small.clone()), 0..3);
@@ -326,14 +361,14 @@ mod tests {
                 let (on, cancelled) = (Hlc::from_millis(on), Hlc::from_millis(cancelled));
                 (origin(i), Governance { on, until_millis, cancelled })
             });
-            let holds = held.into_iter().map(|(i, (on, off))| {
-                (origin(i), Hold { on: Hlc::from_millis(on), cancelled: Hlc::from_millis(off) })
-            });
-            Guards { compliance_millis, governance: governance.collect(), holds: holds.collect() }
+            let holds = held
+                .into_iter()
+                .map(|(i, (on, off))| (origin(i), Hold { on: Hlc::from_millis(on), cancelled: Hlc::from_millis(off) }));
+            Guards { compliance_millis, governance: governance.collect(), holds: holds.collect(), ..Guards::default() }
         })
     }
 
-    fn purges() -> impl Strategy<Value = Purges> {
+    pub fn purges() -> impl Strategy<Value = Purges> {
         prop::collection::vec((guards(), 0u64..8, 0usize..3), 0..3).prop_map(|made| {
             let mut purges = Purges::default();
             for (seen, at, origin) in made {

@@ -41,11 +41,9 @@ pub fn join(version: &mut Version, other: &Version) -> Joined {
     if other.tags > version.tags {
         version.tags = other.tags.clone();
     }
-    // The earliest purge is the one that counted; later ones change nothing.
-    version.purge = match (version.purge.take(), other.purge.clone()) {
-        (Some(a), Some(b)) => Some(a.earlier(b)),
-        (a, b) => a.or(b),
-    };
+    // Guards and purges only gather; which purge counts is read off them (`guard.rs`).
+    version.later_guards.join(&other.later_guards);
+    version.purges.join(&other.purges);
     version.unknown.join(&other.unknown);
     joined.changed = before != version.state_hash();
     joined

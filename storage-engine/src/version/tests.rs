@@ -1,4 +1,5 @@
 //! The laws of the join, and the bytes that must be readable for ever.
+use super::guard::tests::{guards, purges};
 use super::merge::{is_conflict, join};
 use super::*;
 use crate::record::{Blob, BucketId, Record};
@@ -28,8 +29,8 @@ fn unknowns() -> impl Strategy<Value = Fields> {
     })
 }
 fn births() -> impl Strategy<Value = Birth> {
-    (orders(), prop::option::of(orders()), any::<bool>(), 0u64..2, unknowns()).prop_map(
-        |(order, base, marker, size, unknown)| Birth {
+    (orders(), prop::option::of(orders()), any::<bool>(), 0u64..2, guards(), unknowns()).prop_map(
+        |(order, base, marker, size, guards, unknown)| Birth {
             order,
             base,
             kind: if marker { Kind::DeleteMarker } else { Kind::Object },
@@ -40,6 +41,7 @@ fn births() -> impl Strategy<Value = Birth> {
             parts: Vec::new(),
             headers: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            guards,
             unknown,
         },
     )
@@ -53,11 +55,12 @@ fn tags() -> impl Strategy<Value = Tags> {
 }
 /// Any piece of one version: whatever arrived, in whatever order.
 fn pieces() -> impl Strategy<Value = Version> {
-    let parts = (prop::option::of(births()), prop::option::of(tags()), prop::option::of(stamps()), unknowns());
-    parts.prop_map(|(birth, tags, purge, unknown)| Version {
+    let parts = (prop::option::of(births()), prop::option::of(tags()), guards(), purges(), unknowns());
+    parts.prop_map(|(birth, tags, later_guards, purges, unknown)| Version {
         birth,
         tags,
-        purge,
+        later_guards,
+        purges,
         unknown,
         ..Version::blank("key", VersionId::from_bytes([1; 16]))
     })
@@ -72,15 +75,26 @@ enum Level {
     Stamp,
     Part,
     Blob,
+    Guards,
 }
 impl Level {
     fn below(&self) -> &'static [(u32, Level, bool)] {
         match self {
             Level::Record => &[(2, Level::Version, false), (5, Level::Blob, true)],
-            Level::Version => &[(3, Level::Birth, false), (4, Level::Tags, false), (5, Level::Stamp, false)],
-            Level::Birth => &[(1, Level::Order, false), (2, Level::Order, false), (8, Level::Part, true)],
+            Level::Version => &[
+                (3, Level::Birth, false),
+                (4, Level::Tags, false),
+                (5, Level::Stamp, false),
+                (6, Level::Guards, false),
+            ],
+            Level::Birth => &[
+                (1, Level::Order, false),
+                (2, Level::Order, false),
+                (8, Level::Part, true),
+                (11, Level::Guards, false),
+            ],
             Level::Tags => &[(1, Level::Stamp, false)],
-            Level::Order | Level::Stamp | Level::Part | Level::Blob => &[],
+            Level::Order | Level::Stamp | Level::Part | Level::Blob | Level::Guards => &[],
         }
     }
     /// The same fields as a later version may write them: at every level some that we do not know.
@@ -131,7 +145,7 @@ proptest! {
     #[test]
     fn what_was_purged_or_born_stays_so(a in pieces(), b in pieces()) {
         let out = joined(&a, &b);
-        prop_assert_eq!(out.purge.is_some(), a.purge.is_some() || b.purge.is_some());
+        prop_assert_eq!(out.purges.is_empty(), a.purges.is_empty() && b.purges.is_empty());
         prop_assert_eq!(out.birth.is_some(), a.birth.is_some() || b.birth.is_some());
     }
 
@@ -197,7 +211,7 @@ fn stored_bytes_are_read_and_written_unchanged() {
         let version = Version::from_bytes(golden).unwrap();
         assert_eq!((version.key.as_str(), version.tags.as_ref().unwrap().set.len()), ("photos/ä.jpg", 2));
         assert_eq!(version.birth.as_ref().unwrap().parts[1].number, 2);
-        assert_eq!(version.purge.as_ref().unwrap().origin.as_str(), "site-c");
+        assert_eq!(version.purged().unwrap().origin.as_str(), "site-c");
         assert_eq!(version.to_bytes(), golden);
     }
     for golden in [

@@ -317,7 +317,7 @@ impl Committer {
 fn grows(request: &Request) -> bool {
     match &request.op {
         Op::Accept { record, .. } | Op::Forward { record, .. } | Op::Insert { record, .. } => {
-            record.version.purge.is_none() && !record.version.is_delete_marker()
+            record.version.purged().is_none() && !record.version.is_delete_marker()
         }
         _ => false,
     }

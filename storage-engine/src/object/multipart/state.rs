@@ -76,6 +76,7 @@ impl UploadDoc {
             parts: whole.content.parts.clone(),
             headers: self.headers.clone(),
             metadata: self.metadata.clone(),
+            guards: Default::default(),
             unknown: Fields::default(),
         });
         if !self.tags.is_empty() {

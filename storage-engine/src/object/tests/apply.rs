@@ -35,7 +35,7 @@ async fn a_replica_keeps_id_and_order_and_a_second_one_is_already_present() {
 async fn a_purge_before_its_birth_hides_it_for_ever() {
     let born = born_elsewhere(Versioning::Enabled).await;
     let (_set, objects) = store(Versioning::Enabled).await;
-    let purge = Version { purge: Some(stamp(5)), ..component(&born) };
+    let purge = Version { purges: stamp(5).into(), ..component(&born) };
     assert_eq!(apply(&objects, &purge, None).await.expect("W"), Applied::Applied);
     assert_eq!(apply(&objects, &purge, None).await.expect("R"), Applied::AlreadyPresent);
     assert_eq!(apply(&objects, &born, None).await.expect("no bytes are asked for"), Applied::Superseded);

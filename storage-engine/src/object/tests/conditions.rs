@@ -27,7 +27,7 @@ async fn if_match_asks_for_the_latest_etag_and_an_absent_key_is_no_such_key() {
         assert!(matches!(late, Err(Error::PreconditionFailed("If-Match"))), "{late:?}");
         assert_eq!(get(&objects, None).await.expect("two stands"), b"2");
         put_if(&objects, b"4", if_match("*")).await.expect("there is one");
-        objects.delete("bucket", "k", None, Conditions::default()).await.expect("deleted");
+        objects.delete("bucket", "k", None, Conditions::default(), false).await.expect("deleted");
         let gone = put_if(&objects, b"5", if_match(&etag(&two))).await;
         assert!(matches!(gone, Err(Error::NoSuchKey)), "{gone:?}");
     }
@@ -44,7 +44,7 @@ async fn if_none_match_is_for_absent_and_deleted_keys() {
         let held = put_if(&objects, b"2", if_absent()).await;
         assert!(matches!(held, Err(Error::PreconditionFailed("If-None-Match"))), "{held:?}");
         assert_eq!(get(&objects, None).await.expect("one stands"), b"1");
-        objects.delete("bucket", "k", None, Conditions::default()).await.expect("deleted");
+        objects.delete("bucket", "k", None, Conditions::default(), false).await.expect("deleted");
         put_if(&objects, b"3", if_absent()).await.expect("deleted is absent");
         assert_eq!(get(&objects, None).await.expect("three stands"), b"3");
     }
@@ -82,7 +82,7 @@ async fn a_replica_counts_for_conditions_like_a_version_born_here() {
 #[tokio::test]
 async fn a_delete_has_conditions_too() {
     let (_set, objects) = store(Versioning::Enabled).await;
-    let delete = |version, conditions| objects.delete("bucket", "k", version, conditions);
+    let delete = |version, conditions| objects.delete("bucket", "k", version, conditions, false);
     assert!(matches!(delete(None, if_match("*")).await, Err(Error::NoSuchKey)));
     let one = put(&objects, b"1").await;
     let two = put(&objects, b"2").await;

@@ -6,7 +6,7 @@ use crate::quorum::participant::{Op, Request};
 use crate::version::Stamp;
 
 async fn delete(objects: &Objects, version: Option<VersionId>) -> Deleted {
-    objects.delete("bucket", "k", version, Conditions::default()).await.expect("a write quorum")
+    objects.delete("bucket", "k", version, Conditions::default(), false).await.expect("a write quorum")
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn a_version_deleted_stays_deleted_and_deleting_it_again_succeeds() {
     assert_eq!(objects.stat("bucket", "k", unknown).await.expect("a read quorum"), None);
     assert_eq!(get(&objects, Some(one.id)).await.expect("untouched"), b"1");
     let purged = objects.stat("bucket", "k", two.id).await.expect("a read quorum").expect("a tombstone is kept");
-    assert!(purged.birth.is_some() && purged.purge.is_some());
+    assert!(purged.birth.is_some() && purged.purged().is_some());
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_suspended_bucket_replaces_null_by_a_null_marker_and_keeps_the_others(
 async fn leave_purge(set: &Set, objects: &Objects, id: VersionId, slots: &[usize]) {
     let bucket = objects.bucket("bucket").await.expect("it was made").id;
     let mut version = Version::blank("k", id);
-    version.purge = Some(Stamp::new(objects.0.clock.tick(Hlc::ZERO), Origin::new("here")));
+    version.purges = Stamp::new(objects.0.clock.tick(Hlc::ZERO), Origin::new("here")).into();
     for slot in slots {
         let op = Op::Join { version: Box::new(version.clone()), pending_since: 1, passed: 0 };
         set.drives[*slot].call(Request { epoch: 1, bucket, key: "k".into(), op }).await.expect("it answers");

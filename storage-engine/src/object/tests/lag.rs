@@ -46,7 +46,7 @@ async fn a_tag_or_a_purge_does_not_make_an_unsent_version_look_young() {
     assert!(pending_since(&objects, None).await <= put_by);
     let batch = objects.changes("bucket", None, 10).await.expect("a change");
     assert!(batch.events.iter().all(|e| e.pending_since <= put_by), "the lag counted at its ack is as honest");
-    objects.delete("bucket", "k", Some(id), Conditions::default()).await.expect("W");
+    objects.delete("bucket", "k", Some(id), Conditions::default(), false).await.expect("W");
     assert!(pending_since(&objects, None).await <= put_by);
 }
 

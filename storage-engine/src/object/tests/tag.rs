@@ -45,8 +45,8 @@ async fn there_is_nothing_to_tag_on_markers_and_absent_things() {
     assert!(matches!(set(None).await, Err(Error::NoSuchKey)));
     let one = put(&objects, b"1").await;
     assert!(matches!(set(Some(VersionId::NULL)).await, Err(Error::NoSuchVersion)));
-    objects.delete("bucket", "k", Some(one.id), Conditions::default()).await.expect("W");
+    objects.delete("bucket", "k", Some(one.id), Conditions::default(), false).await.expect("W");
     assert!(matches!(set(Some(one.id)).await, Err(Error::NoSuchVersion)));
-    objects.delete("bucket", "k", None, Conditions::default()).await.expect("W");
+    objects.delete("bucket", "k", None, Conditions::default(), false).await.expect("W");
     assert!(matches!(set(None).await, Err(Error::DeleteMarker { .. })));
 }
