@@ -113,6 +113,9 @@ struct BucketFile {
     /// Whether versioning is on; only such buckets are replicated.
     #[serde(default)]
     versioning: bool,
+    /// Whether object lock is on: retention and legal hold can be set. It needs versioning and stays on for ever.
+    #[serde(default)]
+    object_lock: bool,
 }
 
 impl super::File for File {
@@ -162,7 +165,10 @@ impl StoreFile {
         let StoreFile { drives, parity, s3_listen, region, users, buckets, limits } = self;
         let at = |path: PathBuf| base.join(path);
         let user = |u: UserFile| engine::User { access_key: u.access_key, secret_key_file: at(u.secret_key_file) };
-        let bucket = |b: BucketFile| engine::BucketSettings { name: b.name, versioning: b.versioning };
+        let bucket = |b: BucketFile| {
+            let BucketFile { name, versioning, object_lock } = b;
+            engine::BucketSettings { name, versioning, object_lock }
+        };
         let settings = engine::Settings {
             drives: drives.into_iter().map(at).collect(),
             parity,

@@ -13,7 +13,7 @@ store:
   s3_listen: "127.0.0.1:0"
   region: eu-central-1
   users: [{access_key: writer, secret_key_file: secret-key}]
-  buckets: [{name: logs, versioning: true}, {name: scratch}]
+  buckets: [{name: logs, versioning: true, object_lock: true}, {name: scratch}]
 rules_dir: ./rules
 refs_dir: ./refs
 journal: ./journal.sqlite
@@ -39,6 +39,7 @@ fn a_full_file_is_read_and_its_paths_count_from_its_folder() {
         (s.store.parity, s.store.region.as_str(), s.store.buckets[0].versioning),
         (Some(2), "eu-central-1", true)
     );
+    assert_eq!(s.store.buckets.iter().map(|b| b.object_lock).collect::<Vec<_>>(), [true, false]);
     assert_eq!((s.store.buckets[1].name.as_str(), s.store.buckets[1].versioning), ("scratch", false));
     assert_eq!(
         (s.store.s3_listen.port(), s.replicator.peer_listen.port(), s.replicator.admin_listen.port()),

@@ -54,6 +54,9 @@ impl Collector for Counted {
         let help = "Records acked while some drive lacked them or their shard";
         let mut below = counter(&mut to, "store_commits_below_target", help)?;
         add(&mut below, &[("set", "0")], seen.commits_below_target)?;
+        let help = "Permanent deletes made void by a guard they had not seen";
+        let mut voided = counter(&mut to, "store_purges_voided", help)?;
+        add(&mut voided, &[], seen.purges_voided)?;
         let mut refused = counter(&mut to, "store_callers_refused", "Callers the private API refused")?;
         for (reason, count) in &seen.callers_refused {
             add(&mut refused, &[("reason", reason)], *count)?;

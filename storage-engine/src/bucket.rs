@@ -8,6 +8,7 @@
 //! a mark it meets, and then the third step fails. So either the list saw the version, or the bucket
 //! stays, or the version was never acked. A crash leaves at most a mark, which hinders nobody.
 mod cache;
+pub mod lock;
 pub mod name;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::object::document::{Content, Document, RACES_MAX, is_race};
 use crate::object::{Bucket, Error, Inner, List, Objects, Versioning};
 use crate::record::BucketId;
 use crate::version::Order;
+use lock::Lock;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -38,10 +40,22 @@ impl Objects {
     /// # Errors
     /// [`Error::InvalidBucketName`], [`Error::BucketExists`], [`Error::Unavailable`] (it may exist later).
     pub async fn create_bucket(&self, name: &str, versioning: Versioning) -> Result<Bucket, Error> {
+        self.make_bucket(name, versioning, None).await
+    }
+
+    /// Makes a bucket with versioning and object lock on.
+    ///
+    /// # Errors
+    /// As [`Objects::create_bucket`].
+    pub async fn create_locked_bucket(&self, name: &str) -> Result<Bucket, Error> {
+        self.make_bucket(name, Versioning::Enabled, Some(Lock::default())).await
+    }
+
+    async fn make_bucket(&self, name: &str, versioning: Versioning, lock: Option<Lock>) -> Result<Bucket, Error> {
         name::check(name)?;
         let created_millis = self.0.clock.now_millis();
         let id = BucketId(entropy::id());
-        let bucket = Bucket { id, name: name.to_owned(), versioning, created_millis, tags: BTreeMap::new() };
+        let bucket = Bucket { id, name: name.to_owned(), versioning, lock, created_millis, tags: BTreeMap::new() };
         match self.0.swap_bucket(name, None, Some(&to_content(&bucket, false))).await {
             Err(err) if is_race(&err) => Err(Error::BucketExists),
             written => written.map(|_| bucket),
@@ -92,7 +106,7 @@ impl Objects {
     /// Turns versioning on, or suspends it.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it is to be suspended while a registered consumer needs it;
+    /// [`Error::Conflict`] when it is to be suspended while a registered consumer or object lock needs it;
     /// [`Error::Invalid`] for the way back to [`Versioning::Unversioned`], which S3 does not have.
     pub async fn set_versioning(&self, name: &str, versioning: Versioning) -> Result<(), Error> {
         let bucket = self.0.bucket_doc(name).await?;
@@ -103,6 +117,9 @@ impl Objects {
             .change_bucket(name, |bucket| {
                 if versioning == Versioning::Unversioned && bucket.versioning != Versioning::Unversioned {
                     return Err(Error::Invalid("versioning can be suspended, not removed".into()));
+                }
+                if versioning != Versioning::Enabled && bucket.lock.is_some() {
+                    return Err(Error::Conflict(format!("object lock needs the versioning of bucket {}", bucket.name)));
                 }
                 bucket.versioning = versioning;
                 Ok(())
@@ -179,7 +196,7 @@ impl Inner {
         swapped
     }
 
-    async fn change_bucket(
+    pub(crate) async fn change_bucket(
         &self,
         name: &str,
         change: impl Fn(&mut Bucket) -> Result<(), Error> + Send,
@@ -222,6 +239,7 @@ fn to_content(bucket: &Bucket, is_marked: bool) -> Content {
     if is_marked {
         fields.insert(MARKED.to_owned(), String::new());
     }
+    lock::put_fields(bucket.lock, &mut fields);
     fields.extend(bucket.tags.iter().map(|(k, v)| (format!("{TAG}{k}"), v.clone())));
     Content { fields, ..Content::default() }
 }
@@ -241,6 +259,7 @@ fn from_document(document: &Document) -> Result<Held, Error> {
         id: BucketId(Uuid::try_parse(field(ID)?).map_err(|_| broken(ID))?),
         name: document.key.strip_prefix(PREFIX).ok_or_else(|| broken("key"))?.to_owned(),
         versioning,
+        lock: lock::from_fields(fields).map_err(broken)?,
         created_millis: field(CREATED)?.parse().map_err(|_| broken(CREATED))?,
         tags: tags.collect(),
     };

@@ -68,6 +68,9 @@ pub struct BucketSettings {
     /// Whether versioning is on.
     #[serde(default)]
     pub versioning: bool,
+    /// Whether object lock is on; it needs versioning and is never turned off again.
+    #[serde(default)]
+    pub object_lock: bool,
 }
 
 /// Shorter secrets can be guessed.
@@ -123,6 +126,9 @@ impl Settings {
         }
         problems.extend(twice("the access key", self.users.iter().map(|u| u.access_key.clone())));
         problems.extend(twice("the bucket", self.buckets.iter().map(|b| b.name.clone())));
+        for bucket in self.buckets.iter().filter(|b| b.object_lock && !b.versioning) {
+            problems.push(format!("the bucket {} has object_lock, which needs versioning: true", bucket.name));
+        }
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
     }
 }
@@ -147,7 +153,7 @@ mod tests {
             s3_listen: ([127, 0, 0, 1], 0).into(),
             region: region(),
             users: vec![User { access_key: "writer".into(), secret_key_file: "/k".into() }],
-            buckets: vec![BucketSettings { name: "photos".into(), versioning: true }],
+            buckets: vec![BucketSettings { name: "photos".into(), versioning: true, object_lock: true }],
             limits: Limits::default(),
         }
     }
@@ -161,7 +167,8 @@ mod tests {
         bad.region = "eu west".into();
         bad.users[0].access_key = "minioadmin".into();
         bad.buckets.push(bad.buckets[0].clone());
+        bad.buckets[0].versioning = false;
         bad.limits.connections_max = 0;
-        assert_eq!(bad.check().unwrap_err().0.len(), 6);
+        assert_eq!(bad.check().unwrap_err().0.len(), 7);
     }
 }

@@ -8,6 +8,7 @@ mod patience;
 mod places;
 
 use crate::api::serve as api;
+use crate::bucket::lock::Lock;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::drive::{self, Drive};
@@ -128,25 +129,31 @@ impl StoreNode {
 
     async fn make_buckets(&self, settings: &Settings) -> Result<(), OpenError> {
         for bucket in &settings.buckets {
-            let made = self.make_bucket(&bucket.name, bucket.versioning).await;
+            let made = self.make_bucket(bucket).await;
             made.map_err(|source| OpenError::Bucket { name: bucket.name.clone(), source })?;
         }
         Ok(())
     }
 
-    /// Makes a bucket, or turns versioning on where it was never touched; what people set since stays.
-    async fn make_bucket(&self, name: &str, versioned: bool) -> Result<(), object::Error> {
-        let versioning = if versioned { Versioning::Enabled } else { Versioning::Unversioned };
-        match self.objects.create_bucket(name, versioning).await {
-            Err(object::Error::BucketExists) => {
-                let held = self.objects.bucket(name).await?;
-                if versioned && held.versioning == Versioning::Unversioned {
-                    self.objects.set_versioning(name, Versioning::Enabled).await?;
-                }
-                Ok(())
-            }
-            other => other.map(|_| ()),
+    /// Makes a bucket, or turns object lock on, and versioning where it was never touched; what people set since stays.
+    async fn make_bucket(&self, bucket: &config::BucketSettings) -> Result<(), object::Error> {
+        let config::BucketSettings { name, versioning, object_lock } = bucket;
+        let state = if *versioning { Versioning::Enabled } else { Versioning::Unversioned };
+        let made = match object_lock {
+            true => self.objects.create_locked_bucket(name).await,
+            false => self.objects.create_bucket(name, state).await,
+        };
+        if !matches!(made, Err(object::Error::BucketExists)) {
+            return made.map(|_| ());
         }
+        let held = self.objects.bucket(name).await?;
+        if *versioning && held.versioning == Versioning::Unversioned {
+            self.objects.set_versioning(name, Versioning::Enabled).await?;
+        }
+        if *object_lock && held.lock.is_none() {
+            self.objects.set_lock(name, Lock::default()).await?;
+        }
+        Ok(())
     }
 
     /// The object layer, for the replicator of the same process.

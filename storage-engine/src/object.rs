@@ -26,6 +26,7 @@ mod walk;
 pub use scan::Stretch;
 
 use crate::bucket::Cache;
+use crate::bucket::lock::{Lock, Protection};
 use crate::clock::{Clock, HlcClock};
 use crate::drive::Drive;
 use crate::metrics::Metrics;
@@ -58,6 +59,9 @@ pub enum Error {
     InvalidBucketName { name: String, rule: &'static str },
     #[error("bucket is not empty")]
     BucketNotEmpty,
+    /// Retention or legal hold was asked for where object lock is off.
+    #[error("bucket {0} has no object lock")]
+    LockMissing(String),
     /// A condition of the request does not hold.
     #[error("{0} does not hold")]
     PreconditionFailed(&'static str),
@@ -112,6 +116,8 @@ pub struct Bucket {
     pub id: BucketId,
     pub name: String,
     pub versioning: Versioning,
+    /// Object lock, where it is on: then versioning is.
+    pub lock: Option<Lock>,
     pub created_millis: u64,
     /// The bucket's own tags.
     pub tags: BTreeMap<String, String>,
@@ -146,6 +152,7 @@ pub struct Put {
     pub headers: BTreeMap<String, String>,
     pub metadata: BTreeMap<String, String>,
     pub tags: BTreeMap<String, String>,
+    pub protection: Protection,
     pub expect: Expect,
     pub conditions: Conditions,
     pub traceparent: Option<String>,

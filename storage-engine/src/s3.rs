@@ -12,6 +12,7 @@ mod error;
 mod failures;
 mod gate;
 mod list;
+mod lock;
 mod multipart;
 mod pace;
 mod read;
@@ -150,6 +151,13 @@ operations! {
     get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput = tag::object;
     put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput = tag::set_object;
     delete_object_tagging(DeleteObjectTaggingInput) -> DeleteObjectTaggingOutput = tag::clear_object;
+
+    get_object_lock_configuration(GetObjectLockConfigurationInput) -> GetObjectLockConfigurationOutput = lock::bucket;
+    put_object_lock_configuration(PutObjectLockConfigurationInput) -> PutObjectLockConfigurationOutput = lock::set_bucket;
+    get_object_retention(GetObjectRetentionInput) -> GetObjectRetentionOutput = lock::retention;
+    put_object_retention(PutObjectRetentionInput) -> PutObjectRetentionOutput = lock::set_retention;
+    get_object_legal_hold(GetObjectLegalHoldInput) -> GetObjectLegalHoldOutput = lock::hold;
+    put_object_legal_hold(PutObjectLegalHoldInput) -> PutObjectLegalHoldOutput = lock::set_hold;
 
     get_object(GetObjectInput) -> GetObjectOutput = read::get;
     head_object(HeadObjectInput) -> HeadObjectOutput = read::head;

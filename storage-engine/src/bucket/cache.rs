@@ -99,6 +99,7 @@ mod tests {
                 id: BucketId::SYSTEM,
                 name: "abc".into(),
                 versioning: Versioning::Enabled,
+                lock: None,
                 created_millis: 0,
                 tags: BTreeMap::new(),
             },

@@ -3,6 +3,7 @@
 //! What a guard permits is decided by the pure laws in `version/guard.rs`; here they meet the drives.
 //! Deletes ask the same laws in `delete.rs`.
 use super::{Error, Inner, Objects};
+use crate::bucket::lock::lies_ahead;
 use crate::version::guard::{Refused, Retention};
 use crate::version::{Guards, Hlc, Stamp, Version, VersionId};
 
@@ -15,6 +16,7 @@ impl Objects {
     ///
     /// # Errors
     /// - [`Error::Guarded`]: it would weaken a retention that stands; nothing was changed.
+    /// - [`Error::Invalid`]: it has ended already. [`Error::LockMissing`]: object lock is off.
     /// - [`Error::NoSuchKey`], [`Error::NoSuchVersion`], [`Error::DeleteMarker`]: nothing to retain.
     /// - [`Error::Unavailable`], [`Error::Full`]: too few drives; it may still take effect.
     pub async fn set_retention(
@@ -25,6 +27,7 @@ impl Objects {
         retention: Option<Retention>,
         bypass: bool,
     ) -> Result<VersionId, Error> {
+        lies_ahead(retention, self.0.clock.now_millis())?;
         self.guard(bucket, key, version, |now, stamp| now.retain(retention, bypass, stamp)).await
     }
 
@@ -50,6 +53,7 @@ impl Objects {
         change: impl Fn(&Guards, &Stamp) -> Result<Guards, Refused> + Sync,
     ) -> Result<VersionId, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
+        bucket.require_lock()?;
         for _ in 0..RACES_MAX {
             let opened = self.open(&bucket.name, key, version).await?;
             let (id, guards) = (opened.version.id, opened.version.guards());

@@ -38,12 +38,12 @@ use std::collections::BTreeMap;
 const PARTS: std::ops::RangeInclusive<u16> = 1..=10_000;
 
 impl Objects {
-    /// Begins an upload. Of `put`, headers, metadata, tags and traceparent become the object's.
+    /// Begins an upload. Of `put`, headers, metadata, tags, protection and traceparent become the object's.
     ///
     /// The algorithm of `checksum` is computed for every part.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: that checksum is not one, or cannot be had of the whole.
+    /// [`Error::Invalid`]: that checksum is not one, or cannot be had of the whole. [`Error::LockMissing`].
     pub async fn create_upload(
         &self,
         bucket: &str,
@@ -52,6 +52,7 @@ impl Objects {
         checksum: Option<UploadChecksum>,
     ) -> Result<Upload, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
+        bucket.permits(&put.protection, self.0.clock.now_millis())?;
         if let Some(checksum) = &checksum {
             assemble::check(checksum)?;
         }
@@ -249,7 +250,8 @@ impl Inner {
             Versioning::Unversioned | Versioning::Suspended => VersionId::NULL,
         };
         let order = Order { hlc, origin: self.origin.clone(), version_id };
-        let whole = Whole { order, base: newest, conditions: conditions.clone(), content };
+        let guards = bucket.guards_at_birth(&open.protection, &self.stamp(hlc));
+        let whole = Whole { order, base: newest, conditions: conditions.clone(), guards, content };
         let next = UploadDoc { state: State::Completing(Box::new(whole)), ..open.clone() };
         let key = upload_key(bucket.id, &upload.key, &upload.id);
         Ok((self.swap_document(&key, Some(seen), Some(&next.to_content())).await?, next))

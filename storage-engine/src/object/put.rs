@@ -6,7 +6,7 @@ use super::ballot::{Draft, NewId, Test};
 use super::{Body, Conditions, Error, Objects, Put, Versioning, Written};
 use crate::object::blob::StoredBody;
 use crate::record::Record;
-use crate::version::{Birth, Hlc, Kind, Order, Part, Stamp, Tags, Version, VersionId};
+use crate::version::{Birth, Hlc, Kind, Order, Part, Tags, Version, VersionId};
 use crate::wire::Fields;
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ impl Objects {
     ///
     /// # Errors
     /// - [`Error::BadDigest`], [`Error::Body`]: nothing was written.
+    /// - [`Error::LockMissing`], [`Error::Invalid`]: the bucket does not take the protection asked for.
     /// - [`Error::PreconditionFailed`], [`Error::NoSuchKey`] (If-Match of an absent key): nothing was written.
     /// - [`Error::Unavailable`], [`Error::Full`]: too few drives; try again.
     ///
@@ -25,7 +26,8 @@ impl Objects {
     pub async fn put(&self, bucket: &str, key: &str, put: Put, body: Body) -> Result<Written, Error> {
         let inner = &self.0;
         let bucket = inner.bucket_doc(bucket).await?;
-        let Put { headers, metadata, tags, expect, conditions, traceparent } = put;
+        let Put { headers, metadata, tags, protection, expect, conditions, traceparent } = put;
+        bucket.permits(&protection, inner.clock.now_millis())?;
         let StoredBody { data, size_bytes, md5, crc64nvme, checksums } = inner.store_body(body, expect).await?;
         let etag = hex(&md5);
         let part = Part {
@@ -37,6 +39,7 @@ impl Objects {
         };
         let make = |hlc: Hlc, id: VersionId, base: Option<Order>| {
             let mut version = Version::blank(key, id);
+            let stamp = inner.stamp(hlc);
             version.birth = Some(Birth {
                 order: Order { hlc, origin: inner.origin.clone(), version_id: id },
                 base,
@@ -48,10 +51,9 @@ impl Objects {
                 parts: vec![part.clone()],
                 headers: headers.clone(),
                 metadata: metadata.clone(),
-                guards: Default::default(),
+                guards: bucket.guards_at_birth(&protection, &stamp),
                 unknown: Fields::default(),
             });
-            let stamp = Stamp::new(hlc, inner.origin.clone());
             version.tags = (!tags.is_empty()).then(|| Tags::new(stamp, tags.clone()));
             version
         };

@@ -29,10 +29,9 @@ const RESERVED: [&str; 6] = [
 ];
 
 /// Headers that ask for what this store does not do; ignoring them would promise it.
-const UNSUPPORTED: [&str; 7] = [
+const UNSUPPORTED: [&str; 6] = [
     "x-amz-server-side-encryption",
     "x-amz-copy-source-server-side-encryption",
-    "x-amz-object-lock-",
     "x-amz-grant-",
     "x-amz-write-offset-bytes",
     "x-amz-mfa",

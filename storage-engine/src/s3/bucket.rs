@@ -17,9 +17,6 @@ pub async fn create(
     request: S3Request<CreateBucketInput>,
 ) -> S3Result<S3Response<CreateBucketOutput>> {
     let input = request.input;
-    if input.object_lock_enabled_for_bucket == Some(true) {
-        return Err(s3_error!(NotImplemented, "Object lock is not supported."));
-    }
     let wanted = input.create_bucket_configuration.and_then(|c| c.location_constraint);
     if let Some(wanted) = wanted
         && !wanted.as_str().is_empty()
@@ -27,7 +24,11 @@ pub async fn create(
     {
         return Err(s3_error!(IllegalLocationConstraintException, "Buckets of this store are in {}.", door.region));
     }
-    door.objects.create_bucket(&input.bucket, Versioning::Unversioned).await.map_err(|e| door.fail(e))?;
+    let made = match input.object_lock_enabled_for_bucket {
+        Some(true) => door.objects.create_locked_bucket(&input.bucket).await,
+        _ => door.objects.create_bucket(&input.bucket, Versioning::Unversioned).await,
+    };
+    made.map_err(|e| door.fail(e))?;
     let location = Some(format!("/{}", input.bucket));
     Ok(S3Response::new(CreateBucketOutput { location }))
 }

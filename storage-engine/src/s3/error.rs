@@ -48,6 +48,7 @@ pub fn from_object(error: Error, by_id: bool) -> S3Error {
         Error::BucketExists => s3_error!(BucketAlreadyOwnedByYou, "The bucket exists and is yours."),
         Error::InvalidBucketName { rule, .. } => s3_error!(InvalidBucketName, "The bucket name is not valid: {rule}."),
         Error::BucketNotEmpty => s3_error!(BucketNotEmpty, "The bucket holds objects, versions or delete markers."),
+        Error::LockMissing(_) => s3_error!(InvalidRequest, "Bucket is missing Object Lock Configuration."),
         Error::PreconditionFailed(what) => s3_error!(PreconditionFailed, "{what} does not hold."),
         Error::DeleteMarker { version_id, .. } => delete_marker(version_id.to_string(), by_id),
         Error::InvalidPart(n) => s3_error!(InvalidPart, "Part {n} was not uploaded or its ETag differs."),

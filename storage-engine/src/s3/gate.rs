@@ -107,10 +107,13 @@ fn names_fit(path: &str) -> S3Result<()> {
     Ok(())
 }
 
+/// What a PUT names in its query when its body is a document.
+const DOCUMENTS: [&str; 5] = ["tagging", "versioning", "object-lock", "retention", "legal-hold"];
+
 /// Whether the body is an XML document and not an object.
 pub fn carries_document(method: &Method, uri: &Uri) -> bool {
     method == Method::POST && (has(uri, "delete") || has(uri, "uploadId"))
-        || method == Method::PUT && (has(uri, "tagging") || has(uri, "versioning"))
+        || method == Method::PUT && DOCUMENTS.iter().any(|name| has(uri, name))
 }
 
 /// CompleteMultipartUpload states checksums of the object, not of its document.

@@ -5,7 +5,7 @@ use crate::s3::checksum::{self, named_checksums, show_checksums};
 use crate::s3::list::{Names, limit};
 use crate::s3::read::{self, birth, open};
 use crate::s3::write::{bytes_of, conditions, content_headers, metadata, source, source_holds, traceparent};
-use crate::s3::{FrontDoor, owner, tag, timestamp};
+use crate::s3::{FrontDoor, lock, owner, tag, timestamp};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
@@ -30,6 +30,7 @@ pub async fn create(
         headers: content_headers!(input),
         metadata: metadata(input.metadata)?,
         tags: tag::from_header(input.tagging.as_deref())?,
+        protection: lock::asked!(input)?,
         traceparent: traceparent(&headers),
         ..Put::default()
     };

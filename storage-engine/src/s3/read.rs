@@ -3,7 +3,7 @@ use crate::object::Opened;
 use crate::s3::body::outgoing;
 use crate::s3::checksum::{self, show_checksums};
 use crate::s3::error::{custom, header, with_headers};
-use crate::s3::{FrontDoor, tag, timestamp, version_id};
+use crate::s3::{FrontDoor, lock, tag, timestamp, version_id};
 use crate::version::Birth;
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
@@ -132,6 +132,7 @@ macro_rules! describe {
         $out.e_tag = Some(ETag::Strong($birth.etag.clone()));
         $out.last_modified = Some(timestamp($birth.order.hlc.millis()));
         $out.metadata = (!$birth.metadata.is_empty()).then(|| $birth.metadata.clone().into_iter().collect());
+        lock::show!($out, $opened.version.guards());
         $out.version_id = $opened.versioned.then(|| $opened.version.id.to_string());
         // A checksum is of the whole object: beside a range it would only mislead.
         if $checksums && $span.content_range.is_none() {

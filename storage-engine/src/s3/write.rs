@@ -3,7 +3,7 @@ use crate::object::{self, Error, Put};
 use crate::s3::body::incoming;
 use crate::s3::checksum::{self, show_checksums};
 use crate::s3::read::{self, Unmet, birth, open};
-use crate::s3::{FrontDoor, KEY_BYTES_MAX, tag, timestamp, version_id};
+use crate::s3::{FrontDoor, KEY_BYTES_MAX, lock, tag, timestamp, version_id};
 use futures::{StreamExt, stream};
 use hyper::HeaderMap;
 use s3s::dto::{
@@ -48,6 +48,7 @@ pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Resu
         headers: content_headers!(input),
         metadata: metadata(input.metadata)?,
         tags: tag::from_header(input.tagging.as_deref())?,
+        protection: lock::asked!(input)?,
         expect,
         conditions: conditions(input.if_match, input.if_none_match)?,
         traceparent: traceparent(&headers),
@@ -97,6 +98,7 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
     } else {
         opened.version.tags.as_ref().map(|t| t.set.clone()).unwrap_or_default()
     };
+    put.protection = lock::asked!(input)?;
     put.conditions = header_conditions(&headers)?;
     put.expect.size_bytes = Some(from.size_bytes);
     put.expect.checksums = match &input.checksum_algorithm {

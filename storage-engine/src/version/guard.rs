@@ -20,6 +20,20 @@ pub enum Mode {
     Compliance,
 }
 
+impl Mode {
+    /// The mode as S3 writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Governance => "GOVERNANCE",
+            Mode::Compliance => "COMPLIANCE",
+        }
+    }
+    /// The mode S3 calls so.
+    pub fn named(name: &str) -> Option<Mode> {
+        [Mode::Governance, Mode::Compliance].into_iter().find(|mode| mode.name() == name)
+    }
+}
+
 /// A retention as S3 shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -74,6 +88,16 @@ pub enum Refused {
 }
 
 impl Guards {
+    /// The guards of a version born at `stamp`.
+    pub fn at_birth(retention: Option<Retention>, is_held: bool, stamp: &Stamp) -> Guards {
+        let none = Guards::default();
+        let mut guards = none.retain(retention, false, stamp).expect("nothing stands that it could weaken");
+        if is_held {
+            guards.join(&none.hold(true, stamp));
+        }
+        guards
+    }
+
     /// Whether nothing was ever set.
     pub fn is_empty(&self) -> bool {
         *self == Guards::default()
@@ -82,6 +106,11 @@ impl Guards {
     /// Whether a legal hold of any site stands.
     pub fn is_held(&self) -> bool {
         self.holds.values().any(|h| h.on > h.cancelled)
+    }
+
+    /// Whether anybody ever set a legal hold, lifted or not.
+    pub fn was_held(&self) -> bool {
+        !self.holds.is_empty()
     }
 
     /// The retention S3 shows, expired or not: compliance where there is any, else the longest

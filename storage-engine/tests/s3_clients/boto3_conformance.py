@@ -15,6 +15,7 @@ import urllib.parse
 import urllib.request
 import uuid
 import zlib
+from datetime import datetime, timezone
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -412,6 +413,62 @@ class Uploads(Case):
         S3.abort_multipart_upload(Bucket=bucket, Key="k", UploadId=other)
         self.assertEqual(S3.list_multipart_uploads(Bucket=bucket).get("Uploads", []), [])
         self.fails(404, "NoSuchUpload", self.part, bucket=bucket, upload=other, number=1, body=b"x")
+
+
+class ObjectLock(Case):
+    FAR = datetime(2120, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+    def locked(self):
+        name = f"t-{uuid.uuid4().hex}"
+        S3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+        return name
+
+    def test_a_bucket_says_what_versions_are_born_with(self):
+        bucket = self.bucket()
+        self.fails(404, "ObjectLockConfigurationNotFoundError", S3.get_object_lock_configuration, Bucket=bucket)
+        on = {"ObjectLockEnabled": "Enabled"}
+        self.fails(409, "InvalidBucketState", S3.put_object_lock_configuration, Bucket=bucket,
+                   ObjectLockConfiguration=on)
+        self.versioning(bucket, "Enabled")
+        for rule in ({"Mode": "GOVERNANCE", "Days": 2}, {"Mode": "COMPLIANCE", "Years": 1}):
+            wanted = {**on, "Rule": {"DefaultRetention": rule}}
+            S3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=wanted)
+            got = S3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+            self.assertEqual(got, wanted)
+            S3.put_object(Bucket=bucket, Key="k", Body=b"x")
+            self.assertEqual(S3.head_object(Bucket=bucket, Key="k")["ObjectLockMode"], rule["Mode"])
+        self.fails(409, "InvalidBucketState", S3.put_bucket_versioning, Bucket=bucket,
+                   VersioningConfiguration={"Status": "Suspended"})
+
+    def test_retention_is_kept_shown_and_bypassed(self):
+        bucket = self.locked()
+        put = S3.put_object(Bucket=bucket, Key="k", Body=b"x", ObjectLockMode="GOVERNANCE",
+                            ObjectLockRetainUntilDate=self.FAR)["VersionId"]
+        head = S3.head_object(Bucket=bucket, Key="k")
+        self.assertEqual((head["ObjectLockMode"], head["ObjectLockRetainUntilDate"]), ("GOVERNANCE", self.FAR))
+        one = {"Bucket": bucket, "Key": "k", "VersionId": put}
+        self.assertEqual(S3.get_object_retention(**one)["Retention"],
+                         {"Mode": "GOVERNANCE", "RetainUntilDate": self.FAR})
+        self.fails(403, "AccessDenied", S3.delete_object, **one)
+        self.fails(403, "AccessDenied", S3.put_object_retention, **one, Retention={})
+        S3.put_object_retention(**one, Retention={}, BypassGovernanceRetention=True)
+        self.fails(404, "NoSuchObjectLockConfiguration", S3.get_object_retention, **one)
+        S3.put_object_retention(**one, Retention={"Mode": "GOVERNANCE", "RetainUntilDate": self.FAR})
+        S3.delete_object(**one, BypassGovernanceRetention=True)
+        self.fails(404, "NoSuchKey", S3.get_object, Bucket=bucket, Key="k")
+
+    def test_a_legal_hold_is_set_and_lifted(self):
+        bucket = self.locked()
+        upload = S3.create_multipart_upload(Bucket=bucket, Key="k", ObjectLockLegalHoldStatus="ON")["UploadId"]
+        etag = S3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+        put = S3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={
+            "Parts": [{"PartNumber": 1, "ETag": etag}]})["VersionId"]
+        one = {"Bucket": bucket, "Key": "k", "VersionId": put}
+        self.assertEqual(S3.get_object_legal_hold(**one)["LegalHold"]["Status"], "ON")
+        self.fails(403, "AccessDenied", S3.delete_object, **one, BypassGovernanceRetention=True)
+        S3.put_object_legal_hold(**one, LegalHold={"Status": "OFF"})
+        self.assertEqual(S3.get_object_legal_hold(**one)["LegalHold"]["Status"], "OFF")
+        S3.delete_object(**one)
 
 
 class Limits(Case):

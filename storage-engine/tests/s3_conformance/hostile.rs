@@ -138,7 +138,6 @@ async fn heads_that_cannot_be_are_refused() {
         (put().header("x-amz-server-side-encryption", "aws:kms"), 501, "NotImplemented"),
         (put().header("x-amz-server-side-encryption-customer-algorithm", "AES256"), 501, "NotImplemented"),
         (put().header("x-amz-acl", "public-read"), 400, "AccessControlListNotSupported"),
-        (put().header("x-amz-object-lock-mode", "GOVERNANCE"), 501, "NotImplemented"),
         (get("/box/k").header("x-padding", &"v".repeat(17_000)), 400, "RequestHeaderSectionTooLarge"),
         (Call::new("POST", "/box").header("content-type", "multipart/form-data; boundary=x"), 501, "NotImplemented"),
         (get("/no"), 400, "InvalidBucketName"),

@@ -3,6 +3,7 @@
 mod access;
 mod client;
 mod hostile;
+mod locks;
 mod objects;
 mod uploads;
 mod versions;

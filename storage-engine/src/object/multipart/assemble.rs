@@ -5,7 +5,7 @@
 //! the CRCs and lengths of the parts, so that no byte is read again).
 use crate::object::document::{Content, Document};
 use crate::object::{Conditions, Error, PartRef, UploadChecksum};
-use crate::version::{Order, Part};
+use crate::version::{Guards, Order, Part};
 use crate::wire::Fields;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -26,6 +26,8 @@ pub(super) struct Whole {
     pub(super) order: Order,
     pub(super) base: Option<Order>,
     pub(super) conditions: Conditions,
+    /// Retention and legal hold it is born with.
+    pub(super) guards: Guards,
     /// Size, ETag, checksums, parts and blobs; no fields.
     pub(super) content: Content,
 }

@@ -1,8 +1,10 @@
 //! What an upload's document says, and how it becomes [`Content`] and back. Pure.
 use super::assemble::Whole;
+use crate::bucket::lock::Protection;
 use crate::object::document::{Content, Document};
 use crate::object::{Conditions, Error, Put, Upload, UploadChecksum};
-use crate::version::{Birth, Kind, Order, Stamp, Tags, Version};
+use crate::version::guard::{Mode, Retention};
+use crate::version::{Birth, Guards, Kind, Order, Stamp, Tags, Version};
 use crate::wire::Fields;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -30,6 +32,7 @@ pub(super) struct UploadDoc {
     pub(super) headers: BTreeMap<String, String>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,
+    pub(super) protection: Protection,
     pub(super) traceparent: Option<String>,
     pub(super) state: State,
 }
@@ -43,6 +46,10 @@ const ALGORITHM: &str = "checksum_algorithm";
 /// Stands when the checksum is of the whole; what was written before it existed said so by its algorithm.
 const OF_WHOLE: &str = "checksum_of_whole";
 const TRACEPARENT: &str = "traceparent";
+const RETENTION_MODE: &str = "retention_mode";
+const RETAIN_UNTIL: &str = "retain_until_millis";
+const LEGAL_HOLD: &str = "legal_hold";
+const GUARDS: &str = "guards";
 const ORDER: &str = "order";
 const BASE: &str = "base";
 const IF_MATCH: &str = "if_match";
@@ -53,8 +60,8 @@ const TAG: &str = "tag:";
 
 impl UploadDoc {
     pub(super) fn open(upload: Upload, put: Put) -> Self {
-        let Put { headers, metadata, tags, traceparent, .. } = put;
-        UploadDoc { upload, headers, metadata, tags, traceparent, state: State::Open }
+        let Put { headers, metadata, tags, protection, traceparent, .. } = put;
+        UploadDoc { upload, headers, metadata, tags, protection, traceparent, state: State::Open }
     }
 
     /// Whether S3 still shows the upload: its object may be missing.
@@ -76,7 +83,7 @@ impl UploadDoc {
             parts: whole.content.parts.clone(),
             headers: self.headers.clone(),
             metadata: self.metadata.clone(),
-            guards: Default::default(),
+            guards: whole.guards.clone(),
             unknown: Fields::default(),
         });
         if !self.tags.is_empty() {
@@ -106,9 +113,13 @@ impl UploadDoc {
             put(OF_WHOLE, checksum.is_of_whole.then(String::new));
         }
         put(TRACEPARENT, self.traceparent.clone());
+        put(RETENTION_MODE, self.protection.retention.map(|r| r.mode.name().to_owned()));
+        put(RETAIN_UNTIL, self.protection.retention.map(|r| r.until_millis.to_string()));
+        put(LEGAL_HOLD, self.protection.legal_hold.then(String::new));
         if let Some(whole) = whole {
             put(ORDER, Some(order_text(&whole.order)));
             put(BASE, whole.base.as_ref().map(order_text));
+            put(GUARDS, (!whole.guards.is_empty()).then(|| BASE64.encode(whole.guards.to_fields().to_bytes())));
             put(IF_MATCH, whole.conditions.if_match.clone());
             put(IF_NONE_MATCH, whole.conditions.if_none_match.then(String::new));
         }
@@ -132,12 +143,21 @@ impl UploadDoc {
             Ok(Box::new(Whole {
                 order: order(ORDER)?.ok_or_else(|| broken(ORDER))?,
                 base: order(BASE)?,
+                guards: match fields.get(GUARDS) {
+                    Some(text) => guards_of(text).ok_or_else(|| broken(GUARDS))?,
+                    None => Guards::default(),
+                },
                 conditions: Conditions {
                     if_match: fields.get(IF_MATCH).cloned(),
                     if_none_match: fields.contains_key(IF_NONE_MATCH),
                 },
                 content: Content { fields: BTreeMap::new(), ..content.clone() },
             }))
+        };
+        let retention = |mode: &str| -> Result<Retention, Error> {
+            let mode = Mode::named(mode).ok_or_else(|| broken(RETENTION_MODE))?;
+            let until_millis = field(RETAIN_UNTIL)?.parse().map_err(|_| broken(RETAIN_UNTIL))?;
+            Ok(Retention { mode, until_millis })
         };
         let state = match field(STATE)?.as_str() {
             "open" => State::Open,
@@ -160,6 +180,10 @@ impl UploadDoc {
             headers: under(HEADER),
             metadata: under(METADATA),
             tags: under(TAG),
+            protection: Protection {
+                retention: fields.get(RETENTION_MODE).map(|mode| retention(mode)).transpose()?,
+                legal_hold: fields.contains_key(LEGAL_HOLD),
+            },
             traceparent: fields.get(TRACEPARENT).cloned(),
             state,
         })
@@ -168,6 +192,10 @@ impl UploadDoc {
 
 fn order_text(order: &Order) -> String {
     BASE64.encode(order.to_fields().to_bytes())
+}
+
+fn guards_of(text: &str) -> Option<Guards> {
+    Guards::from_fields(Fields::parse(&BASE64.decode(text).ok()?).ok()?).ok()
 }
 
 fn order_of(text: &str) -> Option<Order> {

@@ -1,5 +1,6 @@
 //! Guards against purges: over S3's roads, by other sites, and by whoever talks to a drive directly.
 use super::*;
+use crate::bucket::lock::{DefaultRetention, Lock, Period, Protection};
 use crate::drive::Drive;
 use crate::object::fixture::Set;
 use crate::quorum::participant::{Op, Request, Verdict};
@@ -8,6 +9,12 @@ use crate::version::{Guards, Hlc, Purges, Stamp};
 
 fn far(mode: Mode) -> Retention {
     Retention { mode, until_millis: 9_000_000_000_000 }
+}
+/// A store with object lock on its bucket.
+async fn locked() -> (Set, Objects) {
+    let (set, objects) = store(Versioning::Enabled).await;
+    objects.set_lock("bucket", Lock::default()).await.expect("W");
+    (set, objects)
 }
 async fn delete(objects: &Objects, id: VersionId, bypass: bool) -> Result<Deleted, Error> {
     objects.delete("bucket", "k", Some(id), Conditions::default(), bypass).await
@@ -28,7 +35,7 @@ async fn directly(set: &Set, objects: &Objects, op: Op) -> Vec<Verdict> {
 
 #[tokio::test]
 async fn a_held_or_retained_version_is_not_deleted_and_its_marker_is() {
-    let (_set, objects) = store(Versioning::Enabled).await;
+    let (_set, objects) = locked().await;
     let one = put(&objects, b"1").await;
     objects.set_hold("bucket", "k", None, true).await.expect("W");
     assert!(matches!(delete(&objects, one.id, true).await, Err(Error::Guarded(Refused::Hold))));
@@ -43,11 +50,15 @@ async fn a_held_or_retained_version_is_not_deleted_and_its_marker_is() {
 
 #[tokio::test]
 async fn compliance_is_never_shortened_or_bypassed() {
-    let (_set, objects) = store(Versioning::Enabled).await;
+    let (_set, objects) = locked().await;
     let one = put(&objects, b"1").await;
     let retain = |retention, bypass| objects.set_retention("bucket", "k", Some(one.id), retention, bypass);
     retain(Some(far(Mode::Compliance)), false).await.expect("W");
-    for weaker in [None, Some(far(Mode::Governance)), Some(Retention { until_millis: 1, ..far(Mode::Compliance) })] {
+    for weaker in [
+        None,
+        Some(far(Mode::Governance)),
+        Some(Retention { until_millis: 8_000_000_000_000, ..far(Mode::Compliance) }),
+    ] {
         assert!(matches!(retain(weaker, true).await, Err(Error::Guarded(Refused::Compliance { .. }))));
     }
     assert!(matches!(delete(&objects, one.id, true).await, Err(Error::Guarded(Refused::Compliance { .. }))));
@@ -57,6 +68,8 @@ async fn compliance_is_never_shortened_or_bypassed() {
 async fn a_guarded_null_version_is_neither_deleted_nor_overwritten() {
     let (set, objects) = store(Versioning::Unversioned).await;
     put(&objects, b"1").await;
+    objects.set_versioning("bucket", Versioning::Enabled).await.expect("W");
+    objects.set_lock("bucket", Lock::default()).await.expect("W");
     objects.set_retention("bucket", "k", None, Some(far(Mode::Governance)), false).await.expect("W");
     assert!(matches!(delete(&objects, VersionId::NULL, false).await, Err(Error::Guarded(_))));
     let newer = {
@@ -81,7 +94,7 @@ async fn a_guarded_null_version_is_neither_deleted_nor_overwritten() {
 
 #[tokio::test]
 async fn a_purge_sent_to_the_drives_directly_has_no_effect_on_a_guarded_version() {
-    let (set, objects) = store(Versioning::Enabled).await;
+    let (set, objects) = locked().await;
     let one = put(&objects, b"1").await;
     objects.set_hold("bucket", "k", None, true).await.expect("W");
     let guards = objects.stat("bucket", "k", one.id).await.expect("R").expect("it is there").guards();
@@ -131,4 +144,37 @@ async fn a_hold_from_elsewhere_brings_back_what_was_purged_without_knowing_it() 
     for slot in 0..4 {
         assert_eq!(get(&set.start_without(&[slot]), None).await.expect("on any quorum"), b"1");
     }
+}
+
+#[tokio::test]
+async fn object_lock_stays_on_and_keeps_versioning_on() {
+    let (_set, objects) = store(Versioning::Unversioned).await;
+    let asked = Protection { legal_hold: true, ..Protection::default() };
+    let held = || Put { protection: asked, ..Put::default() };
+    let refused = objects.put("bucket", "k", held(), body(&b"1"[..])).await;
+    assert!(matches!(refused, Err(Error::LockMissing(_))));
+    assert!(matches!(objects.create_upload("bucket", "k", held(), None).await, Err(Error::LockMissing(_))));
+    assert!(matches!(objects.set_lock("bucket", Lock::default()).await, Err(Error::Conflict(_))));
+    objects.set_versioning("bucket", Versioning::Enabled).await.expect("W");
+    objects.set_lock("bucket", Lock::default()).await.expect("W");
+    assert!(matches!(objects.set_versioning("bucket", Versioning::Suspended).await, Err(Error::Conflict(_))));
+    objects.put("bucket", "k", held(), body(&b"1"[..])).await.expect("W");
+}
+
+#[tokio::test]
+async fn what_is_born_without_a_retention_gets_that_of_the_bucket() {
+    let (_set, objects) = locked().await;
+    let period = Period::Days(2);
+    let default_retention = Some(DefaultRetention { mode: Mode::Governance, period });
+    objects.set_lock("bucket", Lock { default_retention }).await.expect("W");
+    let one = put(&objects, b"1").await;
+    let born = one.birth.as_ref().expect("born").order.hlc.millis();
+    let until_millis = born + 2 * 86_400_000;
+    assert_eq!(one.guards().retention(), Some(Retention { mode: Mode::Governance, until_millis }));
+    let retention = Some(far(Mode::Compliance));
+    let asking = Put { protection: Protection { retention, legal_hold: false }, ..Put::default() };
+    let two = objects.put("bucket", "k", asking, body(&b"2"[..])).await.expect("W").version;
+    assert_eq!(two.guards().retention(), retention);
+    let marker = objects.delete("bucket", "k", None, Conditions::default(), false).await.expect("W");
+    delete(&objects, marker.version_id.expect("a marker"), false).await.expect("markers are not guarded");
 }
