@@ -19,7 +19,7 @@ mod retry;
 mod scope;
 mod standing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod toll;
 mod window;
 
@@ -144,6 +144,8 @@ pub struct Settings {
     pub delete_markers: bool,
     /// Whether purges travel.
     pub version_deletes: bool,
+    /// Whether retention and legal hold travel.
+    pub object_lock: bool,
     /// What rules of a higher priority send to the same peer: not sent here.
     pub yields_to: Vec<Filter>,
     /// Whether what was there before the rule, or before it was widened, is sent too.

@@ -238,6 +238,7 @@ pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, pee
         peer_origin: Origin::new(&peer.site_id),
         delete_markers: rule.replicate.delete_markers,
         version_deletes: rule.replicate.version_deletes,
+        object_lock: rule.replicate.object_lock,
         yields_to: Vec::new(),
         existing_objects: rule.replicate.existing_objects,
         commit_order: rule.commit_order,

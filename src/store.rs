@@ -1,7 +1,7 @@
 //! Trait [`Store`]: what a replicator asks of a store. It never sees drives, quorums or S3 requests.
 pub mod bundled;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod memory;
 
 use async_trait::async_trait;

@@ -66,6 +66,7 @@ fn checkpoint(at: u64) -> Checkpoint {
         filter: Filter { prefix: prefix.into(), tags: [("a\u{0}".to_string(), "\u{1f600}".to_string())].into() },
         yields_to: vec![Filter::default()],
         version_deletes: true,
+        object_lock: true,
         ..Scope::default()
     };
     let until = Cursor(Bytes::from_static(b"\xff\x00until"));

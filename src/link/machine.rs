@@ -231,7 +231,7 @@ impl Link {
             return;
         }
         let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
-        let is_sent = |v: &Version| self.existing.except().is_some_and(|sent| sent.includes(&self.settings, v));
+        let is_sent = |v: &Version| self.existing.except().is_some_and(|sent| sent.sends_whole(&self.settings, v));
         let since = self.existing.since();
         let is_left = |v: &Version| since.is_some_and(|at| v.max_hlc().millis() < at);
         let is_wanted =

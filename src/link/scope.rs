@@ -46,6 +46,9 @@ pub struct Scope {
     pub yields_to: Vec<Filter>,
     pub delete_markers: bool,
     pub version_deletes: bool,
+    /// Journals of before it existed do not say so; guards, had there been any, would have travelled.
+    #[serde(default = "yes")]
+    pub object_lock: bool,
     pub forward_all: bool,
 }
 
@@ -57,9 +60,14 @@ impl Settings {
             yields_to: self.yields_to.clone(),
             delete_markers: self.delete_markers,
             version_deletes: self.version_deletes,
+            object_lock: self.object_lock,
             forward_all: self.forward_all,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Scope {
@@ -69,6 +77,7 @@ impl Scope {
         self.filter.is_within(&outer.filter)
             && (outer.delete_markers || !self.delete_markers)
             && (outer.version_deletes || !self.version_deletes)
+            && (outer.object_lock || !self.object_lock)
             && (outer.forward_all || !self.forward_all)
             && outer.yields_to.iter().all(|left| !left.meets(&self.filter) || is_left_out(left))
     }
@@ -79,6 +88,11 @@ impl Scope {
             && !self.yields_to.iter().any(|higher| higher.covers(version))
             && has_kind(self.delete_markers, self.version_deletes, version)
             && has_sender(settings, self.forward_all, version)
+    }
+
+    /// Whether nothing of `version` that may travel on the link stays behind under it.
+    pub(super) fn sends_whole(&self, settings: &Settings, version: &Version) -> bool {
+        self.includes(settings, version) && (self.object_lock || version.guards().is_empty())
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin};
 
 /// One-way to one peer, everything travels, a window of four.
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         prefix: String::new(),
         tags: BTreeMap::new(),
@@ -14,6 +14,7 @@ pub(super) fn settings() -> Settings {
         peer_origin: Origin::new("there"),
         delete_markers: true,
         version_deletes: true,
+        object_lock: true,
         yields_to: Vec::new(),
         existing_objects: true,
         commit_order: false,

@@ -9,7 +9,7 @@ use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing};
 use crate::store::{self, Store};
 use std::sync::Arc;
-use storage_engine::version::{Kind, Origin, Version, VersionId};
+use storage_engine::version::{Guards, Kind, Origin, Purges, Version, VersionId};
 
 /// What a link's pushes have in common.
 pub struct Route {
@@ -39,9 +39,21 @@ pub enum Pushed {
     },
 }
 
-/// Relaying: all of a version. Else only what this site set of it.
+/// Relaying: all of a version. Else only what this site set of it. Without what the rule keeps here; nothing, when
+/// nothing is left.
 fn to_send(settings: &Settings, version: &Version) -> Option<Version> {
-    if settings.forward_all { Some(version.clone()) } else { own_part(version, &settings.own_origin) }
+    let part = if settings.forward_all { Some(version.clone()) } else { own_part(version, &settings.own_origin) };
+    let mut part = part?;
+    if !settings.object_lock {
+        part.later_guards = Guards::default();
+        part.birth.iter_mut().for_each(|birth| birth.guards = Guards::default());
+    }
+    // Void ones too: the peer need not take what has no effect.
+    if !settings.version_deletes {
+        part.purges = Purges::default();
+    }
+    let says_nothing = part == Version { unknown: part.unknown.clone(), ..Version::blank(&part.key, part.id) };
+    (!says_nothing).then_some(part)
 }
 
 impl Route {
@@ -155,28 +167,4 @@ fn said(ack: Ack) -> Pushed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use storage_engine::version::{Guards, Hlc, Purges, Stamp};
-
-    fn stamp(millis: u64, origin: &str) -> Stamp {
-        Stamp::new(Hlc::from_millis(millis), Origin::new(origin))
-    }
-    fn blank() -> Version {
-        Version::blank("k", VersionId::from_bytes([1; 16]))
-    }
-
-    #[test]
-    fn guards_are_passed_on_by_whoever_knows_them_also_after_a_purge_made_elsewhere() {
-        let later_guards = Guards::default().hold(true, &stamp(1, "a"));
-        let held = Version { later_guards: later_guards.clone(), ..blank() };
-        assert_eq!(own_part(&held, &Origin::new("b")), Some(held.clone()));
-        let mut lifted = later_guards.clone();
-        lifted.join(&later_guards.hold(false, &stamp(2, "b")));
-        let purged = Version { purges: Purges::one(lifted.clone(), stamp(3, "c")), later_guards: lifted, ..blank() };
-        assert!(purged.purged().is_some());
-        let part = own_part(&purged, &Origin::new("b")).expect("the lifting is for all");
-        assert_eq!((part.later_guards, part.purges.is_empty()), (purged.later_guards, true));
-        assert_eq!(own_part(&Version { purges: stamp(3, "c").into(), ..blank() }, &Origin::new("b")), None);
-    }
-}
+mod tests;

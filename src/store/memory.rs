@@ -6,7 +6,7 @@ use super::{Applied, Backlog, Cursor};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use storage_engine::feed::Event;
-use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Stamp, Tags, Version, VersionId, merge};
+use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Purges, Stamp, Tags, Version, VersionId, merge};
 
 /// A version and its place in the feed.
 #[derive(Clone, Debug)]
@@ -84,10 +84,20 @@ impl MemoryStore {
         Some(change)
     }
 
-    /// Deletes a live version for good; returns the change as acked.
+    /// Sets or lifts the legal hold of a live version; returns the change as acked, `None` where nothing changes.
+    pub fn hold(&mut self, now: u64, key: &str, id: VersionId, on: bool) -> Option<Version> {
+        let guards = self.get(key, id).filter(|v| v.is_live())?.guards();
+        let later_guards = guards.hold(on, &self.stamp(now, key));
+        let change = Version { later_guards, ..Version::blank(key, id) };
+        self.join(now, &change).then_some(change)
+    }
+
+    /// Deletes a live version for good; returns the change as acked, `None` where a guard forbids it.
     pub fn purge(&mut self, now: u64, key: &str, id: VersionId) -> Option<Version> {
-        self.get(key, id).filter(|v| v.is_live())?;
-        let change = Version { purges: self.stamp(now, key).into(), ..Version::blank(key, id) };
+        let seen = self.get(key, id).filter(|v| v.is_live())?.guards();
+        let stamp = self.stamp(now, key);
+        seen.permit_purge(stamp.hlc.millis()).ok()?;
+        let change = Version { purges: Purges::one(seen, stamp), ..Version::blank(key, id) };
         self.join(now, &change);
         Some(change)
     }

@@ -266,7 +266,9 @@ impl World {
         let was_purged = here.store.get(&version.key, version.id).is_some_and(|v| v.purged().is_some());
         let applied = here.store.apply(now, version);
         let held = here.store.get(&version.key, version.id);
-        if was_purged && held.is_none_or(|v| v.purged().is_none()) {
+        // A guard that the purge had not seen makes it void; nothing else brings a version back.
+        let is_undone = |v: &Version| v.purged().is_none() && (v.purges.is_empty() || v.guards().is_empty());
+        if was_purged && held.is_none_or(is_undone) {
             return Err(format!("site {site}: the purge of {} {} was undone", version.key, version.id));
         }
         let found = held.map(|v| pairs(v, here.store.versions_of(&version.key))).unwrap_or_default();

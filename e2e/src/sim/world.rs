@@ -361,10 +361,12 @@ impl World {
         let change = match (kind, known.get(any % known.len().max(1))) {
             (0..20, Some(id)) => store.tag(now, &key, *id, [("n".to_string(), size.to_string())].into()),
             (20..35, Some(id)) => store.purge(now, &key, *id),
-            (35..45, _) => Some(store.put(now, &key, fresh, Kind::DeleteMarker, 0)),
+            (35..43, Some(id)) => store.hold(now, &key, *id, any.is_multiple_of(2)),
+            (43..53, _) => Some(store.put(now, &key, fresh, Kind::DeleteMarker, 0)),
             _ => Some(store.put(now, &key, fresh, Kind::Object, size)),
         };
-        let change = change.expect("a listed version is live");
+        // A guard forbids the purge, or there is no hold to lift.
+        let Some(change) = change else { return };
         self.oracle.acked(&change);
         self.note(site, site, "write", change.max_hlc().bits());
         self.grew(site);
@@ -445,6 +447,7 @@ impl World {
             peer_origin: self.sites[peer].origin.clone(),
             delete_markers: true,
             version_deletes: true,
+            object_lock: true,
             yields_to: Vec::new(),
             existing_objects: true,
             commit_order: self.options.commit_order,

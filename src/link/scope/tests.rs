@@ -2,7 +2,7 @@ use super::*;
 use crate::link::tests::settings;
 use crate::store::memory::MemoryStore;
 use proptest::prelude::*;
-use storage_engine::version::{Origin, VersionId};
+use storage_engine::version::{Guards, Hlc, Origin, Stamp, VersionId};
 
 fn any_filter() -> impl Strategy<Value = Filter> {
     let tag = (0..2usize, 0..2usize);
@@ -13,25 +13,30 @@ fn any_filter() -> impl Strategy<Value = Filter> {
 }
 
 fn any_scope() -> impl Strategy<Value = Scope> {
-    let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (any_filter(), prop::collection::vec(any_filter(), 0..3), switches).prop_map(|(filter, yields_to, on)| Scope {
         filter,
         yields_to,
         delete_markers: on.0,
         version_deletes: on.1,
+        object_lock: on.3,
         forward_all: on.2,
     })
 }
 
-/// Any version: born here, there or elsewhere, object or marker, tagged, purged.
+/// Any version: born here, there or elsewhere, object or marker, tagged, purged, held.
 fn any_version() -> impl Strategy<Value = Version> {
-    (0..3usize, 0..4usize, any::<bool>(), any::<bool>(), any_filter()).prop_map(
-        |(origin, prefix, is_marker, is_purged, tags)| {
+    (0..3usize, 0..4usize, any::<[bool; 3]>(), any_filter()).prop_map(
+        |(origin, prefix, [is_marker, is_purged, is_held], tags)| {
             let (id, key) = (VersionId::from_bytes([1; 16]), format!("{}x", ["", "a/", "a/b/", "c/"][prefix]));
             let mut store = MemoryStore::new(Origin::new(["here", "there", "elsewhere"][origin]));
             store.put(1, &key, id, if is_marker { Kind::DeleteMarker } else { Kind::Object }, 1);
             store.tag(1, &key, id, tags.tags).filter(|_| is_purged).and_then(|_| store.purge(1, &key, id));
-            store.get(&key, id).expect("it was just put").clone()
+            let mut version = store.get(&key, id).expect("it was just put").clone();
+            if is_held {
+                version.later_guards = Guards::default().hold(true, &Stamp::new(Hlc::from_millis(9), Origin::new("b")));
+            }
+            version
         },
     )
 }
@@ -43,8 +48,16 @@ proptest! {
         let settings = settings();
         if inner.is_within(&outer) && inner.includes(&settings, &version) {
             prop_assert!(outer.includes(&settings, &version));
+            prop_assert!(outer.sends_whole(&settings, &version) || !inner.sends_whole(&settings, &version));
         }
         prop_assert!(inner.is_within(&inner));
+    }
+
+    /// Else a rule that lets object lock travel from now on would not bring the guards that are there.
+    #[test]
+    fn nothing_guarded_was_sent_whole_without_its_guards(scope in any_scope(), version in any_version()) {
+        let scope = Scope { object_lock: false, ..scope };
+        prop_assert!(version.guards().is_empty() || !scope.sends_whole(&settings(), &version));
     }
 
     #[test]
