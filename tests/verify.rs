@@ -54,7 +54,7 @@ impl Store for Forgetful {
             return Err(Error::Expired);
         }
         let loses = self.loses.load(Ordering::Relaxed);
-        let is_lost = |v: &Version| loses && (v.key.starts_with("lost") || v.tags.is_some() || v.purge.is_some());
+        let is_lost = |v: &Version| loses && (v.key.starts_with("lost") || v.tags.is_some() || v.purged().is_some());
         batch.events.retain(|event| !is_lost(&event.version));
         Ok(batch)
     }
@@ -332,7 +332,7 @@ impl World {
     async fn same_state(&self, version: &Version) -> bool {
         let here = self.fra.stat(BUCKET, &version.key, version.id).await.unwrap().unwrap();
         let there = self.ams.stat(BUCKET, &version.key, version.id).await.unwrap();
-        there.is_some_and(|there| there.tags == here.tags && there.purge == here.purge)
+        there.is_some_and(|there| there.tags == here.tags && there.purges == here.purges)
     }
 }
 

@@ -73,11 +73,11 @@ pub(super) struct Brake {
 
 /// Whether what changed is a delete the brake counts.
 pub fn is_delete(version: &Version) -> bool {
-    version.purge.is_some() || is_marker(version)
+    version.purged().is_some() || is_marker(version)
 }
 
 fn is_marker(version: &Version) -> bool {
-    version.purge.is_none() && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
+    version.purged().is_none() && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
 }
 
 impl Slots {

@@ -8,7 +8,7 @@ use super::reconcile::Item;
 use super::{Filter, Settings};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use storage_engine::version::{Kind, Origin, Version};
+use storage_engine::version::{Guards, Kind, Origin, Purges, Version};
 
 /// How a rule sees a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +52,10 @@ impl Projection {
             return None;
         }
         let item = |hash| Some(Item { key: version.key.clone(), version_id: version.id, hash });
-        if let Some(purge) = &version.purge {
+        if let Some(purge) = version.purged() {
             // What it was before its purge may be forgotten, and on one site earlier than on another.
             let is_brought = if self.forward_all { purge.origin != self.target } else { purge.origin == self.source };
-            let remains = Version { purge: Some(purge.clone()), ..Version::blank(&version.key, version.id) };
+            let remains = Version { purges: purge.clone().into(), ..Version::blank(&version.key, version.id) };
             let is_brought = is_brought && self.version_deletes && !self.is_left(&remains);
             return item(is_brought.then(|| hash(&remains)));
         }
@@ -81,9 +81,10 @@ impl Projection {
         self.since.is_some_and(|at| part.max_hlc().millis() < at)
     }
 
-    /// The components the link brings.
+    /// The components the link brings; guards and void purges are not compared: each site adds its own to them.
     fn part(&self, version: &Version) -> Option<Version> {
-        let mut part = version.clone();
+        let mut part = Version { later_guards: Guards::default(), purges: Purges::default(), ..version.clone() };
+        part.birth.iter_mut().for_each(|birth| birth.guards = Guards::default());
         if self.forward_all {
             let foreign = |origin: &Origin| *origin != self.target;
             let is_brought = part.birth.as_ref().is_some_and(|b| foreign(&b.order.origin))

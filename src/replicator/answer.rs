@@ -56,7 +56,7 @@ fn allowed(own_site: &str, peer: Option<PeerDoc>, question: &Question) -> Result
 fn may_know(peer: &PeerDoc, grant: &Grant, projection: &Projection, version: &Version) -> bool {
     let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
     let tags = version.tags.as_ref().map(|t| t.stamp.origin.as_str());
-    let purge = version.purge.as_ref().map(|p| p.origin.as_str());
+    let purge = version.purged().map(|p| p.origin.as_str());
     if !projection.forward_all {
         // The projection leaves nothing of other sites' but that a version of the peer's own is gone.
         let own = Some(peer.site_id.as_str());
@@ -73,7 +73,7 @@ fn may_know(peer: &PeerDoc, grant: &Grant, projection: &Projection, version: &Ve
         key: &version.key,
         origins: &origins,
         is_delete_marker: version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
-            && version.purge.is_none(),
+            && version.purged().is_none(),
         is_purge: false,
         relayed: true,
     };

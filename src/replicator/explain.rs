@@ -144,7 +144,7 @@ fn state(
 }
 
 fn is_delete(version: &Version) -> bool {
-    version.purge.is_some() || version.is_delete_marker()
+    version.purged().is_some() || version.is_delete_marker()
 }
 
 fn told(version: &Version, places: Vec<Place>) -> VersionPlaces {
@@ -154,7 +154,7 @@ fn told(version: &Version, places: Vec<Place>) -> VersionPlaces {
         origin: birth.map(|b| b.order.origin.as_str().to_string()),
         born_millis: birth.map(|b| b.order.hlc.millis()),
         is_delete_marker: birth.is_some_and(|b| b.kind == Kind::DeleteMarker),
-        is_purged: version.purge.is_some(),
+        is_purged: version.purged().is_some(),
         places,
     }
 }

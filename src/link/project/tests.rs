@@ -35,6 +35,7 @@ fn born(key: &str, origin: &str, kind: Kind) -> Version {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Default::default(),
     };
     Version { birth: Some(birth), ..Version::blank(key, id) }
@@ -51,7 +52,7 @@ fn tagged(mut version: Version, at: u64, origin: &str, value: &str) -> Version {
 }
 
 fn purged(mut version: Version, at: u64, origin: &str) -> Version {
-    version.purge = Some(stamp(at, origin));
+    version.purges = stamp(at, origin).into();
     version
 }
 
@@ -177,7 +178,7 @@ proptest! {
 
     #[test]
     fn a_site_that_holds_all_of_here_and_a_purge_more_does_not_differ(state in state(), rule in any_rule(), at in 2u64..6) {
-        prop_assume!(state.purge.is_none());
+        prop_assume!(state.purged().is_none());
         let mut there = state.clone();
         merge::join(&mut there, &purged(Version::blank("in/1", state.id), at, B));
         prop_assert_eq!(found(&rule, Some(&state), Some(&there)), []);

@@ -47,6 +47,7 @@ fn version(number: u64, origin: &str) -> Version {
         parts: Vec::new(),
         headers: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Fields::default(),
     };
     Version { birth: Some(birth), ..Version::blank(&key(number), id) }
