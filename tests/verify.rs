@@ -352,7 +352,7 @@ async fn what_a_feed_lost_is_found_and_repaired() {
     let lost = [world.put("lost/1").await, world.put("lost/2").await, world.put("lost/3").await];
     let tags = BTreeMap::from([("class".to_string(), "gold".to_string())]);
     world.fra.set_tags(BUCKET, "kept/07", None, tags).await.unwrap();
-    world.fra.delete(BUCKET, "kept/23", Some(kept[23].id), Conditions::default()).await.unwrap();
+    world.fra.delete(BUCKET, "kept/23", Some(kept[23].id), Conditions::default(), false).await.unwrap();
     let found = world.verify_settled().await;
     let counts = (found.verdict.as_str(), found.missing_there, found.unlike, found.missing_here, found.pending);
     assert_eq!(counts, ("different", 3, 2, 0, 0), "{found:?}");
@@ -380,7 +380,7 @@ async fn what_is_under_way_is_no_difference_and_what_the_peer_added_neither() {
     world.arrives(&version).await;
     let body: Body = futures::stream::iter([Ok(Bytes::from_static(b"born there"))]).boxed();
     world.ams.put(BUCKET, "elsewhere", Put::default(), body).await.unwrap();
-    world.ams.delete(BUCKET, "shared", Some(version.id), Conditions::default()).await.unwrap();
+    world.ams.delete(BUCKET, "shared", Some(version.id), Conditions::default(), false).await.unwrap();
     let found = world.verify(true).await;
     assert_eq!((found.verdict.as_str(), found.repaired), ("equal", 0), "{found:?}");
     // Written and not waited for: the second look finds it there.
