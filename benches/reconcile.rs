@@ -245,6 +245,7 @@ fn version(number: u64) -> Version {
         parts: Vec::new(),
         headers: BTreeMap::from([("content-type".into(), "application/octet-stream".into())]),
         metadata: BTreeMap::new(),
+        guards: Default::default(),
         unknown: Default::default(),
     };
     Version { birth: Some(birth), ..Version::blank(&key(number), id) }

@@ -402,7 +402,7 @@ async fn keep_writing(fra: Objects, stop: CancellationToken) -> u64 {
             fra.set_tags(BUCKET, &key, Some(version.id), tags).await.unwrap();
         }
         if round.is_multiple_of(3) {
-            fra.delete(BUCKET, &key, Some(version.id), Conditions::default()).await.unwrap();
+            fra.delete(BUCKET, &key, Some(version.id), Conditions::default(), false).await.unwrap();
         }
         round += 1;
         // As much as the link can follow on one busy core.
@@ -457,7 +457,7 @@ async fn a_lost_place_in_the_feed_costs_what_differs_and_no_more() {
         world.arrives(version).await;
     }
     let lost = [world.put("lost/1").await, world.put("lost/2").await];
-    world.fra.delete(BUCKET, "kept/23", Some(kept[23].id), Conditions::default()).await.unwrap();
+    world.fra.delete(BUCKET, "kept/23", Some(kept[23].id), Conditions::default(), false).await.unwrap();
     world.store.has_expired.store(true, Ordering::Relaxed);
     // It ends the wait for changes.
     let live = world.put("wakes the reader").await;
