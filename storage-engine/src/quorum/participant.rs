@@ -185,9 +185,6 @@ fn accept(view: &KeyView, gate: &Gate, record: &Coded, shards: &[(Uuid, Bytes)])
     if ballot < floor {
         return Decision::say(Verdict::Stale { max: floor });
     }
-    if view.forbids(&joined(view, record)) {
-        return Decision::say(Verdict::Guarded);
-    }
     put(view, record, shards)
 }
 
@@ -274,14 +271,17 @@ fn insert(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision 
     match view.held(id, ballot) {
         Some(held) if record.acked && !held.acked => Decision::change(Effect::Ack { version: id, ballot }),
         Some(_) => Decision::say(Verdict::Ok),
-        None if view.forbids(&joined(view, record)) => Decision::say(Verdict::Guarded),
         None => put(view, record, shards),
     }
 }
 
-/// Holds a record, with every later component the drive already has of its version.
+/// Holds a record, with every later component the drive already has of its version, unless a guard forbids it.
 fn put(view: &KeyView, record: &Coded, shards: &[(Uuid, Bytes)]) -> Decision {
-    Decision::change(Effect::Put { record: joined(view, record), shards: shards.to_vec() })
+    let record = joined(view, record);
+    if view.forbids(&record) {
+        return Decision::say(Verdict::Guarded);
+    }
+    Decision::change(Effect::Put { record, shards: shards.to_vec() })
 }
 
 fn joined(view: &KeyView, record: &Coded) -> Coded {
