@@ -88,6 +88,11 @@ impl LinkHandle {
         let proof = if report.is_pushed_here() { self.proof.borrow().clone() } else { None };
         LinkReport { proof, ..report }
     }
+
+    /// What a comparison sees of it, by the line to its peer.
+    fn ways(&self, line: &LineHandle) -> Ways {
+        (line.standing.subscribe(), self.route.clone(), self.shown.clone())
+    }
 }
 
 /// What a comparison sees of a link: the line to its peer, how it pushes, what it shows.
@@ -320,8 +325,7 @@ impl Replicator {
         let mut links = Vec::new();
         for (name, view) in views.iter().filter(|(_, view)| view.rule.name == rule) {
             let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { continue };
-            let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone());
-            links.push(self.comparison(view, ways, repair));
+            links.push(self.comparison(view, link.ways(line), repair));
         }
         if links.is_empty() {
             return None;
@@ -389,8 +393,7 @@ impl Replicator {
     fn prove_anew(&self, name: &LinkName, view: &LinkView) {
         let state = self.state();
         let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { return };
-        let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone());
-        link.proves.send_replace(Arc::new(self.comparison(view, ways, true)));
+        link.proves.send_replace(Arc::new(self.comparison(view, link.ways(line), true)));
     }
 
     fn start_link(&self, name: LinkName, view: LinkView) {
