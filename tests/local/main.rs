@@ -5,6 +5,7 @@
 //! ring's work (`storage-engine/tests/crash.rs`). Clocks cannot be faked here either; the simulator does.
 mod bad_input;
 mod dice;
+mod documents;
 mod full_disk;
 mod journal;
 mod load;
@@ -13,7 +14,9 @@ mod one_store;
 mod oracle;
 mod proxy;
 mod s3;
+mod shape;
 mod site;
+mod topologies;
 mod verbs;
 mod view;
 

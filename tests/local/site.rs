@@ -1,10 +1,13 @@
-//! Sites as real processes: certificates, configuration and rule files in a temporary directory; start, stop,
-//! kill -9, SIGSTOP. Every listener takes a free port and says which; peers dial each other's fault proxy, so
+//! Sites as real processes in a temporary directory: start, stop, kill -9, SIGSTOP; together they are a fleet of a
+//! shape (`shape.rs`) by the documents they are given (`documents.rs`). Every listener takes a free port and says which; peers dial each other's fault proxy, so
 //! that no port is ever guessed.
+use crate::documents;
 use crate::proxy::{Fault, Proxy};
 use crate::s3::S3;
+use crate::shape::Shape;
 use isthmus::cli::{certs, socket, status};
 use isthmus::replicator::report::SiteReport;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ use tokio::time::Instant;
 pub const BUCKET: &str = "orders";
 pub const ACCESS_KEY: &str = "writer";
 pub const SECRET_KEY: &str = "a-secret-key-of-the-tests";
-const TRUST_DOMAIN: &str = "local.isthmus.dev";
+pub const TRUST_DOMAIN: &str = "local.isthmus.dev";
 /// A site shows its status within this time after its start, on a busy machine and after any crash.
 const START: Duration = Duration::from_secs(60);
 /// Pause between two looks at a fact.
@@ -150,17 +153,24 @@ impl Site {
     }
 }
 
-/// Sites in one temporary directory, each pair with a proxy in between; full mesh, every site writable.
+/// Sites in one temporary directory, a proxy on the way from each to each of its peers.
 pub struct Fleet {
     dir: Option<TempDir>,
     pub sites: Vec<Arc<Site>>,
-    /// From site i to site j, i ≠ j.
+    shape: Shape,
     pub proxies: Vec<Proxy>,
+    /// Which proxy a site's peer is reached through, by their places.
+    dialled: BTreeMap<(usize, usize), SocketAddr>,
 }
 
 impl Fleet {
-    /// Writes everything for sites of these names and starts nothing.
+    /// Writes everything for sites of these names, in full mesh, every one writable, and starts nothing.
     pub async fn write(names: &[&str], drives: usize) -> Fleet {
+        Fleet::write_as(names, drives, Shape::mesh(0..names.len())).await
+    }
+
+    /// The same for any shape.
+    pub async fn write_as(names: &[&str], drives: usize, shape: Shape) -> Fleet {
         let dir = tempfile::Builder::new().prefix("isthmus-local-").tempdir().expect("make a directory");
         let loopback: &[&str] = &["127.0.0.1", "localhost"];
         let hosts: Vec<_> = names.iter().map(|n| (*n, loopback)).collect();
@@ -170,25 +180,23 @@ impl Fleet {
             Arc::new(Site { name: (*name).into(), dir, door: watch::channel(None).0, child: Mutex::default() })
         };
         let sites: Vec<Arc<Site>> = names.iter().map(site).collect();
-        let mut proxies = Vec::new();
         for site in &sites {
-            write_site(site, drives);
-            for peer in sites.iter().filter(|p| p.name != site.name) {
-                let proxy = Proxy::start(peer.door.subscribe()).await;
-                write(&site.dir.join(format!("rules/peer-{}.yaml", peer.name)), &peer_document(&peer.name, proxy.addr));
-                proxies.push(proxy);
-            }
-            let peers: Vec<_> = sites.iter().filter(|p| p.name != site.name).map(|p| p.name.as_str()).collect();
-            if !peers.is_empty() {
-                write(&site.dir.join("rules/rule.yaml"), &rule_document(&site.name, &peers));
-            }
+            documents::write_site(&site.dir, &site.name, drives);
         }
-        Fleet { dir: Some(dir), sites, proxies }
+        let (proxies, dialled) = Default::default();
+        let mut fleet = Fleet { dir: Some(dir), sites, shape: Shape::default(), proxies, dialled };
+        fleet.reshape(shape).await;
+        fleet
     }
 
-    /// Writes and starts sites of these names.
+    /// Writes and starts sites of these names, in full mesh.
     pub async fn start(names: &[&str], drives: usize) -> Fleet {
-        let fleet = Fleet::write(names, drives).await;
+        Fleet::start_as(names, drives, Shape::mesh(0..names.len())).await
+    }
+
+    /// The same for any shape.
+    pub async fn start_as(names: &[&str], drives: usize, shape: Shape) -> Fleet {
+        let fleet = Fleet::write_as(names, drives, shape).await;
         fleet.sites.iter().for_each(|s| s.spawn());
         for site in &fleet.sites {
             site.ready().await;
@@ -196,22 +204,48 @@ impl Fleet {
         fleet
     }
 
+    /// Rewrites peers and rules of every site, running or not: what is new before the rules that name it, what is
+    /// gone after them.
+    pub async fn reshape(&mut self, shape: Shape) {
+        for (from, to) in shape.pairs() {
+            let address = match self.dialled.get(&(from, to)) {
+                Some(address) => *address,
+                None => {
+                    let proxy = Proxy::start(self.sites[to].door.subscribe()).await;
+                    let address = proxy.addr;
+                    self.dialled.insert((from, to), address);
+                    self.proxies.push(proxy);
+                    address
+                }
+            };
+            documents::write_peer(&self.sites[from].dir, &self.sites[to].name, address);
+        }
+        let names: Vec<&str> = self.sites.iter().map(|s| s.name.as_str()).collect();
+        for (place, site) in self.sites.iter().enumerate() {
+            documents::write_rules(&site.dir, place, &names, &shape);
+        }
+        for (from, to) in self.shape.pairs().difference(&shape.pairs()) {
+            documents::remove_peer(&self.sites[*from].dir, &self.sites[*to].name);
+        }
+        self.shape = shape;
+    }
+
     /// Lifts every fault of the network.
     pub fn heal(&self) {
         self.proxies.iter().for_each(|p| p.set(Fault::None));
     }
 
-    /// Waits until every peer is up and no link has anything left to send, by measurements younger than the call,
-    /// twice: what one site applied last may be another site's to send.
+    /// Waits until at every running site every peer is up and no link has anything left to send, by measurements
+    /// younger than the call, as often as there are sites: what one applied last may be another's to send on.
     pub async fn drained(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        for _ in 0..2 {
+        for _ in &self.sites {
             let since = SystemClock.now_millis();
             loop {
                 let mut waiting = Vec::new();
-                for site in &self.sites {
+                for (place, site) in self.sites.iter().enumerate().filter(|(_, s)| s.door().is_some()) {
                     match site.status().await {
-                        Ok(report) if self.is_drained(&report, since) => {}
+                        Ok(report) if self.is_drained(place, &report, since) => {}
                         Ok(report) => waiting.push(status::text(&report)),
                         Err(e) => waiting.push(format!("{}: {e:#}", site.name)),
                     }
@@ -225,12 +259,11 @@ impl Fleet {
         }
     }
 
-    fn is_drained(&self, report: &SiteReport, since: u64) -> bool {
-        let others = self.sites.len() - 1;
+    fn is_drained(&self, place: usize, report: &SiteReport, since: u64) -> bool {
         report.is_drained()
-            && report.peers.len() == others
+            && report.peers.len() == self.shape.pairs().iter().filter(|(from, _)| *from == place).count()
             && report.peers.iter().all(|p| p.is_up)
-            && report.links.len() == others
+            && report.links.len() == self.shape.from(place).count()
             && report.links.iter().all(|l| l.measured_at > since)
     }
 
@@ -256,50 +289,6 @@ impl Drop for Fleet {
             eprintln!("Drives and logs of the sites stay in {}", dir.keep().display());
         }
     }
-}
-
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().expect("below the directory")).expect("make a folder");
-    fs::write(path, text).expect("write a file");
-}
-
-fn write_site(site: &Site, drives: usize) {
-    let (dir, name) = (&site.dir, &site.name);
-    write(&dir.join("secret-key"), SECRET_KEY);
-    write(&dir.join("site.yaml"), &configuration(drives));
-    for file in ["tls.crt", "tls.key", "ca.crt"] {
-        let own = dir.join("refs/secrets/own-tls");
-        fs::create_dir_all(&own).expect("make a folder");
-        fs::copy(dir.join(file), own.join(file)).expect("copy a certificate");
-    }
-    write(
-        &dir.join("rules/site.yaml"),
-        &format!(
-            "apiVersion: replication.isthmus.dev/v1alpha1\nkind: Site\nmetadata: {{name: {name}}}\nspec:\n  siteID: {name}\n  trustDomain: {TRUST_DOMAIN}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: own-tls}}}}\n  listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: own-tls}}}}\n"
-        ),
-    );
-}
-
-/// The configuration of a process; all ports are free ones.
-pub fn configuration(drives: usize) -> String {
-    let drives: Vec<String> = (0..drives).map(|d| format!("drives/{d}")).collect();
-    format!(
-        "store:\n  drives: [{}]\n  s3_listen: \"127.0.0.1:0\"\n  users:\n    - {{access_key: {ACCESS_KEY}, secret_key_file: secret-key}}\n  buckets:\n    - {{name: {BUCKET}, versioning: true}}\nrules_dir: rules\nrefs_dir: refs\njournal: journal.sqlite\npeer_listen: \"127.0.0.1:0\"\nadmin_listen: \"127.0.0.1:0\"\nports_file: ports.json\n",
-        drives.join(", ")
-    )
-}
-
-fn peer_document(name: &str, endpoint: SocketAddr) -> String {
-    format!(
-        "apiVersion: replication.isthmus.dev/v1alpha1\nkind: Peer\nmetadata: {{name: {name}}}\nspec:\n  type: Replicator\n  replicator:\n    siteID: {name}\n    endpoint: \"https://{endpoint}\"\n    tls:\n      caRef: {{kind: Secret, name: own-tls}}\n      identities: [\"spiffe://{TRUST_DOMAIN}/site/{name}/replicator\"]\n    inbound:\n      - {{bucket: {BUCKET}, origins: [\"*\"], versionDeletes: Enabled}}\n"
-    )
-}
-
-fn rule_document(site: &str, peers: &[&str]) -> String {
-    let destinations: String = peers.iter().map(|p| format!("    - {{peer: {p}}}\n")).collect();
-    format!(
-        "apiVersion: replication.isthmus.dev/v1alpha1\nkind: ReplicationRule\nmetadata: {{name: {BUCKET}}}\nspec:\n  siteRef: {{name: {site}}}\n  bucket: {BUCKET}\n  mode: ActiveActive\n  destinations:\n{destinations}  replicate: {{versionDeletes: Enabled}}\n  recoveryPointObjective: 15m\n"
-    )
 }
 
 /// The last lines of a log.
