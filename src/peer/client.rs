@@ -535,6 +535,7 @@ impl Shared {
                     return Err(Ended::Goodbye(reason));
                 }
             }
+            Message::Unknown(_) => {}
             Message::Put(_) | Message::Data(_) | Message::End { .. } | Message::Question(_) => {
                 return Err(Ended::Protocol("a frame only senders send"));
             }

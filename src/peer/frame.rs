@@ -11,6 +11,7 @@ pub mod reconcile;
 use super::Ack;
 use crate::link::reconcile::Ask;
 use bytes::{BufMut, Bytes, BytesMut};
+use minicbor::{Decode, Decoder};
 use reconcile::{Answer, Question};
 use std::collections::BTreeMap;
 use storage_engine::version::Version;
@@ -27,6 +28,8 @@ const HEADER_BYTES: usize = 6;
 pub const CREDIT_PER_FRAME: usize = 64;
 /// Links asked for in one Hello at most.
 pub const LINKS_MAX: usize = 4096;
+/// Abilities named in one Hello at most.
+pub const FEATURES_MAX: usize = 64;
 /// The protocol version this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Ability named in a receiver's Hello: it answers Digest and Items.
@@ -40,15 +43,35 @@ mod flag {
     pub const END_ABORT: u8 = 1;
 }
 
+/// A list that is read only as far as it may be long: a frame of 8 MiB holds millions of empty values, and each takes
+/// far more memory than its byte on the wire.
+struct AtMost<const N: usize, T>(Vec<T>);
+
+impl<const N: usize, T> Default for AtMost<N, T> {
+    fn default() -> Self {
+        AtMost(Vec::new())
+    }
+}
+
+impl<'b, C, const N: usize, T: Decode<'b, C>> Decode<'b, C> for AtMost<N, T> {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let mut all = Vec::new();
+        for one in d.array_iter_with(ctx)? {
+            if all.len() == N {
+                return Err(minicbor::decode::Error::message("a list longer than allowed"));
+            }
+            all.push(one?);
+        }
+        Ok(AtMost(all))
+    }
+}
+
 /// Bytes that are no frame; the connection cannot go on after it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The length word is above the limit.
     #[error("a frame of {bytes} bytes, above the limit of {FRAME_BYTES_MAX}")]
     Oversized { bytes: u64 },
-    /// The frame type is not of this protocol version.
-    #[error("frame type {0} is unknown")]
-    UnknownType(u8),
     /// The payload is not what the type promises.
     #[error("malformed frame: {0}")]
     Malformed(String),
@@ -137,6 +160,8 @@ pub enum Message {
     /// What is held of ranges of keys? A frame type for digests and one for items.
     Question(Box<Question>),
     Answer(Answer),
+    /// Of a type that this version does not know, which is passed over: a later one may speak of more.
+    Unknown(u8),
 }
 
 /// One frame.
@@ -260,6 +285,7 @@ impl Message {
                 (kind, 0, question.to_fields().to_bytes(), None)
             }
             Message::Answer(answer) => (kind::ANSWER, 0, answer.to_fields().to_bytes(), None),
+            Message::Unknown(kind) => (*kind, 0, Vec::new(), None),
         }
     }
 
@@ -282,7 +308,7 @@ impl Message {
                 Message::Question(Box::new(question))
             }
             kind::ANSWER => Message::Answer(Answer::from_fields(Fields::parse(payload)?)?),
-            other => return Err(Error::UnknownType(other)),
+            other => Message::Unknown(other),
         })
     }
 }
@@ -312,10 +338,8 @@ impl Hello {
     }
 
     fn from_fields(mut f: Fields) -> Result<Self, Error> {
-        let links: Vec<String> = f.take(5)?.unwrap_or_default();
-        if links.len() > LINKS_MAX {
-            return Err(Error::Malformed(format!("{} links asked for at once", links.len())));
-        }
+        let AtMost(features) = f.take::<AtMost<FEATURES_MAX, String>>(4)?.unwrap_or_default();
+        let AtMost(links) = f.take::<AtMost<LINKS_MAX, String>>(5)?.unwrap_or_default();
         let windows = match (f.take(7)?, f.take(8)?, f.take(9)?) {
             (Some(connection_bytes), Some(stream_bytes), Some(streams)) => {
                 Some(Windows { connection_bytes, stream_bytes, streams })
@@ -325,7 +349,7 @@ impl Hello {
         Ok(Hello {
             versions: (f.need(1)?, f.need(2)?),
             site: f.need(3)?,
-            features: f.take(4)?.unwrap_or_default(),
+            features,
             links,
             epochs: f.take(6)?.unwrap_or_default(),
             windows,

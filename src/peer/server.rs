@@ -90,11 +90,13 @@ pub enum Refusal {
     Malformed,
     /// A rule of the protocol was broken: credit, streams, order of frames.
     Protocol,
+    /// A frame of an unknown type, passed over; the connection lives on.
+    UnknownFrame,
 }
 
 impl Refusal {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Refusal; 10] = [
+    pub const ALL: [Refusal; 11] = [
         Refusal::Certificate,
         Refusal::Name,
         Refusal::UnknownPeer,
@@ -105,6 +107,7 @@ impl Refusal {
         Refusal::Oversized,
         Refusal::Malformed,
         Refusal::Protocol,
+        Refusal::UnknownFrame,
     ];
 
     /// The value of the label.
@@ -120,6 +123,7 @@ impl Refusal {
             Refusal::Oversized => "oversized",
             Refusal::Malformed => "malformed",
             Refusal::Protocol => "protocol",
+            Refusal::UnknownFrame => "unknown_frame",
         }
     }
 }

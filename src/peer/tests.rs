@@ -2,6 +2,7 @@
 //! or dishonest end does to the other.
 mod refused;
 mod rig;
+mod rotation;
 
 use super::connection::Ended;
 use super::{Ack, Incoming};

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 
 /// A version stamped further ahead than this waits at its sender.
 const CLOCK_AHEAD_MS: u64 = 60_000;
+/// Longest key. Source: Amazon S3 User Guide, "Naming Amazon S3 objects".
+const KEY_BYTES_MAX: usize = 1024;
 /// When a sender should try again what this site cannot take now.
 const RETRY_MS: u64 = 500;
 
@@ -50,13 +52,17 @@ impl Receiver for Receive {
             checked = self.check_epoch(format!("{site}/{link}"), epoch).await;
         }
         if let Err(ack) = checked {
-            if let Ack::Refused(reason) = &ack {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                let labels = RefusedLabels { peer: peer.clone(), reason: "grant".into() };
-                self.metrics.frames_refused.get_or_create(&labels).inc();
-                tracing::warn!(peer, bucket, reason, "A version was refused.");
+            match &ack {
+                Ack::Refused(reason) => self.count_refused(&peer, &bucket, "grant", reason),
+                Ack::ClockAhead { .. } => self.count_refused(&peer, &bucket, "clock_ahead", "its clock is ahead"),
+                Ack::Fenced { .. } => self.count_refused(&peer, &bucket, "epoch", "another owner of the link was seen"),
+                _ => {}
             }
             return ack;
+        }
+        if let Err(reason) = well_formed(&version) {
+            self.count_refused(&peer, &bucket, "malformed", &reason);
+            return Ack::Refused(reason);
         }
         let born = version.clone();
         match self.store.apply_version(&bucket, version, body, traceparent).await {
@@ -67,7 +73,12 @@ impl Receiver for Receive {
             Ok(Applied::AlreadyPresent) => Ack::AlreadyPresent,
             Ok(Applied::Superseded) => Ack::Superseded,
             Ok(Applied::NeedsBody) => Ack::NeedsBody,
-            Err(e) => answer(e),
+            Err(e) => {
+                if let Error::BadDigest(_) = e {
+                    self.count_refused(&peer, &bucket, "digest", &e.to_string());
+                }
+                answer(e)
+            }
         }
     }
 
@@ -82,6 +93,13 @@ impl Receiver for Receive {
 }
 
 impl Receive {
+    fn count_refused(&self, peer: &str, bucket: &str, why: &str, detail: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let labels = RefusedLabels { peer: peer.into(), reason: why.into() };
+        self.metrics.frames_refused.get_or_create(&labels).inc();
+        tracing::warn!(peer, bucket, reason = why, detail, "A version was refused.");
+    }
+
     fn check(&self, peer: &str, bucket: &str, version: &Version, relayed: bool) -> Result<(), Ack> {
         let origins = origins(version);
         let facts = Facts {
@@ -156,6 +174,22 @@ impl Receive {
             }
         }
     }
+}
+
+/// Whether the record agrees with itself and with what S3 could have made: nobody else looks at it again.
+fn well_formed(version: &Version) -> Result<(), String> {
+    if !(1..=KEY_BYTES_MAX).contains(&version.key.len()) {
+        return Err(format!("a key of {} bytes", version.key.len()));
+    }
+    let Some(birth) = &version.birth else { return Ok(()) };
+    if !version.id.is_null() && birth.order.version_id != version.id {
+        return Err(format!("version {} is ordered as version {}", version.id, birth.order.version_id));
+    }
+    let parts = birth.parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.size_bytes));
+    if !birth.parts.is_empty() && parts != Some(birth.size_bytes) {
+        return Err(format!("its parts are not its {} bytes", birth.size_bytes));
+    }
+    Ok(())
 }
 
 /// Every site that set a component of the version. Guards do not count: whoever knows them passes them

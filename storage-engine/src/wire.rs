@@ -12,6 +12,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
+/// Fields of one map at most: a record has some thirty. Millions of empty ones would take far more memory than their
+/// bytes before they could be refused for anything else.
+const FIELDS_MAX: usize = 4096;
+
 /// What the bytes were not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -49,6 +53,9 @@ impl Fields {
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let mut d = Decoder::new(bytes);
         let count = d.map()?.ok_or_else(|| Error::Malformed("a map of unknown length".into()))?;
+        if count > FIELDS_MAX as u64 {
+            return Err(Error::Malformed(format!("{count} fields in one map")));
+        }
         let mut places: Vec<(u32, Range<usize>)> = Vec::new();
         for _ in 0..count {
             let key = d.u32()?;

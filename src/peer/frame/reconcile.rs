@@ -1,7 +1,7 @@
 //! Digest and Items: questions about ranges of keys, and their answers <-> fields. Pure.
 //!
 //! What a peer may be told is decided in `replicator/answer.rs`; here only the sizes are bounded.
-use super::Error;
+use super::{AtMost, Error};
 use crate::link::Filter;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Ask, Digest, Item, KeyRange};
@@ -14,6 +14,8 @@ use storage_engine::wire::{self, Fields};
 pub const RANGES_MAX: usize = 4096;
 /// Items in one answer: a leaf takes one, unless the other side holds far more.
 pub const ITEMS_MAX: usize = 1000;
+/// Rules of a higher priority in one question.
+const YIELDS_TO_MAX: usize = 1000;
 
 /// A question about what the other side holds of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Question {
 
     pub(super) fn from_fields(mut f: Fields, is_items: bool) -> Result<Self, Error> {
         let flags: u8 = f.need(6)?;
-        let yields_to: Vec<(String, BTreeMap<String, String>)> = f.need(10)?;
+        let AtMost(yields_to) = f.need::<AtMost<YIELDS_TO_MAX, (String, BTreeMap<String, String>)>>(10)?;
         let projection = Projection {
             prefix: f.need(2)?,
             tags: f.need(3)?,
@@ -99,10 +101,7 @@ impl Question {
             version_deletes: flags & flag::VERSION_DELETES != 0,
             since: f.take(11)?,
         };
-        let ranges: Vec<(Option<String>, Option<String>)> = f.need(7)?;
-        if ranges.len() > RANGES_MAX {
-            return Err(Error::Malformed(format!("{} ranges asked for at once", ranges.len())));
-        }
+        let AtMost(ranges) = f.need::<AtMost<RANGES_MAX, (Option<String>, Option<String>)>>(7)?;
         let mut ranges: Vec<_> = ranges.into_iter().map(|(after, upto)| KeyRange { after, upto }).collect();
         let ask = if is_items {
             let range = ranges.pop().filter(|_| ranges.is_empty());
@@ -152,12 +151,12 @@ impl Answer {
     pub(super) fn from_fields(mut f: Fields) -> Result<Self, Error> {
         Ok(match f.need::<u8>(1)? {
             answer::DIGESTS => {
-                let digests: Vec<(u64, ByteVec)> = f.need(2)?;
+                let AtMost(digests) = f.need::<AtMost<RANGES_MAX, (u64, ByteVec)>>(2)?;
                 let digest = |(count, sum): (u64, ByteVec)| Ok::<_, Error>(Digest { count, sum: hash(&sum)? });
                 Answer::Digests(digests.into_iter().map(digest).collect::<Result<_, _>>()?)
             }
             answer::ITEMS => {
-                let items: Vec<(String, ByteVec, ByteVec)> = f.need(3)?;
+                let AtMost(items) = f.need::<AtMost<ITEMS_MAX, (String, ByteVec, ByteVec)>>(3)?;
                 let item = |(key, id, state): (String, ByteVec, ByteVec)| {
                     let hash = if state.is_empty() { None } else { Some(hash(&state)?) };
                     Ok::<_, Error>(Item { key, version_id: version_id(&id)?, hash })

@@ -135,6 +135,43 @@ fn more_ranges_than_a_question_may_hold_are_refused() {
     assert!(matches!(Frame::decode(&mut BytesMut::from(&bytes[..])), Err(Error::Malformed(_))));
 }
 
+/// Encodes a list of `count` empty values as field `key` of otherwise empty fields.
+fn crowded(key: u32, count: usize, value: u8) -> Vec<u8> {
+    let mut bytes = vec![0xa1, key as u8, 0x9a];
+    bytes.extend_from_slice(&(count as u32).to_be_bytes());
+    bytes.resize(bytes.len() + count, value);
+    bytes
+}
+
+#[test]
+fn a_frame_full_of_empty_values_is_refused_before_they_are_all_read() {
+    let said = |kind, payload: &[u8]| Message::parse(kind, 0, payload).unwrap_err().to_string();
+    let millions = FRAME_BYTES_MAX - 64;
+    for (kind, key, value) in [(kind::HELLO, 5, 0x60), (kind::HELLO, 4, 0x60)] {
+        let why = said(kind, &crowded(key, millions, value));
+        assert!(why.contains("longer than allowed"), "field {key}: {why}");
+    }
+    // As many fields as fit, instead of as many values.
+    let mut fields = vec![0xba];
+    fields.extend_from_slice(&(millions as u32 / 2).to_be_bytes());
+    fields.resize(millions, 0);
+    let why = said(kind::HELLO, &fields);
+    assert!(why.contains("fields in one map"), "{why}");
+    // An announced length alone takes nothing.
+    let why = said(kind::HELLO, &[0xa1, 5, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    assert!(why.contains("end of input"), "{why}");
+}
+
+#[test]
+fn a_frame_of_a_later_type_is_read_and_passed_over() {
+    let mut line = BytesMut::from(&[0, 0, 0, 9, 99, 0, 0, 0, 0, 1, b'a', b'b', b'c'][..]);
+    line.extend_from_slice(&Frame::connection(Message::Ping(7)).encode().unwrap());
+    let (unknown, _) = Frame::decode(&mut line).unwrap().unwrap();
+    assert_eq!(unknown, Frame { stream: 1, message: Message::Unknown(99) });
+    let (ping, _) = Frame::decode(&mut line).unwrap().unwrap();
+    assert_eq!(ping, Frame::connection(Message::Ping(7)));
+}
+
 #[test]
 fn every_frame_comes_back_as_it_went() {
     let mut line = BytesMut::new();
@@ -201,6 +238,54 @@ fn bytes_where_the_flags_promise_none_are_refused() {
 }
 
 proptest! {
+    /// A line is cut into reads anywhere, damaged anywhere, and goes on with anything: what was read until an error is
+    /// what was sent, and the buffer never holds more than was put into it.
+    #[test]
+    fn a_line_of_frames_is_read_however_it_is_cut_and_damaged(
+        order in proptest::collection::vec(0usize..26, 1..12),
+        reads in proptest::collection::vec(1usize..200, 1..64),
+        damage in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        tail in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).map(|(_, frame)| frame).collect();
+        let sent: Vec<Frame> = order.iter().map(|which| all[*which].clone()).collect();
+        let mut bytes: Vec<u8> = sent.iter().flat_map(|frame| frame.encode().unwrap()).collect();
+        let whole = bytes.len();
+        bytes.extend_from_slice(&tail);
+        let damaged = damage.map(|(at, byte)| (at.index(bytes.len()), byte));
+        if let Some((at, byte)) = damaged {
+            bytes[at] = byte;
+        }
+        let intact = damaged.map_or(whole, |(at, _)| at.min(whole));
+        let (mut line, mut read, mut put_in, mut taken) = (BytesMut::new(), Vec::new(), 0, 0);
+        let mut sizes = reads.iter().cycle();
+        'line: while put_in < bytes.len() {
+            let end = (put_in + sizes.next().expect("it never ends")).min(bytes.len());
+            line.extend_from_slice(&bytes[put_in..end]);
+            put_in = end;
+            loop {
+                let before = line.len();
+                match Frame::decode(&mut line) {
+                    Ok(Some((frame, cost))) => {
+                        let size = before - line.len();
+                        taken += size;
+                        prop_assert!(cost as u64 == size as u64 - 10 + CREDIT_PER_FRAME as u64);
+                        if taken <= intact {
+                            read.push(frame);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(_) => break 'line,
+                }
+            }
+        }
+        prop_assert!(read.len() <= sent.len());
+        prop_assert_eq!(&read[..], &sent[..read.len()]);
+        if damaged.is_none() {
+            prop_assert_eq!(read.len(), sent.len(), "every frame of a whole line is read");
+        }
+    }
+
     #[test]
     fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Frame::decode(&mut BytesMut::from(&bytes[..]));

@@ -2,7 +2,7 @@
 //!
 //! Memory stays within the windows given in Hello: what arrives is charged, what the store consumed is
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
-use super::{Known, Server};
+use super::{Known, Refusal, Server};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::frame::{Frame, Message, Put, PutBody};
@@ -184,6 +184,10 @@ impl Session {
             Message::Pong(_) => Ok(()),
             Message::Goodbye(_) => Err(Ended::Closed),
             Message::Question(question) => self.clone().hear_question(stream, *question),
+            Message::Unknown(_) => {
+                self.server.counters.refuse(Refusal::UnknownFrame);
+                Ok(())
+            }
             Message::Ack(_) | Message::Credit(_) | Message::Answer(_) => {
                 Err(Ended::Protocol("a frame only receivers send"))
             }

@@ -1,10 +1,10 @@
 //! Who is refused, by which end, and that it is counted.
-use super::rig::{Rig, TRUST, accept_all, object, within};
+use super::rig::{Rig, TRUST, accept_all, object, pattern, within};
 use crate::cli::certs;
 use crate::peer::Ack;
-use crate::peer::client::{Error, Target};
+use crate::peer::client::{Connection, Error, Target};
 use crate::peer::connection::Ended;
-use crate::peer::frame::{Frame, Hello, Message, PROTOCOL_VERSION, Windows};
+use crate::peer::frame::{Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows};
 use crate::peer::server::Refusal;
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
@@ -28,8 +28,18 @@ impl Rig {
         assert_eq!(self.counters.connections_open.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
 
-    /// A caller with a good certificate that writes frames by hand.
+    /// A caller with a good certificate that writes frames by hand, past Hello.
     async fn raw(&self, hello: Hello) -> TlsStream<TcpStream> {
+        let is_known = hello.versions.0 <= PROTOCOL_VERSION;
+        let mut line = self.raw_unheard(hello).await;
+        if is_known {
+            assert!(matches!(answer(&mut line).await, Message::Hello(_)));
+        }
+        line
+    }
+
+    /// The answer to its Hello is not read yet.
+    async fn raw_unheard(&self, hello: Hello) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(&self.endpoint).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let tls = TlsConnector::from(self.identity("fra").await.configs().client);
@@ -39,6 +49,36 @@ impl Rig {
     }
 }
 
+/// The next frame that is no Ping.
+async fn answer(line: &mut TlsStream<TcpStream>) -> Message {
+    within(async {
+        loop {
+            let length = line.read_u32().await.unwrap();
+            let mut bytes = bytes::BytesMut::from(&length.to_be_bytes()[..]);
+            bytes.resize(4 + length as usize, 0);
+            line.read_exact(&mut bytes[4..]).await.unwrap();
+            match Frame::decode(&mut bytes).unwrap().unwrap().0.message {
+                Message::Ping(_) => {}
+                message => return message,
+            }
+        }
+    })
+    .await
+}
+
+/// A version of so many bytes, whole.
+fn a_put(size: usize) -> Message {
+    put_of(size, PutBody::Inline(pattern(size)))
+}
+fn a_put_streamed(size: usize) -> Message {
+    put_of(size, PutBody::Streamed)
+}
+fn put_of(size: usize, body: PutBody) -> Message {
+    let super::super::Outgoing { link, epoch, bucket, version, .. } = object("key", size);
+    let unknown = Default::default();
+    Message::Put(Box::new(Put { link, epoch, bucket, version, traceparent: None, relayed: false, body, unknown }))
+}
+
 async fn send(line: &mut (impl AsyncWriteExt + Unpin), message: Message) {
     line.write_all(&Frame { stream: 1, message }.encode().unwrap()).await.unwrap();
     line.flush().await.unwrap();
@@ -46,6 +86,23 @@ async fn send(line: &mut (impl AsyncWriteExt + Unpin), message: Message) {
 
 fn hello() -> Hello {
     Hello { versions: (PROTOCOL_VERSION, PROTOCOL_VERSION), site: "fra".into(), ..Hello::default() }
+}
+
+impl Rig {
+    /// Connects to a listener that shows a good certificate and answers Hello with `said`.
+    async fn connect_to_listener_that_says(&self, said: Message) -> Result<Connection, Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { endpoint: listener.local_addr().unwrap().to_string(), ..self.target() };
+        let tls = TlsAcceptor::from(self.identity("ams").await.configs().server);
+        let listening = tokio::spawn(async move {
+            let mut line = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+            send(&mut line, said).await;
+            std::future::pending::<()>().await;
+        });
+        let connected = self.try_connect(&target, &self.identity("fra").await).await;
+        listening.abort();
+        connected
+    }
 }
 
 async fn until_closed(line: &mut TlsStream<TcpStream>) {
@@ -177,10 +234,134 @@ async fn an_oversized_frame_closes_the_connection() {
 async fn bytes_that_are_no_frame_close_the_connection() {
     let rig = Rig::new(accept_all()).await;
     let mut line = rig.raw(hello()).await;
-    line.write_all(&[0, 0, 0, 6, 99, 0, 0, 0, 0, 1]).await.unwrap();
+    line.write_all(&[0, 0, 0, 6, 2, 0, 0, 0, 0, 1]).await.unwrap();
     line.flush().await.unwrap();
     until_closed(&mut line).await;
     rig.until_refused(Refusal::Malformed).await;
+}
+
+#[tokio::test]
+async fn a_frame_cut_short_by_the_end_of_the_line_reaches_nobody() {
+    let rig = Rig::new(|_| Box::pin(async { panic!("half a version was handed over") })).await;
+    let mut line = rig.raw(hello()).await;
+    let put = Frame { stream: 1, message: a_put(4096) }.encode().unwrap();
+    line.write_all(&put[..put.len() - 1]).await.unwrap();
+    line.shutdown().await.unwrap();
+    until_closed(&mut line).await;
+    assert_eq!(rig.counters.versions.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_frame_of_an_unknown_type_is_counted_and_the_connection_lives_on() {
+    let rig = Rig::new(accept_all()).await;
+    let mut line = rig.raw(hello()).await;
+    line.write_all(&[0, 0, 0, 9, 99, 0, 0, 0, 0, 1, b'a', b'b', b'c']).await.unwrap();
+    send(&mut line, a_put(10)).await;
+    assert_eq!(answer(&mut line).await, Message::Ack(Ack::Applied));
+    assert_eq!(rig.counters.refused(Refusal::UnknownFrame), 1);
+}
+
+#[tokio::test]
+async fn a_newer_peer_that_speaks_this_version_too_is_answered_in_it() {
+    let rig = Rig::new(accept_all()).await;
+    let mut later = Hello { versions: (PROTOCOL_VERSION, PROTOCOL_VERSION + 8), ..hello() };
+    later.features = vec!["what is not thought of yet".into()];
+    later.unknown.put(900, &"later".to_string());
+    let mut line = rig.raw_unheard(later).await;
+    let Message::Hello(answered) = answer(&mut line).await else { panic!("no Hello") };
+    assert_eq!(answered.versions, (PROTOCOL_VERSION, PROTOCOL_VERSION));
+    send(&mut line, a_put(10)).await;
+    assert_eq!(answer(&mut line).await, Message::Ack(Ack::Applied));
+}
+
+#[tokio::test]
+async fn an_older_peer_is_told_why_it_is_let_go() {
+    let rig = Rig::new(accept_all()).await;
+    let mut line = rig.raw_unheard(Hello { versions: (0, 0), ..hello() }).await;
+    let Message::Goodbye(why) = answer(&mut line).await else { panic!("no word") };
+    assert!(why.contains("version 1"), "{why}");
+    until_closed(&mut line).await;
+    rig.until_refused(Refusal::ProtocolVersion).await;
+}
+
+#[tokio::test]
+async fn a_listener_of_another_protocol_version_is_not_spoken_to() {
+    let rig = Rig::new(accept_all()).await;
+    for versions in [(PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 1), (PROTOCOL_VERSION, PROTOCOL_VERSION + 1)] {
+        let windows = Some(Windows { connection_bytes: 16 << 20, stream_bytes: 1 << 20, streams: 16 });
+        let said = Message::Hello(Hello { site: "ams".into(), windows, versions, ..hello() });
+        let refused = rig.connect_to_listener_that_says(said).await;
+        let Err(Error::Unreachable { reason, .. }) = refused else { panic!("it was spoken to") };
+        assert!(reason.contains("version"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn more_bytes_than_credit_cut_the_sender_off() {
+    let gate = std::sync::Arc::new(tokio::sync::Notify::new());
+    let shut = gate.clone();
+    let rig = Rig::new(move |_| {
+        let shut = shut.clone();
+        Box::pin(async move {
+            shut.notified().await;
+            Ack::Applied
+        })
+    })
+    .await;
+    let mut line = rig.raw(hello()).await;
+    // Nothing is consumed, so nothing is given back: 16 MiB of window, and one frame more.
+    let put = Frame { stream: 0, message: a_put(1 << 20) }.encode().unwrap();
+    for stream in 1..=17 {
+        let frame = crate::peer::frame::on_stream(put.clone(), stream);
+        if line.write_all(&frame).await.is_err() {
+            break;
+        }
+    }
+    let _ = line.flush().await;
+    until_closed(&mut line).await;
+    rig.until_refused(Refusal::Protocol).await;
+}
+
+#[tokio::test]
+async fn more_bytes_of_one_body_than_its_window_cut_the_sender_off() {
+    let rig = Rig::new(|incoming| {
+        Box::pin(async move {
+            // The body is held and never read.
+            let _body = incoming.body;
+            std::future::pending().await
+        })
+    })
+    .await;
+    let mut line = rig.raw(hello()).await;
+    send(&mut line, a_put_streamed(8 << 20)).await;
+    for _ in 0..9 {
+        let data = Frame { stream: 1, message: Message::Data(Bytes::from(vec![0; 128 << 10])) };
+        if line.write_all(&data.encode().unwrap()).await.is_err() {
+            break;
+        }
+    }
+    let _ = line.flush().await;
+    until_closed(&mut line).await;
+    rig.until_refused(Refusal::Protocol).await;
+}
+
+#[tokio::test]
+async fn credit_that_nobody_spent_ends_the_connection_of_the_sender() {
+    let rig = Rig::new(accept_all()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target { endpoint: listener.local_addr().unwrap().to_string(), ..rig.target() };
+    let tls = TlsAcceptor::from(rig.identity("ams").await.configs().server);
+    let generous = tokio::spawn(async move {
+        let mut line = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let windows = Some(Windows { connection_bytes: 16 << 20, stream_bytes: 1 << 20, streams: 16 });
+        send(&mut line, Message::Hello(Hello { site: "ams".into(), windows, ..hello() })).await;
+        line.write_all(&Frame::connection(Message::Credit(u32::MAX)).encode().unwrap()).await.unwrap();
+        line.flush().await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let line = rig.try_connect(&target, &rig.identity("fra").await).await.unwrap();
+    assert!(matches!(within(line.closed()).await, Ended::Protocol(_)));
+    generous.abort();
 }
 
 #[tokio::test]

@@ -54,6 +54,13 @@ impl<F: Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static> Receive
 
 impl Rig {
     pub async fn new<F: Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static>(receive: F) -> Rig {
+        Rig::with(Settings::default(), receive).await
+    }
+
+    pub async fn with<F: Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static>(
+        settings: Settings,
+        receive: F,
+    ) -> Rig {
         let certificates = tempfile::tempdir().unwrap();
         let hosts: &[&str] = &["localhost", "127.0.0.1"];
         certs::make(certificates.path(), TRUST, &[("ams", hosts), ("fra", hosts), ("lon", hosts)]).unwrap();
@@ -76,7 +83,7 @@ impl Rig {
             resolver: Arc::new(resolve),
             receiver: Arc::new(Script(receive)),
             clock: Arc::new(SystemClock),
-            settings: Settings::default(),
+            settings,
             counters: counters.clone(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -155,7 +162,7 @@ fn pattern_at(at: usize) -> u8 {
     (at / 251 + at) as u8
 }
 
-fn pattern(size: usize) -> Bytes {
+pub fn pattern(size: usize) -> Bytes {
     (0..size).map(pattern_at).collect::<Vec<u8>>().into()
 }
 
