@@ -169,6 +169,7 @@ async fn rig(here: Arc<dyn Store>, there: Arc<dyn Store>) -> Rig {
         forward_all: false,
         delete_markers: true,
         version_deletes: true,
+        object_lock: true,
         since: None,
     };
     let sides = Sides {

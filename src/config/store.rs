@@ -101,6 +101,9 @@ struct UserFile {
     access_key: String,
     /// File that holds the secret key.
     secret_key_file: PathBuf,
+    /// Whether they may bypass governance retention where a request asks for it (false).
+    #[serde(default)]
+    bypass_governance: bool,
 }
 
 /// A bucket that shall exist.
@@ -164,7 +167,11 @@ impl StoreFile {
     pub fn resolve(self, base: &Path, wrong: &mut Wrong<'_>) -> engine::Settings {
         let StoreFile { drives, parity, s3_listen, region, users, buckets, limits } = self;
         let at = |path: PathBuf| base.join(path);
-        let user = |u: UserFile| engine::User { access_key: u.access_key, secret_key_file: at(u.secret_key_file) };
+        let user = |u: UserFile| engine::User {
+            access_key: u.access_key,
+            secret_key_file: at(u.secret_key_file),
+            bypass_governance: u.bypass_governance,
+        };
         let bucket = |b: BucketFile| {
             let BucketFile { name, versioning, object_lock } = b;
             engine::BucketSettings { name, versioning, object_lock }

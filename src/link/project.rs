@@ -26,6 +26,8 @@ pub struct Projection {
     pub forward_all: bool,
     pub delete_markers: bool,
     pub version_deletes: bool,
+    /// Retention and legal hold are compared.
+    pub object_lock: bool,
     /// Unix milliseconds: what was not changed since is not compared, for the rule leaves it where it is.
     pub since: Option<u64>,
 }
@@ -42,6 +44,7 @@ impl Projection {
             forward_all: settings.forward_all,
             delete_markers: settings.delete_markers,
             version_deletes: settings.version_deletes,
+            object_lock: settings.object_lock,
             since: None,
         }
     }
@@ -81,19 +84,37 @@ impl Projection {
         self.since.is_some_and(|at| part.max_hlc().millis() < at)
     }
 
-    /// The components the link brings; guards and void purges are not compared: each site adds its own to them.
+    /// The components the link brings; void purges are not compared: each site adds its own to them.
     fn part(&self, version: &Version) -> Option<Version> {
-        let mut part = Version { later_guards: Guards::default(), purges: Purges::default(), ..version.clone() };
+        let guards = self.guards(version);
+        let mut part = Version { later_guards: guards, purges: Purges::default(), ..version.clone() };
         part.birth.iter_mut().for_each(|birth| birth.guards = Guards::default());
         if self.forward_all {
             let foreign = |origin: &Origin| *origin != self.target;
             let is_brought = part.birth.as_ref().is_some_and(|b| foreign(&b.order.origin))
-                || part.tags.as_ref().is_some_and(|t| foreign(&t.stamp.origin));
+                || part.tags.as_ref().is_some_and(|t| foreign(&t.stamp.origin))
+                || !part.later_guards.is_empty();
             return is_brought.then_some(part);
         }
         part.birth = part.birth.filter(|b| b.order.origin == self.source);
         part.tags = part.tags.filter(|t| t.stamp.origin == self.source);
-        (part.birth.is_some() || part.tags.is_some()).then_some(part)
+        (part.birth.is_some() || part.tags.is_some() || !part.later_guards.is_empty()).then_some(part)
+    }
+
+    /// The guards the link answers for: what its source set (a relay: what anybody but the target did), and how far
+    /// that was lifted. The target adds its own, and those are for the link back. Whether a guard was there at birth or
+    /// came later is no difference.
+    fn guards(&self, version: &Version) -> Guards {
+        if !self.object_lock {
+            return Guards::default();
+        }
+        let is_answered_for = |origin: &Origin| match self.forward_all {
+            true => *origin != self.target,
+            false => *origin == self.source,
+        };
+        // The later of two compliance dates counts, and nobody signs it: it goes with the birth.
+        let compliance = version.birth.as_ref().is_some_and(|b| is_answered_for(&b.order.origin));
+        version.guards().of(compliance, is_answered_for)
     }
 }
 

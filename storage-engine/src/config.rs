@@ -57,6 +57,9 @@ pub struct User {
     pub access_key: String,
     /// File that holds the secret key; its trailing white space is ignored.
     pub secret_key_file: PathBuf,
+    /// Whether they may shorten and lift governance retention, and delete what is under it, by asking for it.
+    #[serde(default)]
+    pub bypass_governance: bool,
 }
 
 /// A bucket that shall exist.
@@ -152,7 +155,7 @@ mod tests {
             parity: None,
             s3_listen: ([127, 0, 0, 1], 0).into(),
             region: region(),
-            users: vec![User { access_key: "writer".into(), secret_key_file: "/k".into() }],
+            users: vec![User { access_key: "writer".into(), secret_key_file: "/k".into(), bypass_governance: false }],
             buckets: vec![BucketSettings { name: "photos".into(), versioning: true, object_lock: true }],
             limits: Limits::default(),
         }

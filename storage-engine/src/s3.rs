@@ -55,10 +55,11 @@ pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settin
     let mut trusting = builder(door.clone());
     trusting.set_auth(auth::Users::new(BTreeMap::new()));
     trusting.set_access(auth::SignedBefore);
+    let rights = auth::Rights::of(&settings.users);
     let mut builder = builder(door);
     builder.set_auth(auth::Users::new(users));
-    builder.set_access(auth::SignedOnly);
-    builder.set_route(document::Chunked { trusting: trusting.build() });
+    builder.set_access(auth::SignedOnly { rights: rights.clone() });
+    builder.set_route(document::Chunked { trusting: trusting.build(), rights });
     let failures = Arc::new(failures::Failures::new(settings.limits.failed_logins_per_minute_max));
     Gate { codec: builder.build(), region, failures, metrics }
 }

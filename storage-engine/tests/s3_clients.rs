@@ -33,7 +33,7 @@ fn settings(dir: &TempDir) -> Settings {
         parity: None,
         s3_listen: ([127, 0, 0, 1], 0).into(),
         region: "us-east-1".into(),
-        users: vec![User { access_key: "writer".into(), secret_key_file: secret }],
+        users: vec![User { access_key: "writer".into(), secret_key_file: secret, bypass_governance: true }],
         buckets: Vec::new(),
         limits: Limits::default(),
     }

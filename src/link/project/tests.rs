@@ -2,6 +2,7 @@
 use super::super::reconcile::{Ask, Descent, Difference, Digest, KeyRange};
 use super::*;
 use proptest::prelude::*;
+use storage_engine::version::guard::{Mode, Retention};
 use storage_engine::version::{Birth, Hlc, Order, Stamp, Tags, VersionId, merge};
 
 const A: &str = "ams";
@@ -18,6 +19,7 @@ fn rule() -> Projection {
         forward_all: false,
         delete_markers: true,
         version_deletes: true,
+        object_lock: true,
         since: None,
     }
 }
@@ -133,6 +135,43 @@ fn a_tombstone_answers_missing() {
         assert_eq!(found(&rule(), Some(&object), Some(&gone)), [], "purged there by {origin}: that site brings it");
         assert_eq!(found(&rule(), Some(&gone), Some(&object)), []);
     }
+}
+
+fn held(mut version: Version, on: bool, at: u64, origin: &str) -> Version {
+    let change = version.guards().hold(on, &stamp(at, origin));
+    version.later_guards.join(&change);
+    version
+}
+
+fn retained(mut version: Version, mode: Mode, at: u64, origin: &str) -> Version {
+    let asked = Some(Retention { mode, until_millis: 1_000 });
+    let change = version.guards().retain(asked, false, &stamp(at, origin)).expect("nothing stands");
+    version.later_guards.join(&change);
+    version
+}
+
+#[test]
+fn a_guard_of_the_source_is_missed_at_the_peer_and_one_of_the_peer_is_its_own_matter() {
+    let object = born("in/1", A, Kind::Object);
+    let blind = Projection { object_lock: false, ..rule() };
+    let guarded = [
+        held(object.clone(), true, 5, A),
+        retained(object.clone(), Mode::Governance, 5, A),
+        retained(object.clone(), Mode::Compliance, 5, A),
+    ];
+    for here in &guarded {
+        assert!(matches!(found(&rule(), Some(here), Some(&object))[..], [Difference::Unlike { .. }]), "{here:?}");
+        assert_eq!(found(&rule(), Some(here), Some(&held(here.clone(), true, 6, B))), [], "the peer holds it too");
+        assert_eq!(found(&blind, Some(here), Some(&object)), [], "the rule carries none");
+    }
+    let lifted = held(guarded[0].clone(), false, 7, A);
+    assert!(matches!(found(&rule(), Some(&lifted), Some(&guarded[0]))[..], [Difference::Unlike { .. }]));
+    let replica = born("in/1", B, Kind::Object);
+    assert!(is_only_here(&found(&rule(), Some(&held(replica.clone(), true, 5, A)), Some(&replica))));
+    assert_eq!(found(&rule(), Some(&held(replica.clone(), true, 5, B)), Some(&replica)), []);
+    let mut at_birth = object.clone();
+    at_birth.birth.as_mut().expect("it was born").guards = guarded[0].later_guards.clone();
+    assert_eq!(found(&rule(), Some(&at_birth), Some(&guarded[0])), [], "since birth or since later");
 }
 
 #[test]

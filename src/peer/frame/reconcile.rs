@@ -46,6 +46,7 @@ mod flag {
     pub const FORWARD_ALL: u8 = 1;
     pub const DELETE_MARKERS: u8 = 2;
     pub const VERSION_DELETES: u8 = 4;
+    pub const OBJECT_LOCK: u8 = 8;
 }
 
 /// Kinds of answers; never reused for another meaning.
@@ -63,7 +64,8 @@ impl Question {
         let set = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
         let flags = set(p.forward_all, flag::FORWARD_ALL)
             | set(p.delete_markers, flag::DELETE_MARKERS)
-            | set(p.version_deletes, flag::VERSION_DELETES);
+            | set(p.version_deletes, flag::VERSION_DELETES)
+            | set(p.object_lock, flag::OBJECT_LOCK);
         f.put(1, &self.bucket);
         f.put(2, &p.prefix);
         f.put(3, &p.tags);
@@ -99,6 +101,7 @@ impl Question {
             forward_all: flags & flag::FORWARD_ALL != 0,
             delete_markers: flags & flag::DELETE_MARKERS != 0,
             version_deletes: flags & flag::VERSION_DELETES != 0,
+            object_lock: flags & flag::OBJECT_LOCK != 0,
             since: f.take(11)?,
         };
         let AtMost(ranges) = f.need::<AtMost<RANGES_MAX, (Option<String>, Option<String>)>>(7)?;

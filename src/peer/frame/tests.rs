@@ -88,6 +88,7 @@ fn question(ask: Ask) -> Message {
         forward_all: true,
         delete_markers: false,
         version_deletes: true,
+        object_lock: false,
         since: None,
     };
     Message::Question(Box::new(Question { bucket: "logs".into(), projection, ask, unknown: Fields::default() }))

@@ -153,6 +153,7 @@ fn projection() -> Projection {
         forward_all: false,
         delete_markers: true,
         version_deletes: true,
+        object_lock: true,
         since: None,
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! [`admit`] is the one gate: every request passes it before anything else reads it. It looks at the head
 //! only and never at a body; the signature itself is computed by the codec with a key from [`Users`].
+use crate::config::User;
 use crate::entropy;
 use crate::s3::text::query_pairs;
+use hyper::http::Extensions;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3Result, s3_error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 /// Longest life of a presigned request in seconds: seven days, as S3 has it.
@@ -244,15 +246,50 @@ impl S3Access for SignedBefore {
     }
 }
 
-/// Whoever signed may do everything; nobody else may do anything.
-pub struct SignedOnly;
+/// What some users may do and others may not.
+#[derive(Clone)]
+pub struct Rights {
+    bypass_governance: Arc<BTreeSet<String>>,
+}
+
+/// Stands in the extensions of a request whose signer may bypass governance retention.
+#[derive(Clone, Copy)]
+struct MayBypass;
+
+impl Rights {
+    /// The rights of the users of the settings.
+    pub fn of(users: &[User]) -> Self {
+        let may = users.iter().filter(|user| user.bypass_governance).map(|user| user.access_key.clone());
+        Rights { bypass_governance: Arc::new(may.collect()) }
+    }
+    /// Tells the operation what the signer may do.
+    pub fn tell(&self, access_key: &str, extensions: &mut Extensions) {
+        if self.bypass_governance.contains(access_key) {
+            extensions.insert(MayBypass);
+        }
+    }
+}
+
+/// Whether the request bypasses governance retention: it asks for it, and its signer may. Of others the word has no
+/// effect, as S3 has it: what is not guarded they may still delete.
+pub fn bypasses(asked: Option<bool>, extensions: &Extensions) -> bool {
+    asked.unwrap_or(false) && extensions.get::<MayBypass>().is_some()
+}
+
+/// Whoever signed may do everything but what [`Rights`] name; nobody else may do anything.
+pub struct SignedOnly {
+    pub rights: Rights,
+}
 
 #[async_trait::async_trait]
 impl S3Access for SignedOnly {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         name(context);
-        match context.credentials() {
-            Some(_) => Ok(()),
+        match context.credentials().map(|signer| signer.access_key.clone()) {
+            Some(signer) => {
+                self.rights.tell(&signer, context.extensions_mut());
+                Ok(())
+            }
             None => Err(s3_error!(AccessDenied, "Anonymous requests are denied.")),
         }
     }

@@ -4,6 +4,7 @@
 //! leaves it by a route, behind the check of its signature, is read and verified here, and is handed in one
 //! piece to a second codec that asks for no signature. Nothing else reaches that one.
 use crate::object::Body as Bytestream;
+use crate::s3::auth::Rights;
 use crate::s3::body::incoming;
 use crate::s3::gate::{DOCUMENT_BYTES_MAX, carries_document, states_digest_of_document, too_large};
 use crate::s3::{checksum, error};
@@ -30,6 +31,7 @@ const OF_THE_TRANSFER: [&str; 6] = [
 pub struct Chunked {
     /// The codec without signatures.
     pub trusting: S3Service,
+    pub rights: Rights,
 }
 
 #[async_trait::async_trait]
@@ -38,7 +40,10 @@ impl S3Route for Chunked {
         carries_document(method, uri) && is_chunked(headers)
     }
 
-    async fn call(&self, request: S3Request<Body>) -> S3Result<S3Response<Body>> {
+    async fn call(&self, mut request: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        if let Some(signer) = &request.credentials {
+            self.rights.tell(&signer.access_key, &mut request.extensions);
+        }
         let answered = match in_one_piece(request).await {
             Ok(request) => self.trusting.call(request).await.map_err(unwritable)?,
             Err(error) => error.to_http_response().map_err(S3Error::internal_error)?,

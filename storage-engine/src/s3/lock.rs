@@ -4,6 +4,7 @@
 //! Errors and their words: Amazon S3 API Reference, PutObjectLockConfiguration, PutObjectRetention.
 use crate::bucket::lock::{DefaultRetention, Lock, Period, Protection};
 use crate::object::{Error, Opened};
+use crate::s3::auth::bypasses;
 use crate::s3::read::open;
 use crate::s3::{FrontDoor, timestamp, version_id};
 use crate::version::guard::{Mode, Retention};
@@ -166,7 +167,7 @@ pub async fn set_retention(
     door: &FrontDoor,
     request: S3Request<PutObjectRetentionInput>,
 ) -> S3Result<S3Response<PutObjectRetentionOutput>> {
-    let input = request.input;
+    let S3Request { input, extensions, .. } = request;
     let malformed = || s3_error!(MalformedXML, "A retention has a mode and a date, or neither to remove it.");
     let asked = input.retention.ok_or_else(malformed)?;
     let asked = match (asked.mode, asked.retain_until_date) {
@@ -178,7 +179,7 @@ pub async fn set_retention(
         _ => return Err(malformed()),
     };
     let id = version_id(input.version_id.as_deref())?;
-    let bypass = input.bypass_governance_retention.unwrap_or(false);
+    let bypass = bypasses(input.bypass_governance_retention, &extensions);
     let done = door.objects.set_retention(&input.bucket, &input.key, id, asked, bypass).await;
     done.map_err(|e| door.fail_by_id(e, id.is_some()))?;
     Ok(S3Response::new(PutObjectRetentionOutput::default()))

@@ -1,5 +1,6 @@
 //! PUT, copy and delete of objects: from a request's headers to what the object layer commits.
 use crate::object::{self, Error, Put};
+use crate::s3::auth::bypasses;
 use crate::s3::body::incoming;
 use crate::s3::checksum::{self, show_checksums};
 use crate::s3::read::{self, Unmet, birth, open};
@@ -127,13 +128,13 @@ pub async fn delete(
     door: &FrontDoor,
     request: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
-    let input = request.input;
+    let S3Request { input, extensions, .. } = request;
     if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
         return Err(s3_error!(NotImplemented, "Deletes are conditional on the ETag only."));
     }
     let id = version_id(input.version_id.as_deref())?;
     let conditions = conditions(input.if_match, None)?;
-    let bypass = input.bypass_governance_retention.unwrap_or(false);
+    let bypass = bypasses(input.bypass_governance_retention, &extensions);
     let deleted = delete_one(door, &input.bucket, &input.key, id, conditions, bypass).await?;
     Ok(S3Response::new(DeleteObjectOutput {
         delete_marker: deleted.delete_marker.then_some(true),
@@ -162,7 +163,7 @@ pub async fn delete_many(
     request: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let DeleteObjectsInput { bucket, delete, bypass_governance_retention, .. } = request.input;
-    let bypass = bypass_governance_retention.unwrap_or(false);
+    let bypass = bypasses(bypass_governance_retention, &request.extensions);
     if delete.objects.is_empty() || delete.objects.len() > DELETE_KEYS_MAX {
         return Err(s3_error!(MalformedXML, "Name between 1 and 1000 objects."));
     }

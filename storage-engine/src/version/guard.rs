@@ -208,6 +208,18 @@ impl Guards {
         self.unknown.join(&other.unknown);
     }
 
+    /// What the sites that pass set, and what was lifted of it; the compliance date, which no site signs, where
+    /// `compliance`.
+    pub fn of(&self, compliance: bool, passes: impl Fn(&Origin) -> bool) -> Guards {
+        let mut part = self.clone();
+        part.governance.retain(|origin, _| passes(origin));
+        part.holds.retain(|origin, _| passes(origin));
+        if !compliance {
+            part.compliance_millis = 0;
+        }
+        part
+    }
+
     /// Whether whoever saw `self` had seen every guard that was ever set in `now`. Liftings do not
     /// count: a hold lifted later does not make a purge good that had not seen the hold.
     pub fn cover(&self, now: &Guards) -> bool {

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub const ACCESS_KEY: &str = "writer";
 pub const SECRET_KEY: &str = "a secret of the tests";
+/// Somebody who may not bypass governance retention; the secret is the same.
+pub const PLAIN_KEY: &str = "plain";
 pub const REGION: &str = "us-east-1";
 
 /// A running store; dropped, its drives are gone.
@@ -38,7 +40,13 @@ pub fn settings(dir: &TempDir) -> Settings {
         parity: None,
         s3_listen: ([127, 0, 0, 1], 0).into(),
         region: REGION.into(),
-        users: vec![User { access_key: ACCESS_KEY.into(), secret_key_file: secret }],
+        users: [(ACCESS_KEY, true), (PLAIN_KEY, false)]
+            .map(|(access_key, bypass_governance)| User {
+                access_key: access_key.into(),
+                secret_key_file: secret.clone(),
+                bypass_governance,
+            })
+            .to_vec(),
         buckets: Vec::new(),
         limits: Limits::default(),
     }

@@ -1,5 +1,5 @@
 //! Object lock: configuration of a bucket, retention and legal hold of a version, and what they forbid.
-use crate::client::{Answer, Call, Store};
+use crate::client::{ACCESS_KEY, Answer, Call, PLAIN_KEY, Store};
 
 const FAR: &str = "2120-01-02T03:04:05Z";
 const FARTHER: &str = "2121-01-02T03:04:05Z";
@@ -152,6 +152,28 @@ async fn retention_is_extended_freely_and_shortened_only_with_a_bypass() {
     store.call(Call::new("DELETE", "/safe/k")).await.expect(204);
     let kept = store.call(Call::new("GET", "/safe/k").query("versionId", &id)).await.expect(200);
     assert_eq!(kept.body, b"1");
+}
+
+#[tokio::test]
+async fn only_users_with_the_right_bypass_governance_and_others_lose_nothing_by_asking() {
+    let store = store().await;
+    let bypassing = |call: Call, access_key: &str| {
+        let mut call = call.header("x-amz-bypass-governance-retention", "true");
+        call.access_key = access_key.into();
+        call
+    };
+    let id = store.put("/safe/k", b"1").await.header("x-amz-version-id").to_owned();
+    document(&store, "/safe/k", "retention", &retention("GOVERNANCE", FAR)).await.expect(200);
+    let shorten = || Call::new("PUT", "/safe/k").query("retention", "").body(b"<Retention></Retention>").with_md5();
+    let many = format!("<Delete><Object><Key>k</Key><VersionId>{id}</VersionId></Object></Delete>");
+    let many = || Call::new("POST", "/safe").query("delete", "").body(many.as_bytes()).with_md5();
+    store.call(bypassing(delete("/safe/k", &id), PLAIN_KEY)).await.error(403, "AccessDenied");
+    store.call(bypassing(shorten(), PLAIN_KEY)).await.error(403, "AccessDenied");
+    assert_eq!(store.call(bypassing(many(), PLAIN_KEY)).await.expect(200).one("Code"), "AccessDenied");
+    let free = store.put("/safe/free", b"1").await.header("x-amz-version-id").to_owned();
+    store.call(bypassing(delete("/safe/free", &free), PLAIN_KEY)).await.expect(204);
+    assert!(store.call(bypassing(many(), ACCESS_KEY)).await.expect(200).all("Code").is_empty());
+    store.call(Call::new("GET", "/safe/k").query("versionId", &id)).await.error(404, "NoSuchVersion");
 }
 
 #[tokio::test]
