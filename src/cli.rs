@@ -3,6 +3,7 @@
 pub mod backlog;
 pub mod certs;
 pub mod conflicts;
+pub mod crds;
 pub mod demo;
 pub mod diff;
 pub mod explain;
@@ -31,6 +32,8 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// Internal error.
     pub const INTERNAL: u8 = 70;
+    /// The API server lacks the definitions, or gives too few rights.
+    pub const UNPREPARED: u8 = 78;
 }
 
 /// Cross-cluster bucket replication with a bundled erasure-coded S3 store.
@@ -54,12 +57,17 @@ pub enum Verb {
     Store(StoreArgs),
     /// Run a replicator by itself, over the store its Site document names.
     Replicator {
-        /// Configuration file (YAML).
+        /// Configuration file (YAML); left out where `--kubeconfig` is given: every key's default.
+        #[arg(long, value_name = "FILE", required_unless_present = "kubeconfig")]
+        config: Option<PathBuf>,
+        /// Documents come from the API server this file names, whatever the configuration says.
         #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        kubeconfig: Option<PathBuf>,
     },
     /// Make a CA and certificates, for trying out and for tests.
     Certs(certs::Args),
+    /// Write the custom resource definitions, a file per kind; or check those that are there.
+    Crds(crds::Args),
     /// Three sites on this machine: write on all, kill one, catch up, compare version by version.
     Demo(demo::Args),
     /// Links with lag, backlog and last error, of a running process.

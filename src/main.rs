@@ -34,11 +34,12 @@ async fn run(verb: Verb) -> u8 {
             telemetry::init();
             role::store::run(run.config()).await
         }
-        Verb::Replicator { config } => {
+        Verb::Replicator { config, kubeconfig } => {
             telemetry::init();
-            role::replicator::run(&config).await
+            role::replicator::run(config.as_deref(), kubeconfig).await
         }
         Verb::Certs(args) => cli::certs::run(&args),
+        Verb::Crds(args) => cli::crds::run(&args),
         Verb::Demo(args) => cli::demo::run(args).await.unwrap_or_else(|e| {
             eprintln!("isthmus demo: {e:#}");
             exit::INTERNAL

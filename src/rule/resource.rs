@@ -8,6 +8,7 @@
     clippy::duplicated_attributes,
     reason = "each printcolumn of kube has keys of its own; the lint mixes them up"
 )]
+pub mod crd;
 pub mod drill;
 pub mod job;
 pub mod peer;
@@ -54,8 +55,10 @@ pub fn spec_schema(kind: &str) -> Option<&'static Json> {
 }
 
 fn schema_of<K: CustomResourceExt>() -> Json {
-    let crd = serde_json::to_value(K::crd()).expect("a CRD is JSON");
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+    let mut crd = serde_json::to_value(K::crd()).expect("a CRD is JSON");
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    crd::without_nullable(spec);
+    spec.take()
 }
 
 impl Resource {
@@ -114,6 +117,15 @@ impl Resource {
             Resource::Rule(r) => &r.metadata,
         };
         meta.name.as_deref().unwrap_or_default()
+    }
+
+    /// metadata.uid, where an API server gave one.
+    pub fn uid(&self) -> Option<&String> {
+        match self {
+            Resource::Site(r) => r.metadata.uid.as_ref(),
+            Resource::Peer(r) => r.metadata.uid.as_ref(),
+            Resource::Rule(r) => r.metadata.uid.as_ref(),
+        }
     }
 
     /// metadata.namespace, where the document names one.
