@@ -5,10 +5,12 @@
 //! once. Called by the roles; nothing here opens a store, a journal or a socket. A role's keys stand in a
 //! file of their own.
 mod journal;
+mod kubernetes;
 mod replicator;
 mod site;
 mod store;
 
+pub use kubernetes::Settings as Kubernetes;
 pub use replicator::Settings as Replicator;
 pub use site::Settings as Site;
 pub use store::Settings as Store;
@@ -20,7 +22,7 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file of one role, as it is written. Its doc lines are the reference of the keys.
 trait File: DeserializeOwned + JsonSchema {
@@ -47,12 +49,22 @@ pub fn store(path: &Path) -> Result<Store, Vec<Problem>> {
     load::<store::File>(path)
 }
 
-/// Reads and checks the file of role `replicator`.
+/// Reads and checks the file of role `replicator`; without one every key has its default. `kubeconfig`: documents come
+/// from the API server it names, whatever the file says.
 ///
 /// # Errors
 /// As [`site()`].
-pub fn replicator(path: &Path) -> Result<Replicator, Vec<Problem>> {
-    load::<replicator::File>(path)
+pub fn replicator(path: Option<&Path>, kubeconfig: Option<PathBuf>) -> Result<Replicator, Vec<Problem>> {
+    let defaults = Path::new("the defaults");
+    let mut settings = match path {
+        Some(path) => parse::<replicator::File>(path, &read(path)?)?,
+        None => parse::<replicator::File>(Path::new(""), "{}")?,
+    };
+    if let Some(file) = kubeconfig {
+        let other = settings.kubernetes.take().map(|k| Kubernetes { kubeconfig: Some(file.clone()), ..k });
+        settings.kubernetes = Some(other.unwrap_or_else(|| Kubernetes::of(file)));
+    }
+    checked::<replicator::File>(path.unwrap_or(defaults), settings)
 }
 
 /// Something in the settings that does not hold.
@@ -74,11 +86,18 @@ impl fmt::Display for Problem {
 }
 
 fn load<F: File>(path: &Path) -> Result<F::Settings, Vec<Problem>> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    checked::<F>(path, parse::<F>(path, &read(path)?)?)
+}
+
+fn read(path: &Path) -> Result<String, Vec<Problem>> {
+    std::fs::read_to_string(path).map_err(|e| {
         let message = format!("cannot be read ({e}); give the path of a YAML file");
         vec![Problem { place: path.display().to_string(), key: String::new(), message }]
-    })?;
-    let settings = parse::<F>(path, &text)?;
+    })
+}
+
+/// The settings, where all they point to is there.
+fn checked<F: File>(path: &Path, settings: F::Settings) -> Result<F::Settings, Vec<Problem>> {
     let missing: Vec<_> = F::missing(&settings)
         .into_iter()
         .map(|(key, message)| Problem { place: path.display().to_string(), key: key.into(), message })

@@ -94,6 +94,23 @@ impl Node {
         }
         line
     }
+    /// A value that stands in no text: every line is 0. An object of an API server.
+    pub fn from_json(json: &serde_json::Value) -> Node {
+        let value = match json {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(b) => Value::Bool(*b),
+            serde_json::Value::Number(n) => Value::Number(n.clone()),
+            serde_json::Value::String(t) => Value::Text(t.clone()),
+            serde_json::Value::Array(items) => Value::List(items.iter().map(Node::from_json).collect()),
+            serde_json::Value::Object(map) => {
+                let entry = |(name, value): (&String, &serde_json::Value)| {
+                    (Key { line: 0, name: name.clone() }, Node::from_json(value))
+                };
+                Value::Map(map.iter().map(entry).collect())
+            }
+        };
+        Node { line: 0, value }
+    }
     /// The value without its lines.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {

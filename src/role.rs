@@ -4,6 +4,7 @@ pub mod replication;
 pub mod replicator;
 pub mod site;
 pub mod store;
+mod watching;
 
 use crate::cli::exit;
 use crate::config::Problem;
@@ -16,6 +17,8 @@ use tokio::net::TcpListener;
 enum Failed {
     /// The configuration, the drives or the documents are not as they must be.
     Configuration(anyhow::Error),
+    /// The API server lacks the definitions, or gives too few rights.
+    Unprepared(anyhow::Error),
     /// Something else.
     Internal(anyhow::Error),
 }
@@ -27,6 +30,10 @@ fn ended(result: Result<(), Failed>) -> u8 {
         Err(Failed::Configuration(e)) => {
             eprintln!("isthmus: {e:#}");
             exit::USAGE
+        }
+        Err(Failed::Unprepared(e)) => {
+            eprintln!("isthmus: {e:#}");
+            exit::UNPREPARED
         }
         Err(Failed::Internal(e)) => {
             eprintln!("isthmus: {e:#}");

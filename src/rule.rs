@@ -5,11 +5,14 @@
 //! says what changes, `rule/allow.rs` what a peer may do here. The set is always whole: level, not edge.
 pub mod accept;
 pub mod allow;
+pub mod judge;
 pub mod plan;
 pub mod refs;
+pub mod report;
 pub mod resource;
 pub mod validate;
 pub mod watch_folder;
+pub mod watch_kube;
 
 pub use crate::link::{BrakeTerms as Brake, Filter};
 

@@ -1,4 +1,5 @@
 //! Logs and traces of a process, and the metrics it shows.
+pub mod cluster;
 pub mod listener;
 pub mod metrics;
 pub mod store;

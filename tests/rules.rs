@@ -180,7 +180,7 @@ impl World {
 
     async fn start(&self) -> Life {
         let journal: Arc<dyn Journal> = Arc::new(self.journal.clone());
-        let restored = accepted::restore(&*journal).await.unwrap();
+        let restored = Loaded::restore(accepted::restore(&*journal).await.unwrap());
         let loaded = watch_folder::read(&self.dir.path().join("fra"), Some(&restored));
         let (tell, rules) = watch::channel(loaded.snapshot.clone());
         let replicator = replicator("fra", &self.fra, self.dir.path(), rules, journal).await;

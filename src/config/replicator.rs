@@ -1,5 +1,6 @@
 //! Settings of role `replicator`. Where its store is and as what it must prove itself stands in the Site document.
 use super::journal::{self, JournalFile};
+use super::kubernetes;
 use super::{Wrong, admin_listen};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,8 +12,10 @@ use std::path::{Path, PathBuf};
 pub struct Settings {
     /// Site document this process serves; `None`: the only one there is.
     pub site_name: Option<String>,
-    /// Folder of Site, Peer and ReplicationRule documents.
+    /// Folder of Site, Peer and ReplicationRule documents; not looked at where there is an API server.
     pub rules_dir: PathBuf,
+    /// The API server they come from instead.
+    pub kubernetes: Option<kubernetes::Settings>,
     /// Folder of `secrets/<name>/<key>` and `configmaps/<name>/<key>`.
     pub refs_dir: PathBuf,
     /// Where the journal is.
@@ -36,6 +39,8 @@ pub struct File {
     /// Folder of Site, Peer and ReplicationRule documents; changes take effect live.
     #[serde(default = "rules_dir")]
     pub(super) rules_dir: PathBuf,
+    /// Documents come from an API server instead of rules_dir; an empty map takes what the pod is given.
+    pub(super) kubernetes: Option<kubernetes::File>,
     /// Folder the documents' references resolve to: secrets/<name>/<key>, configmaps/<name>/<key>.
     #[serde(default = "refs_dir")]
     pub(super) refs_dir: PathBuf,
@@ -63,6 +68,7 @@ impl File {
         Settings {
             site_name: self.site_name,
             rules_dir: base.join(self.rules_dir),
+            kubernetes: self.kubernetes.map(|k| k.settings(base)),
             refs_dir: base.join(self.refs_dir),
             admin_socket: journal::admin_socket(self.admin_socket, &journal, base),
             journal,
@@ -90,7 +96,7 @@ impl super::File for File {
 /// What a replicator needs and is not there.
 pub fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut missing = journal::missing(&settings.journal);
-    if !settings.rules_dir.is_dir() {
+    if settings.kubernetes.is_none() && !settings.rules_dir.is_dir() {
         let message = format!("{} is no folder; make it, even an empty one", settings.rules_dir.display());
         missing.push(("rules_dir", message));
     }

@@ -1,5 +1,6 @@
 //! Settings of role `site`: a store and a replicator in one process.
 use super::journal::{self, JournalFile};
+use super::kubernetes;
 use super::replicator::{self, peer_listen, refs_dir, rules_dir};
 use super::store::{self, StoreFile};
 use super::{Wrong, admin_listen};
@@ -25,6 +26,8 @@ pub struct File {
     /// Folder of Site, Peer and ReplicationRule documents; changes take effect live.
     #[serde(default = "rules_dir")]
     rules_dir: PathBuf,
+    /// Documents come from an API server instead of rules_dir; an empty map takes what the pod is given.
+    kubernetes: Option<kubernetes::File>,
     /// Folder the documents' references resolve to: secrets/<name>/<key>, configmaps/<name>/<key>.
     #[serde(default = "refs_dir")]
     refs_dir: PathBuf,
@@ -53,6 +56,7 @@ impl super::File for File {
         let file = replicator::File {
             site_name: self.site_name,
             rules_dir: self.rules_dir,
+            kubernetes: self.kubernetes,
             refs_dir: self.refs_dir,
             journal: self.journal,
             admin_socket: self.admin_socket,

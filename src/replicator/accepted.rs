@@ -2,16 +2,16 @@
 //!
 //! It keeps what the watcher accepted and hands it back before the folder is first read; it judges no document.
 use crate::journal::{Error, Journal};
-use crate::rule::watch_folder::{Accepted, Loaded};
+use crate::rule::watch_folder::Accepted;
 use std::collections::BTreeMap;
 
-/// What was in force before the process started.
+/// What was in force before the process started: generation and spec of each document, for a watcher to restore.
 ///
 /// # Errors
 /// Those of the journal.
-pub async fn restore(journal: &dyn Journal) -> Result<Loaded, Error> {
+pub async fn restore(journal: &dyn Journal) -> Result<Vec<(u64, String)>, Error> {
     let kept = journal.accepted_specs().await?;
-    Ok(Loaded::restore(kept.into_iter().map(|(_, generation, spec)| (generation, spec))))
+    Ok(kept.into_iter().map(|(_, generation, spec)| (generation, spec)).collect())
 }
 
 /// The documents as this process last wrote them.

@@ -53,6 +53,17 @@ enum Blocked {
     Journal(#[from] Error),
 }
 
+impl Blocked {
+    /// The word for what a person must mend in the rule or its bucket; `None`: it passes by itself.
+    fn word(&self) -> Option<&'static str> {
+        match self {
+            Blocked::MissingBucket(_) => Some("BucketNotFound"),
+            Blocked::Unversioned(_) => Some("VersioningDisabled"),
+            Blocked::Store(_) | Blocked::Journal(_) => None,
+        }
+    }
+}
+
 /// What came of a start.
 enum Start<'a> {
     Run(Run<'a>),
@@ -105,7 +116,7 @@ pub async fn own(
                 if shown.borrow().last_error.as_ref() != Some(&reason) {
                     tracing::warn!(rule = %labels.rule, peer = %labels.peer, reason, "The link cannot start.");
                 }
-                LinkReport::blocked(&labels, now, reason)
+                LinkReport::blocked(&labels, now, reason, blocked.word())
             }
         };
         shown.send_replace(report);

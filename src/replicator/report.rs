@@ -46,6 +46,9 @@ pub struct LinkReport {
     #[serde(default)]
     pub proof: Option<ProofReport>,
     pub last_error: Option<String>,
+    /// Why it cannot start, in one word, as a condition's reason; absent while it can.
+    #[serde(default)]
+    pub blocked_reason: Option<String>,
     /// Why it sends nothing, where a person wanted it so.
     #[serde(default)]
     pub suspended: Option<Suspended>,
@@ -122,12 +125,12 @@ impl LinkReport {
             state: "standby".into(),
             last_error: None,
             owner,
-            ..LinkReport::blocked(labels, now, String::new())
+            ..LinkReport::blocked(labels, now, String::new(), None)
         }
     }
 
     /// A link that could not start, and why; nothing else is known of it.
-    pub fn blocked(labels: &LinkLabels, now: u64, reason: String) -> Self {
+    pub fn blocked(labels: &LinkLabels, now: u64, reason: String, word: Option<&str>) -> Self {
         LinkReport {
             rule: labels.rule.clone(),
             bucket: labels.bucket.clone(),
@@ -135,6 +138,7 @@ impl LinkReport {
             state: "blocked".into(),
             measured_at: now,
             last_error: Some(reason),
+            blocked_reason: word.map(Into::into),
             ..LinkReport::default()
         }
     }

@@ -2,6 +2,7 @@
 //! admin listeners, links. Roles `site` and `replicator` run it.
 use super::Failed::{self, Configuration, Internal};
 use super::bind;
+use super::watching::Watching;
 use crate::config;
 use crate::journal::{self, Journal};
 use crate::peer::server::{Counters, Known, Server};
@@ -30,10 +31,17 @@ pub struct Replication {
     /// The Site document this process serves, as it was at start.
     pub site: SiteDoc,
     refs: Refs,
-    /// The documents as they were at start.
-    loaded: Loaded,
+    source: Source,
     identity: Arc<Identity>,
     journal: Arc<dyn Journal>,
+}
+
+/// Where documents come from.
+enum Source {
+    /// A folder, as it was at start.
+    Folder(Box<Loaded>),
+    /// An API server, watched since.
+    Kubernetes(Watching),
 }
 
 /// Its listeners too.
@@ -57,11 +65,17 @@ impl Replication {
             kind(anyhow::Error::from(e).context("open the journal"))
         })?;
         let restored = accepted::restore(&*journal).await.context("read the journal").map_err(Internal)?;
+        if let Some(server) = &settings.kubernetes {
+            let watching = Watching::begin(server, restored, refs.clone()).await?;
+            let (site, identity) = watching.own_site(&settings, &refs).await;
+            return Ok(Replication { settings, site, refs, source: Source::Kubernetes(watching), identity, journal });
+        }
+        let restored = Loaded::restore(restored);
         let loaded = watch_folder::read(&settings.rules_dir, Some(&restored));
         let site = own_site(&loaded.snapshot, &settings).map_err(Configuration)?;
         let identity = identity(&site, &refs).await.context("read own certificate");
         let identity = identity.map_err(Configuration)?;
-        Ok(Replication { settings, site, refs, loaded, identity, journal })
+        Ok(Replication { settings, site, refs, source: Source::Folder(Box::new(loaded)), identity, journal })
     }
 
     /// What this process shows to a store in another process, and whom it believes there.
@@ -104,20 +118,26 @@ impl Bound {
         stop: CancellationToken,
         ended: CancellationToken,
     ) {
-        let Bound { opened: Replication { settings, site, refs, loaded, identity, journal }, peers, public, local } =
+        let Bound { opened: Replication { settings, site, refs, source, identity, journal }, peers, public, local } =
             self;
         let counters = Arc::new(Counters::default());
         metrics.collect(crate::telemetry::listener::Refused(counters.clone()));
+        if let Source::Kubernetes(watching) = &source {
+            metrics.collect(crate::telemetry::cluster::Watched(watching.cluster.clone()));
+        }
         let holder = format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple());
         let shared = Shared {
             store,
-            tenure: Arc::new(Tenure::new(journal.clone(), holder, Terms::default())),
+            tenure: Arc::new(Tenure::new(journal.clone(), holder.clone(), Terms::default())),
             journal,
             clock: clock.clone(),
             metrics: Arc::new(metrics),
             pace: Pace::default(),
         };
-        let (tell, rules) = watch::channel(loaded.snapshot.clone());
+        let (tell, rules) = match &source {
+            Source::Folder(loaded) => watch::channel(loaded.snapshot.clone()),
+            Source::Kubernetes(watching) => (watching.tell.clone(), watching.rules()),
+        };
         let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());
         let replicator = Arc::new(replicator);
         let server = Arc::new(Server {
@@ -125,30 +145,49 @@ impl Bound {
             identity: identity.clone(),
             resolver: resolver(rules, refs),
             receiver: replicator.receiver(),
-            clock,
+            clock: clock.clone(),
             settings: crate::peer::server::Settings::default(),
             counters,
         });
         tasks.spawn(identity.keep_fresh(stop.clone()));
-        tasks.spawn(watch_folder::watch(settings.rules_dir, Some(settings.refs_dir), loaded, tell, stop.clone()));
+        // Status is written until the links have drained: what they did last is told.
+        let drained = CancellationToken::new();
+        let watching = match source {
+            Source::Folder(loaded) => {
+                let refs_dir = Some(settings.refs_dir);
+                tasks.spawn(watch_folder::watch(settings.rules_dir, refs_dir, *loaded, tell, stop.clone()));
+                None
+            }
+            Source::Kubernetes(watching) => {
+                watching.lead(holder, replicator.clone(), clock, drained.clone());
+                Some(watching)
+            }
+        };
         tasks.spawn(server.run(peers, tasks.clone(), stop.clone()));
         tasks.spawn(serve_admin(public, local, replicator.clone(), ended));
         replicator.run(stop).await;
+        drained.cancel();
+        if let Some(watching) = watching {
+            watching.ended().await;
+        }
         let _ = std::fs::remove_file(settings.admin_socket);
     }
 }
 
-fn own_site(first: &Snapshot, settings: &config::Replicator) -> anyhow::Result<SiteDoc> {
+pub(super) fn own_site(first: &Snapshot, settings: &config::Replicator) -> anyhow::Result<SiteDoc> {
     let problems: Vec<_> = first.problems.iter().map(ToString::to_string).collect();
     let site = first.rules.own_site(settings.site_name.as_deref());
     site.cloned().map_err(|why| {
         let found = if problems.is_empty() { String::new() } else { format!("; {}", problems.join("; ")) };
-        anyhow!("{}: {why}{found}", settings.rules_dir.display())
+        match &settings.kubernetes {
+            Some(_) => anyhow!("{why}{found}"),
+            None => anyhow!("{}: {why}{found}", settings.rules_dir.display()),
+        }
     })
 }
 
 /// What the peer listener shows. The peers' CAs are the replicator's to name: they come and go with the rules.
-async fn identity(site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
+pub(super) async fn identity(site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
     let own = refs.tls(&site.tls_secret)?;
     let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca] };
     Ok(Arc::new(Identity::load(files).await?))

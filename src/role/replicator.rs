@@ -10,15 +10,15 @@ use crate::store::bundled::network::NetworkStore;
 use crate::store::bundled::network::line::Target;
 use crate::telemetry::metrics::Metrics;
 use anyhow::Context;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use storage_engine::clock::{Clock, SystemClock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Runs until a signal; returns the exit code.
-pub async fn run(file: &Path) -> u8 {
-    match config::replicator(file) {
+pub async fn run(file: Option<&Path>, kubeconfig: Option<PathBuf>) -> u8 {
+    match config::replicator(file, kubeconfig) {
         Ok(settings) => ended(serve(settings).await),
         Err(problems) => refused(&problems),
     }
@@ -28,7 +28,9 @@ async fn serve(settings: config::Replicator) -> Result<(), Failed> {
     let stop = shutdown::on_signal().context("listen for signals").map_err(Internal)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports_file = settings.ports_file.clone();
-    let replication = Replication::open(settings).await?;
+    // It waits as long as an API server is away.
+    let Some(opened) = stop.run_until_cancelled(Replication::open(settings)).await else { return Ok(()) };
+    let replication = opened?;
     let identity = replication.store_identity().await.context("read the certificate for the store");
     let identity = identity.map_err(Configuration)?;
     let site = replication.site.clone();

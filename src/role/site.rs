@@ -28,7 +28,9 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
     let stop = shutdown::on_signal().context("listen for signals").map_err(Internal)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports_file = settings.replicator.ports_file.clone();
-    let replication = Replication::open(settings.replicator).await?;
+    // It waits as long as an API server is away.
+    let Some(opened) = stop.run_until_cancelled(Replication::open(settings.replicator)).await else { return Ok(()) };
+    let replication = opened?;
     let origin = Origin::new(&replication.site.site_id);
     let node = StoreNode::open(&settings.store, clock.clone(), origin).await;
     let mut node = node.context("open the store").map_err(Configuration)?;

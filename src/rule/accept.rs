@@ -164,6 +164,11 @@ fn destinations(spec: &ReplicationRuleSpec) -> Result<Vec<Destination>, Unusable
     spec.destinations.iter().map(one).collect()
 }
 
+/// A duration in milliseconds; `None`: it is none.
+pub fn duration_millis(duration: &Duration) -> Option<u64> {
+    millis("", duration).ok()
+}
+
 fn is_on(switch: &Switch) -> bool {
     *switch == Switch::Enabled
 }

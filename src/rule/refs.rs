@@ -2,6 +2,7 @@
 //! `configmaps/<name>/<key>` below one folder, the shape of a mounted Secret. It gives paths and looks whether
 //! they are there; it never reads a secret. Callers: the folder watcher and the peer listener's identity.
 use super::{FileRef, PeerDoc, Problem, RuleSet, SiteDoc};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A folder of references.
@@ -47,6 +48,15 @@ impl Refs {
         Ok(self.dir.join(kind).join(&reference.name).join(&reference.key))
     }
 
+    /// Folder of a Secret or ConfigMap.
+    ///
+    /// # Errors
+    /// As [`Refs::file`].
+    pub fn folder(&self, is_secret: bool, name: &str) -> Result<PathBuf, BadName> {
+        let file = self.file(&FileRef { is_secret, name: name.into(), key: "key".into() })?;
+        Ok(file.parent().expect("a key lies in a folder").into())
+    }
+
     /// Paths of a TLS Secret.
     ///
     /// # Errors
@@ -79,6 +89,16 @@ impl Refs {
             problems.push(Problem { document: document.into(), place: field.into(), reason, message });
         }
     }
+}
+
+/// Reasons of [`Refs::missing`].
+pub const IS_MISSING: [&str; 2] = ["SecretNotFound", "ConfigMapNotFound"];
+
+/// Secrets (true) and ConfigMaps that the documents name; those of the own store's certificate too.
+pub fn named(set: &RuleSet) -> BTreeSet<(bool, String)> {
+    let of_store = set.sites.values().map(|site| secret(&site.api_secret, "tls.crt"));
+    let all = set.sites.values().flat_map(of_site).chain(set.peers.values().flat_map(of_peer)).chain(of_store);
+    all.map(|reference| (reference.is_secret, reference.name)).collect()
 }
 
 fn secret(name: &str, key: &str) -> FileRef {

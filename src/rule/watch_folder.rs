@@ -3,13 +3,11 @@
 //! What does not parse keeps its last good form in force; an unreadable folder changes nothing; only a file that
 //! is gone from a folder that could be listed takes its documents with it. The replicator starts [`watch`] and
 //! reads the channel; nothing here knows links.
-use super::accept;
+use super::judge::{Finding, Held, Kept, judge};
 use super::refs::Refs;
-use super::resource::{API_VERSION, Resource, spec_schema};
 use super::validate::{Draft, validate};
 use super::{Problem, RuleSet};
-use crate::document::{self, Node, Value, schema};
-use serde::{Deserialize, Serialize};
+use crate::document::{self, Node};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,17 +32,8 @@ pub struct Snapshot {
 pub struct Accepted {
     /// Counts the changes of its spec.
     pub generation: u64,
-    /// The document and where it stood, as JSON; only [`Loaded::restore`] reads it.
+    /// The document and where it stood, as JSON (`rule/judge.rs`).
     pub spec: String,
-}
-
-/// What [`Accepted::spec`] says.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    file: PathBuf,
-    place: String,
-    kind: String,
-    document: serde_json::Value,
 }
 
 /// A folder as it was read last.
@@ -59,15 +48,6 @@ struct File {
     text: String,
     documents: Vec<Held>,
     problems: Vec<Problem>,
-}
-
-/// A document in force.
-#[derive(Clone, Debug, PartialEq)]
-struct Held {
-    place: String,
-    resource: Resource,
-    generation: u64,
-    value: accept::Accepted,
 }
 
 /// Watches a folder until `token` is cancelled: sends the first set at once, then each that differs. `first` is
@@ -169,16 +149,8 @@ pub fn read(dir: &Path, previous: Option<&Loaded>) -> Loaded {
 fn accepted(files: &BTreeMap<PathBuf, File>) -> BTreeMap<String, Accepted> {
     let mut all = BTreeMap::new();
     for (file, held) in files.iter().flat_map(|(path, f)| f.documents.iter().map(move |held| (path, held))) {
-        let namespace = held.resource.namespace().unwrap_or(super::validate::NAMESPACE);
-        let name = format!("{}/{namespace}/{}", held.resource.kind(), held.resource.name());
-        let kept = Kept {
-            file: file.clone(),
-            place: held.place.clone(),
-            kind: held.resource.kind().into(),
-            document: held.resource.to_json(),
-        };
-        let spec = serde_json::to_string(&kept).expect("its maps have string keys");
-        all.entry(name).or_insert(Accepted { generation: held.generation, spec });
+        let spec = Kept::of(file.clone(), held);
+        all.entry(held.name()).or_insert(Accepted { generation: held.generation, spec });
     }
     all
 }
@@ -240,10 +212,8 @@ impl Loaded {
     pub fn restore(kept: impl IntoIterator<Item = (u64, String)>) -> Loaded {
         let mut files: BTreeMap<PathBuf, File> = BTreeMap::new();
         for (generation, spec) in kept {
-            let Ok(Kept { file, place, kind, document }) = serde_json::from_str(&spec) else { continue };
-            let Ok(resource) = Resource::from_json(&kind, document) else { continue };
-            let Ok(value) = accept::accept(&resource, generation) else { continue };
-            files.entry(file).or_default().documents.push(Held { place, resource, generation, value });
+            let Some((file, held)) = Kept::restore(generation, &spec) else { continue };
+            files.entry(file).or_default().documents.push(held);
         }
         let drafts: Vec<Draft> = files.values().flat_map(|f| &f.documents).map(Held::draft).collect();
         let (rules, problems) = validate(&drafts, None);
@@ -259,14 +229,7 @@ impl Loaded {
     }
 }
 
-impl Held {
-    fn draft(&self) -> Draft {
-        let namespace = self.resource.namespace().map(str::to_string);
-        Draft { place: self.place.clone(), namespace, value: self.value.clone() }
-    }
-}
-
-/// One document by itself: schema, then CEL, then what only numbers can tell.
+/// One document by itself; what is wrong with it has its file and line.
 fn read_document(node: &Node, path: &Path, previous: Option<&Loaded>) -> Result<Held, Vec<Problem>> {
     let kind = node.text("kind").unwrap_or_default();
     let meta = |field: &str| node.get("metadata").and_then(|m| m.text(field));
@@ -274,60 +237,14 @@ fn read_document(node: &Node, path: &Path, previous: Option<&Loaded>) -> Result<
         ("", _) | (_, None) => path.display().to_string(),
         (kind, Some(name)) => format!("{kind}/{}/{name}", meta("namespace").unwrap_or(super::validate::NAMESPACE)),
     };
-    let problem = |line: u64, field: &str, reason: &'static str, message: String| {
-        let place = format!("{}:{line} {field}", path.display()).trim_end().to_string();
-        Problem { document: document.clone(), place, reason, message }
-    };
-    let wrong =
-        |field: &str, reason: &'static str, message: String| vec![problem(node.line_of(field), field, reason, message)];
-    let schema = envelope(node, kind).map_err(|(field, reason, message)| wrong(field, reason, message))?;
-    let findings = schema::check(&schema, node, "");
-    if !findings.is_empty() {
-        return Err(findings.into_iter().map(|f| problem(f.line, &f.path, "InvalidSpec", f.message)).collect());
-    }
-    let mut json = node.to_json();
-    json.as_object_mut().expect("the schema says it is a map").remove("status");
-    let resource = Resource::from_json(kind, json).map_err(|e| wrong("spec", "InvalidSpec", e))?;
-    let last = previous.and_then(|p| p.held(node));
-    let broken = resource.check_cel(last.map(|held| &held.resource));
-    if !broken.is_empty() {
-        let say = |(field, message): (String, String)| problem(node.line_of(&field), &field, "InvalidSpec", message);
-        return Err(broken.into_iter().map(say).collect());
-    }
-    let generation = last.map_or(1, |held| held.generation + u64::from(held.resource != resource));
-    let value = accept::accept(&resource, generation).map_err(|e| wrong(e.field, "InvalidSpec", e.message))?;
-    Ok(Held { place: format!("{}:{}", path.display(), node.line), resource, generation, value })
-}
-
-/// Schema of a whole document of this kind.
-///
-/// # Errors
-/// (field, reason, message) when it is no document that describes replication.
-fn envelope(node: &Node, kind: &str) -> Result<serde_json::Value, (&'static str, &'static str, String)> {
-    if !matches!(node.value, Value::Map(_)) {
-        let message = format!("is no document; it begins with apiVersion: {API_VERSION}");
-        return Err(("", "UnknownKind", message));
-    }
-    if node.text("apiVersion") != Some(API_VERSION) {
-        return Err(("apiVersion", "UnknownKind", format!("must be {API_VERSION}")));
-    }
-    if matches!(kind, "ReplicationJob" | "FailoverDrill") {
-        return Err(("kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
-    }
-    let Some(spec) = spec_schema(kind) else {
-        return Err(("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")));
-    };
-    let any = serde_json::json!({"x-any": true});
-    let text = serde_json::json!({"type": "string"});
-    let texts = serde_json::json!({"type": "object", "additionalProperties": text});
-    // What an API server adds to an object is taken as it is, so that its output can be put into a folder.
-    Ok(serde_json::json!({"type": "object", "required": ["apiVersion", "kind", "metadata", "spec"], "properties": {
-        "apiVersion": text, "kind": text, "spec": spec, "status": any,
-        "metadata": {"type": "object", "required": ["name"], "properties": {
-            "name": {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
-            "namespace": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
-            "labels": texts, "annotations": texts, "uid": text, "resourceVersion": text, "generation": any,
-            "creationTimestamp": any, "managedFields": any, "finalizers": any, "ownerReferences": any}}}}))
+    let place = format!("{}:{}", path.display(), node.line);
+    judge(node, place, previous.and_then(|p| p.held(node)), None).map_err(|findings| {
+        let problem = |f: Finding| {
+            let place = format!("{}:{} {}", path.display(), f.line, f.field).trim_end().to_string();
+            Problem { document: document.clone(), place, reason: f.reason, message: f.message }
+        };
+        findings.into_iter().map(problem).collect()
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,202 @@
+//! What the leader of a site does under Kubernetes: writes status, holds and lets go what is deleted, runs jobs. It reads
+//! the objects the watcher saw and what the replicator shows; it decides nothing about links, and no link waits for it.
+//!
+//! Who is not the leader does nothing of this, and whoever stops being it stops at once. Started by `role/replication.rs`.
+use super::Replicator;
+use super::compare::Part;
+use super::lease::Leadership;
+use super::verify::VerifyReport;
+use crate::rule::report::job::{self, Stage};
+use crate::rule::report::status::View;
+use crate::rule::report::{FINALIZER, Wanted, Writer};
+use crate::rule::resource::job::ReplicationJobSpec;
+use crate::rule::watch_folder::Snapshot;
+use crate::rule::watch_kube::{Object, Objects};
+use crate::rule::{RuleSet, accept};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How often it is looked what is to be written: a changed condition goes within it.
+const TICK: Duration = Duration::from_secs(1);
+/// A deleted rule is let go after so long even where a link of it did not drain: a link has 30 s, and is cut then.
+const LET_GO: Duration = Duration::from_secs(40);
+/// Comparisons at once; each reads a bucket and asks a peer.
+const JOBS_AT_ONCE: usize = 2;
+
+/// What it works with.
+pub struct Control {
+    pub replicator: Arc<Replicator>,
+    pub objects: watch::Receiver<Option<Arc<Objects>>>,
+    pub rules: watch::Receiver<Snapshot>,
+    pub leadership: watch::Receiver<Leadership>,
+    pub writer: Writer,
+}
+
+/// What it remembers between two ticks, as long as it leads.
+#[derive(Default)]
+struct Memory {
+    /// Rules being deleted, by uid, since when.
+    going: BTreeMap<String, Instant>,
+    jobs: BTreeMap<String, Running>,
+}
+
+/// A job's comparison.
+struct Running {
+    shown: watch::Receiver<VerifyReport>,
+    /// Unix milliseconds.
+    began: u64,
+    /// It ends with the job.
+    _stop: DropGuard,
+}
+
+impl Control {
+    /// Carries the leader's duties out until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut memory = Memory::default();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let (leader, objects) = (self.leadership.borrow().clone(), self.objects.borrow().clone());
+            match objects.filter(|_| leader.is_ours) {
+                Some(objects) => {
+                    stop.run_until_cancelled(self.tick(&objects, &leader, &mut memory)).await;
+                }
+                None => {
+                    memory = Memory::default();
+                    self.writer.forget();
+                }
+            }
+        }
+    }
+
+    async fn tick(&mut self, objects: &Objects, leader: &Leadership, memory: &mut Memory) {
+        let now = self.replicator.now_millis();
+        self.finalizers(objects, memory).await;
+        let Snapshot { rules, problems, .. } = self.rules.borrow().clone();
+        let report = self.replicator.report();
+        let view = View {
+            site: self.replicator.site_name(),
+            rules: &rules,
+            problems: &problems,
+            report: &report,
+            leader: &leader.holder,
+            leader_epoch: leader.transitions,
+            now,
+        };
+        let mut wanted: Vec<Wanted> = objects.values().filter_map(|o| described(&view, o)).collect();
+        for object in objects.values().filter(|o| o.kind == "ReplicationJob" && !o.is_deleting) {
+            wanted.extend(self.job(object, &rules, memory, now).await);
+        }
+        memory.jobs.retain(|uid, _| objects.values().any(|o| o.uid == *uid && !o.is_deleting));
+        self.writer.write(objects, wanted).await;
+    }
+
+    /// Holds what needs an orderly end, and lets go what has had one. Nothing is ever deleted at a store.
+    async fn finalizers(&self, objects: &Objects, memory: &mut Memory) {
+        memory.going.retain(|uid, _| objects.values().any(|o| o.uid == *uid && o.is_deleting));
+        for object in objects.values() {
+            let is_held = object.finalizers.iter().any(|f| f == FINALIZER);
+            let is_ours = match object.kind {
+                "ReplicationRule" => object.spec["siteRef"]["name"] == self.replicator.site_name(),
+                "ReplicationJob" => !job::is_over(object),
+                _ => false,
+            };
+            match (is_held, object.is_deleting) {
+                (false, false) if is_ours => drop(self.writer.hold(object, true).await),
+                (true, true) => {
+                    let since = *memory.going.entry(object.uid.clone()).or_insert_with(Instant::now);
+                    if self.has_ended(object).await || since.elapsed() >= LET_GO {
+                        self.writer.hold(object, false).await;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether nothing runs for an object any more. A journal that does not answer is no proof.
+    async fn has_ended(&self, object: &Object) -> bool {
+        match object.kind {
+            "ReplicationRule" => self.replicator.has_left(&object.uid).await,
+            _ => true,
+        }
+    }
+
+    /// Brings a job one step on; its status, where it has one to be written.
+    async fn job(&self, object: &Object, rules: &RuleSet, memory: &mut Memory, now: u64) -> Option<Wanted> {
+        let spec = job::spec(object)?;
+        if job::is_over(object) {
+            memory.jobs.remove(&object.uid);
+            let ttl = spec.ttl_after_finished.as_ref().and_then(accept::duration_millis);
+            if job::ends_at(object, ttl).is_some_and(|at| at <= now) {
+                self.writer.delete(object).await;
+            } else if object.finalizers.iter().any(|f| f == FINALIZER) {
+                self.writer.hold(object, false).await;
+            }
+            return None;
+        }
+        let stage = job::refusal(&spec).unwrap_or_else(|| self.stage(object, &spec, rules, memory, now));
+        let began = memory.jobs.get(&object.uid).map(|r| r.began);
+        let status = job::status(object, &spec, &stage, began, now);
+        Some(wanted(object, &status))
+    }
+
+    fn stage(
+        &self,
+        object: &Object,
+        spec: &ReplicationJobSpec,
+        rules: &RuleSet,
+        memory: &mut Memory,
+        now: u64,
+    ) -> Stage {
+        if spec.suspend {
+            memory.jobs.remove(&object.uid);
+            return Stage::Suspended;
+        }
+        if let Some(running) = memory.jobs.get(&object.uid) {
+            let report = running.shown.borrow().clone();
+            return if report.is_running() { Stage::Running(report) } else { Stage::Ended(report) };
+        }
+        let under_way = memory.jobs.values().filter(|r| r.shown.borrow().is_running()).count();
+        if under_way >= JOBS_AT_ONCE {
+            return Stage::Pending("Queued", format!("{under_way} other jobs run; this one is next"));
+        }
+        let name = &spec.rule_ref.name;
+        let Some(rule) = rules.rules.get(name) else {
+            return Stage::Pending("RuleNotFound", format!("spec.ruleRef: no ReplicationRule {name} is in force"));
+        };
+        let part = Part { peer: spec.peer.clone(), prefix: spec.prefix.clone().unwrap_or_default() };
+        match self.replicator.compare(&rule.name, &part, job::repairs(spec)) {
+            Ok((shown, stop)) => {
+                let first = shown.borrow().clone();
+                let running = Running { shown, began: now, _stop: stop.drop_guard() };
+                memory.jobs.insert(object.uid.clone(), running);
+                Stage::Running(first)
+            }
+            Err(why) => Stage::Pending("NothingToCompare", why),
+        }
+    }
+}
+
+/// Status of what describes replication, and of drills.
+fn described(view: &View<'_>, object: &Object) -> Option<Wanted> {
+    if object.is_deleting {
+        return None;
+    }
+    match object.kind {
+        "Site" if object.name == view.site => Some(wanted(object, &view.site(object))),
+        "Peer" => Some(wanted(object, &view.peer(object))),
+        "ReplicationRule" if view.is_ours(object) => Some(wanted(object, &view.rule(object))),
+        "FailoverDrill" => Some(wanted(object, &job::drill(object, view.now))),
+        _ => None,
+    }
+}
+
+fn wanted(object: &Object, status: &impl serde::Serialize) -> Wanted {
+    let status = serde_json::to_value(status).expect("a status has string keys");
+    Wanted { id: (object.kind, object.name.clone()), uid: object.uid.clone(), status }
+}

@@ -1,0 +1,138 @@
+//! One document by itself: held against its schema, its CEL rules, and what only numbers can tell. Pure.
+//!
+//! Both watchers judge with it, so that a folder and an API server take the same documents; an API server's objects
+//! are judged too, for its definitions may be older than this binary. What concerns several documents is
+//! `rule/validate.rs`.
+use super::accept;
+use super::resource::{API_VERSION, Resource, spec_schema};
+use super::validate::Draft;
+use crate::document::{Node, Value, schema};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A document in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// Where it stands: `file:line`, or empty for an object of an API server.
+    pub place: String,
+    pub resource: Resource,
+    /// Counts the changes of its spec.
+    pub generation: u64,
+    pub value: accept::Accepted,
+}
+
+/// Something that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub line: u64,
+    /// Such as `spec.destinations[0].peer`.
+    pub field: String,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// A document in force as the journal keeps it; only [`Kept::restore`] reads it.
+#[derive(Serialize, Deserialize)]
+pub struct Kept {
+    /// Empty for an object of an API server.
+    pub file: PathBuf,
+    place: String,
+    kind: String,
+    document: serde_json::Value,
+}
+
+impl Kept {
+    /// As JSON.
+    pub fn of(file: PathBuf, held: &Held) -> String {
+        let kept = Kept {
+            file,
+            place: held.place.clone(),
+            kind: held.resource.kind().into(),
+            document: held.resource.to_json(),
+        };
+        serde_json::to_string(&kept).expect("its maps have string keys")
+    }
+
+    /// What was in force; `None`: this version cannot read it, as if it had never been accepted.
+    pub fn restore(generation: u64, spec: &str) -> Option<(PathBuf, Held)> {
+        let Kept { file, place, kind, document } = serde_json::from_str(spec).ok()?;
+        let resource = Resource::from_json(&kind, document).ok()?;
+        let value = accept::accept(&resource, generation).ok()?;
+        Some((file, Held { place, resource, generation, value }))
+    }
+}
+
+impl Held {
+    /// What `rule/validate.rs` holds against the others.
+    pub fn draft(&self) -> Draft {
+        let namespace = self.resource.namespace().map(str::to_string);
+        Draft { place: self.place.clone(), namespace, value: self.value.clone() }
+    }
+
+    /// `kind/namespace/name`.
+    pub fn name(&self) -> String {
+        let namespace = self.resource.namespace().unwrap_or(super::validate::NAMESPACE);
+        format!("{}/{namespace}/{}", self.resource.kind(), self.resource.name())
+    }
+}
+
+/// Judges a document; `last` is its form in force. Without a `generation` of its own it counts on from the last one.
+///
+/// # Errors
+/// All that its schema finds, or else all that its CEL rules say.
+pub fn judge(node: &Node, place: String, last: Option<&Held>, generation: Option<u64>) -> Result<Held, Vec<Finding>> {
+    let kind = node.text("kind").unwrap_or_default();
+    let wrong = |field: &str, reason, message| {
+        vec![Finding { line: node.line_of(field), field: field.into(), reason, message }]
+    };
+    let schema = envelope(node, kind).map_err(|(field, reason, message)| wrong(field, reason, message))?;
+    let findings = schema::check(&schema, node, "");
+    if !findings.is_empty() {
+        let finding =
+            |f: schema::Finding| Finding { line: f.line, field: f.path, reason: "InvalidSpec", message: f.message };
+        return Err(findings.into_iter().map(finding).collect());
+    }
+    let mut json = node.to_json();
+    json.as_object_mut().expect("the schema says it is a map").remove("status");
+    let resource = Resource::from_json(kind, json).map_err(|e| wrong("spec", "InvalidSpec", e))?;
+    let broken = resource.check_cel(last.map(|held| &held.resource));
+    if !broken.is_empty() {
+        let said = |(field, message): (String, String)| wrong(&field, "InvalidSpec", message);
+        return Err(broken.into_iter().flat_map(said).collect());
+    }
+    let counted = || last.map_or(1, |held| held.generation + u64::from(held.resource != resource));
+    let generation = generation.unwrap_or_else(counted);
+    let value = accept::accept(&resource, generation).map_err(|e| wrong(e.field, "InvalidSpec", e.message))?;
+    Ok(Held { place, resource, generation, value })
+}
+
+/// Schema of a whole document of this kind.
+///
+/// # Errors
+/// (field, reason, message) when it is no document that describes replication.
+fn envelope(node: &Node, kind: &str) -> Result<serde_json::Value, (&'static str, &'static str, String)> {
+    if !matches!(node.value, Value::Map(_)) {
+        let message = format!("is no document; it begins with apiVersion: {API_VERSION}");
+        return Err(("", "UnknownKind", message));
+    }
+    if node.text("apiVersion") != Some(API_VERSION) {
+        return Err(("apiVersion", "UnknownKind", format!("must be {API_VERSION}")));
+    }
+    if matches!(kind, "ReplicationJob" | "FailoverDrill") {
+        return Err(("kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
+    }
+    let Some(spec) = spec_schema(kind) else {
+        return Err(("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")));
+    };
+    let any = serde_json::json!({"x-any": true});
+    let text = serde_json::json!({"type": "string"});
+    let texts = serde_json::json!({"type": "object", "additionalProperties": text});
+    // What an API server adds to an object is taken as it is, so that its output can be put into a folder.
+    Ok(serde_json::json!({"type": "object", "required": ["apiVersion", "kind", "metadata", "spec"], "properties": {
+        "apiVersion": text, "kind": text, "spec": spec, "status": any,
+        "metadata": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
+            "namespace": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+            "labels": texts, "annotations": texts, "uid": text, "resourceVersion": text, "generation": any,
+            "creationTimestamp": any, "managedFields": any, "finalizers": any, "ownerReferences": any}}}}))
+}

@@ -1,0 +1,148 @@
+//! What a status says of a ReplicationJob and a FailoverDrill. Pure.
+use super::super::resource::drill::FailoverDrillStatus;
+use super::super::resource::job::{Compare, JobType, ReplicationJobSpec, ReplicationJobStatus};
+use super::super::watch_kube::Object;
+use super::status::{conditions, time, verdict};
+use crate::replicator::verify::VerifyReport;
+use serde_json::Value as Json;
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stage {
+    /// Why it does not run yet: reason and sentence.
+    Pending(&'static str, String),
+    Suspended,
+    Running(VerifyReport),
+    /// It compared to the end.
+    Ended(VerifyReport),
+    /// Why it cannot be carried out.
+    Refused(&'static str, String),
+}
+
+/// What a job asks; `None`: the API server holds something this version cannot read.
+pub fn spec(object: &Object) -> Option<ReplicationJobSpec> {
+    serde_json::from_value(object.spec.clone()).ok()
+}
+
+/// Whether its status says that it has ended.
+pub fn is_over(object: &Object) -> bool {
+    matches!(object.status["phase"].as_str(), Some("Complete" | "Failed"))
+}
+
+/// What this version cannot do for a job.
+pub fn refusal(spec: &ReplicationJobSpec) -> Option<Stage> {
+    (spec.compare == Compare::Content).then(|| {
+        let message =
+            "spec.compare: Content reads the bytes of both sides, which this version cannot; use Checksum or Metadata";
+        Stage::Refused("CompareUnsupported", message.into())
+    })
+}
+
+/// Whether what a job sends again changes the peer.
+pub fn repairs(spec: &ReplicationJobSpec) -> bool {
+    spec.type_ != JobType::Verify
+}
+
+/// Status of a job that began at `began` (Unix milliseconds).
+pub fn status(
+    object: &Object,
+    spec: &ReplicationJobSpec,
+    stage: &Stage,
+    began: Option<u64>,
+    now: u64,
+) -> ReplicationJobStatus {
+    let old: ReplicationJobStatus = serde_json::from_value(object.status.clone()).unwrap_or_default();
+    let mut status = ReplicationJobStatus {
+        observed_generation: i64::try_from(object.generation).ok(),
+        start_time: began.map(time).or(old.start_time.clone()),
+        ..counts(stage, old)
+    };
+    let accepted = match stage {
+        Stage::Refused(reason, why) | Stage::Pending(reason, why) => verdict("Accepted", "False", reason, why.clone()),
+        _ => verdict("Accepted", "True", "Accepted", limits(spec)),
+    };
+    let (phase, ends) = match stage {
+        Stage::Pending(..) => ("Pending", None),
+        Stage::Suspended => ("Suspended", None),
+        Stage::Running(_) => ("Running", None),
+        Stage::Refused(reason, why) => ("Failed", Some(verdict("Failed", "True", reason, why.clone()))),
+        Stage::Ended(report) => match report.links.iter().find(|l| l.error.is_some()) {
+            Some(link) => {
+                let why = format!("peer {}: {}", link.peer, link.error.clone().unwrap_or_default());
+                ("Failed", Some(verdict("Failed", "True", "ComparisonFailed", why)))
+            }
+            None => {
+                let result = result(spec, report);
+                status.result = Some(result.into());
+                ("Complete", Some(verdict("Complete", "True", result, "")))
+            }
+        },
+    };
+    if ends.is_some() {
+        status.completion_time = Some(time(now));
+    }
+    status.phase = Some(phase.into());
+    status.conditions = conditions([Some(accepted), ends].into_iter().flatten().collect(), object, now);
+    status
+}
+
+/// The counts of what was compared; those of before where nothing is known now.
+fn counts(stage: &Stage, old: ReplicationJobStatus) -> ReplicationJobStatus {
+    let (Stage::Running(report) | Stage::Ended(report)) = stage else { return old };
+    let sum = |of: fn(&crate::replicator::verify::LinkVerify) -> u64| {
+        i64::try_from(report.links.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX)
+    };
+    let samples = report.links.iter().flat_map(|l| l.samples.iter().map(move |s| (l, s)));
+    let named = |(link, s): (&crate::replicator::verify::LinkVerify, &crate::replicator::verify::Sample)| {
+        let why = s.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+        format!("{} {} {}/{}?versionId={}{why}", link.peer, s.kind, link.bucket, s.key, s.version_id)
+    };
+    let unsent = report.links.iter().flat_map(|l| &l.samples).filter(|s| s.reason.is_some()).count();
+    ReplicationJobStatus {
+        scanned: sum(|l| l.versions),
+        missing: sum(|l| l.missing_there),
+        different: sum(|l| l.unlike),
+        extra: sum(|l| l.missing_here),
+        repaired: sum(|l| l.repaired),
+        failed: i64::try_from(unsent).unwrap_or(i64::MAX),
+        samples: samples.map(named).take(20).collect(),
+        ..old
+    }
+}
+
+fn result(spec: &ReplicationJobSpec, report: &VerifyReport) -> &'static str {
+    let differs = report.links.iter().any(|l| l.differences() > 0);
+    match (&spec.type_, differs) {
+        (_, true) => "Divergent",
+        (JobType::Backfill, false) => "Backfilled",
+        (_, false) if report.links.iter().any(|l| l.repaired > 0) => "Repaired",
+        (_, false) => "Consistent",
+    }
+}
+
+/// What of the spec is taken, but not carried out.
+fn limits(spec: &ReplicationJobSpec) -> &'static str {
+    if spec.bandwidth_limit.is_some() {
+        return "spec.bandwidthLimit is not carried out yet; the limits of the rule hold";
+    }
+    ""
+}
+
+/// Status of a drill: the engine that carries it out is not there.
+pub fn drill(object: &Object, now: u64) -> FailoverDrillStatus {
+    let message = "this version carries out no drills: nothing was injected and nothing will be";
+    let verdicts = vec![verdict("Accepted", "False", "DrillEngineMissing", message)];
+    FailoverDrillStatus {
+        observed_generation: i64::try_from(object.generation).ok(),
+        conditions: conditions(verdicts, object, now),
+        phase: Some("Pending".into()),
+        ..FailoverDrillStatus::default()
+    }
+}
+
+/// When an object that has ended goes, Unix milliseconds; `None`: never.
+pub fn ends_at(object: &Object, ttl_millis: Option<u64>) -> Option<u64> {
+    let ended: Json = object.status["completionTime"].clone();
+    let ended: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time = serde_json::from_value(ended).ok()?;
+    u64::try_from(ended.0.as_millisecond()).ok()?.checked_add(ttl_millis?)
+}

@@ -1,0 +1,292 @@
+use super::status::View;
+use super::*;
+use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
+use crate::rule::watch_folder::Snapshot;
+use crate::rule::watch_kube::Judged;
+use crate::rule::watch_kube::mock::{Mock, specs};
+use std::sync::Arc;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn objects(rules: &[(&str, Json)]) -> Objects {
+    let one = |kind: &'static str, name: &str, spec: &Json| {
+        let object = Object {
+            kind,
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            generation: 3,
+            spec: spec.clone(),
+            ..Object::default()
+        };
+        ((kind, name.to_string()), Arc::new(object))
+    };
+    let mut all: Objects = [one("Site", "fra", &specs::site()), one("Peer", "ams", &specs::peer("ams"))].into();
+    all.extend(rules.iter().map(|(name, spec)| one("ReplicationRule", name, spec)));
+    all
+}
+
+fn link(rule: &str) -> LinkReport {
+    LinkReport {
+        rule: rule.into(),
+        bucket: "logs".into(),
+        peer: "ams".into(),
+        state: "live".into(),
+        measured_at: NOW,
+        lag_seconds: Some(0.0),
+        backlog_versions: Some(0),
+        backlog_bytes: Some(0),
+        existing_versions: Some(0),
+        ..LinkReport::default()
+    }
+}
+
+/// Status of rule `a`, with what its link shows; conditions as `type: status reason`.
+fn shown(spec: Json, link: Option<LinkReport>) -> (Json, BTreeMap<String, String>) {
+    let objects = objects(&[("a", spec)]);
+    let Snapshot { rules, problems, .. } = Judged::default().snapshot(&objects, "default");
+    let report = SiteReport { links: link.into_iter().collect(), ..SiteReport::default() };
+    let view = View {
+        site: "fra",
+        rules: &rules,
+        problems: &problems,
+        report: &report,
+        leader: "me",
+        leader_epoch: 1,
+        now: NOW,
+    };
+    let status = serde_json::to_value(view.rule(&objects[&("ReplicationRule", "a".to_string())])).unwrap();
+    (status.clone(), conditions_of(&status))
+}
+
+fn conditions_of(status: &Json) -> BTreeMap<String, String> {
+    let text = |c: &Json, key: &str| c[key].as_str().unwrap().to_string();
+    let all = status["conditions"].as_array().unwrap();
+    assert!(all.iter().all(|c| c["observedGeneration"] == 3), "{all:?}");
+    all.iter().map(|c| (text(c, "type"), format!("{} {}", text(c, "status"), text(c, "reason")))).collect()
+}
+
+#[test]
+fn ready_takes_the_reason_of_what_fails_first() {
+    let rule = || specs::rule("logs", "ams");
+    let with = |key: &str, value: Json| {
+        let mut spec = rule();
+        spec[key] = value;
+        spec
+    };
+    let blocked = LinkReport { state: "blocked".into(), blocked_reason: Some("BucketNotFound".into()), ..link("a") };
+    let down = LinkReport { state: "peer_down".into(), ..link("a") };
+    let braked = LinkReport { state: "braked".into(), braked_since: Some(NOW), ..link("a") };
+    let held = crate::replicator::told::Suspended::default();
+    let suspended = LinkReport { state: "suspended".into(), suspended: Some(held), ..link("a") };
+    let table = [
+        (rule(), Some(link("a")), "True Replicating"),
+        (rule(), None, "Unknown Starting"),
+        (rule(), Some(blocked), "False BucketNotFound"),
+        (rule(), Some(down), "False PeerUnreachable"),
+        (rule(), Some(braked), "False BrakeEngaged"),
+        (rule(), Some(suspended), "False Suspended"),
+        (specs::rule("logs", "gone"), None, "False PeerNotFound"),
+        (with("siteRef", json!({"name": "elsewhere"})), None, "False SiteNotFound"),
+        (with("recoveryPointObjective", json!("25h")), None, "False InvalidSpec"),
+    ];
+    for (spec, link, ready) in table {
+        let (status, conditions) = shown(spec, link);
+        assert_eq!(conditions["Ready"], ready, "{status:#}");
+    }
+}
+
+#[test]
+fn lag_is_a_time_the_server_ages_and_is_absent_without_a_backlog() {
+    let mut spec = specs::rule("logs", "ams");
+    spec["recoveryPointObjective"] = json!("1m");
+    let (idle, conditions) = shown(spec.clone(), Some(link("a")));
+    assert_eq!(
+        (idle.get("oldestPendingTime"), conditions["LagWithinObjective"].as_str()),
+        (None, "True WithinObjective")
+    );
+    let late = LinkReport {
+        oldest_pending: Some(NOW - 90_000),
+        lag_seconds: Some(90.0),
+        backlog_versions: Some(7),
+        backlog_bytes: Some(50 << 20),
+        rpo_seconds: Some(60.0),
+        ..link("a")
+    };
+    let (status, conditions) = shown(spec.clone(), Some(late));
+    assert_eq!(status["oldestPendingTime"], "2027-01-15T07:58:30Z");
+    assert_eq!(
+        (&status["backlogVersions"], &status["backlogBytes"], &status["peersReady"]),
+        (&json!(7), &json!("50Mi"), &json!("0/1"))
+    );
+    assert_eq!(conditions["LagWithinObjective"], "False LagObjectiveExceeded");
+    let unknown = LinkReport { lag_seconds: None, backlog_versions: None, ..link("a") };
+    let (status, conditions) = shown(spec, Some(unknown));
+    assert_eq!(
+        (status.get("backlogVersions"), conditions["LagWithinObjective"].as_str()),
+        (None, "Unknown LagUnknown")
+    );
+}
+
+#[test]
+fn statuses_fit_their_definitions() {
+    use crate::document::{Node, schema};
+    let (status, _) = shown(specs::rule("logs", "ams"), Some(link("a")));
+    let (_, crd) = crate::rule::resource::crd::crds().into_iter().find(|(f, _)| f == "replicationrules.yaml").unwrap();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    assert_eq!(schema::check(schema, &Node::from_json(&status), "status"), []);
+}
+
+#[test]
+fn a_condition_goes_at_once_and_numbers_every_ten_seconds() {
+    let of = |ready: &str, backlog: u64, at: &str| {
+        json!({"conditions": [{"type": "Ready", "status": ready, "reason": "R", "observedGeneration": 1}],
+            "backlogVersions": backlog, "measuredTime": at})
+    };
+    let before = Instant::now();
+    let now = before + NUMBERS_EVERY;
+    let soon = before + NUMBERS_EVERY / 2;
+    assert!(
+        !is_due(&of("True", 1, "b"), &of("True", 1, "a"), Some(before), now + NUMBERS_EVERY),
+        "only the time differs"
+    );
+    assert!(!is_due(&of("True", 2, "b"), &of("True", 1, "a"), Some(before), soon), "numbers wait");
+    assert!(is_due(&of("True", 2, "b"), &of("True", 1, "a"), Some(before), now), "and then go");
+    assert!(is_due(&of("False", 1, "a"), &of("True", 1, "a"), Some(before), soon), "a condition goes at once");
+}
+
+/// Statuses of a site with one rule, as the leader would have them.
+fn wanted(objects: &Objects, is_up: bool) -> Vec<Wanted> {
+    let Snapshot { rules, problems, .. } = Judged::default().snapshot(objects, "default");
+    let peer = PeerReport {
+        peer: "ams".into(),
+        is_up,
+        last_error: (!is_up).then(|| "refused".into()),
+        ..PeerReport::default()
+    };
+    let report = SiteReport { links: vec![link("a")], peers: vec![peer], ..SiteReport::default() };
+    let view = View {
+        site: "fra",
+        rules: &rules,
+        problems: &problems,
+        report: &report,
+        leader: "me",
+        leader_epoch: 1,
+        now: NOW,
+    };
+    let one = |object: &Arc<Object>| {
+        let status = match object.kind {
+            "Site" => serde_json::to_value(view.site(object)),
+            "Peer" => serde_json::to_value(view.peer(object)),
+            _ => serde_json::to_value(view.rule(object)),
+        };
+        Wanted { id: (object.kind, object.name.clone()), uid: object.uid.clone(), status: status.unwrap() }
+    };
+    objects.values().map(one).collect()
+}
+
+fn at_the_server(mock: &Mock) -> Objects {
+    mock.put("Site", "fra", specs::site());
+    mock.put("Peer", "ams", specs::peer("ams"));
+    mock.put("ReplicationRule", "a", specs::rule("logs", "ams"));
+    let held = |kind: &'static str, name: &str| {
+        let object = Object::of(kind, serde_json::from_value(mock.get(kind, name)).unwrap());
+        ((kind, name.to_string()), Arc::new(object))
+    };
+    [held("Site", "fra"), held("Peer", "ams"), held("ReplicationRule", "a")].into()
+}
+
+#[tokio::test]
+async fn status_and_events_are_written_once_and_again_when_something_changes() {
+    let mock = Mock::default();
+    let objects = at_the_server(&mock);
+    let mut writer = Writer::new(mock.cluster(), "me");
+    writer.write(&objects, wanted(&objects, true)).await;
+    writer.write(&objects, wanted(&objects, true)).await;
+    assert_eq!(mock.writes("/status").len(), 3, "each object once");
+    assert_eq!(mock.get("ReplicationRule", "a")["status"]["peersReady"], "1/1");
+    let reasons = |mock: &Mock| -> Vec<String> {
+        mock.writes("/events").iter().map(|e| e["reason"].as_str().unwrap().to_string()).collect()
+    };
+    let mut first = reasons(&mock);
+    first.sort();
+    assert_eq!(first, ["LeaderElected", "PeerConnected", "RuleAccepted"]);
+    writer.write(&objects, wanted(&objects, false)).await;
+    assert_eq!(mock.writes("/status").len(), 4, "the peer's alone");
+    assert_eq!(reasons(&mock).last().unwrap(), "PeerLost");
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_take_comes_again() {
+    let mock = Mock::default();
+    let objects = at_the_server(&mock);
+    let mut writer = Writer::new(mock.cluster(), "me");
+    mock.fail("ReplicationRule", Some(500));
+    writer.write(&objects, wanted(&objects, true)).await;
+    assert_eq!(mock.get("ReplicationRule", "a")["status"], Json::Null);
+    assert_eq!(mock.get("Peer", "ams")["status"]["attachedRules"], 1, "the others are written");
+    mock.fail("ReplicationRule", None);
+    writer.write(&objects, wanted(&objects, true)).await;
+    assert_eq!(mock.get("ReplicationRule", "a")["status"]["peersReady"], "1/1");
+}
+
+#[tokio::test]
+async fn a_finalizer_holds_an_object_until_it_is_let_go_and_never_makes_one_anew() {
+    let mock = Mock::default();
+    let objects = at_the_server(&mock);
+    let rule = &objects[&("ReplicationRule", "a".to_string())];
+    let writer = Writer::new(mock.cluster(), "me");
+    assert!(writer.hold(rule, true).await);
+    mock.delete("ReplicationRule", "a");
+    assert!(mock.get("ReplicationRule", "a")["metadata"]["deletionTimestamp"].is_string(), "it is held");
+    assert!(writer.hold(rule, false).await);
+    assert_eq!(mock.get("ReplicationRule", "a"), Json::Null, "it went");
+    mock.put("ReplicationRule", "a", specs::rule("other", "ams"));
+    assert!(!writer.hold(rule, false).await, "that is another object");
+}
+
+#[test]
+fn a_job_says_what_it_found_and_a_drill_that_nobody_carries_it_out() {
+    use super::job::{Stage, drill, spec, status};
+    use crate::replicator::verify::{LinkVerify, VerifyReport};
+    let job = |kind: &str| Object {
+        kind: "ReplicationJob",
+        spec: json!({"ruleRef": {"name": "a"}, "type": kind}),
+        ..Object::default()
+    };
+    let found = |verdict: &str, missing: u64, repaired: u64, error: Option<&str>| {
+        let link = LinkVerify {
+            peer: "ams".into(),
+            verdict: verdict.into(),
+            versions: 9,
+            missing_there: missing,
+            repaired,
+            error: error.map(Into::into),
+            ..LinkVerify::default()
+        };
+        VerifyReport { rule: "a".into(), repair: kind_repairs(repaired), links: vec![link] }
+    };
+    fn kind_repairs(repaired: u64) -> bool {
+        repaired > 0
+    }
+    let table = [
+        ("Verify", Stage::Ended(found("equal", 0, 0, None)), "Complete", Some("Consistent")),
+        ("Verify", Stage::Ended(found("different", 2, 0, None)), "Complete", Some("Divergent")),
+        ("Repair", Stage::Ended(found("repaired", 0, 2, None)), "Complete", Some("Repaired")),
+        ("Backfill", Stage::Ended(found("repaired", 0, 2, None)), "Complete", Some("Backfilled")),
+        ("Verify", Stage::Ended(found("unknown", 0, 0, Some("the peer is down"))), "Failed", None),
+        ("Verify", Stage::Running(found("running", 0, 0, None)), "Running", None),
+        ("Verify", Stage::Pending("RuleNotFound", "x".into()), "Pending", None),
+        ("Verify", Stage::Suspended, "Suspended", None),
+    ];
+    for (kind, stage, phase, result) in table {
+        let object = job(kind);
+        let status = status(&object, &spec(&object).unwrap(), &stage, Some(NOW), NOW);
+        assert_eq!((status.phase.as_deref(), status.result.as_deref()), (Some(phase), result), "{kind} {stage:?}");
+        assert_eq!(status.completion_time.is_some(), matches!(phase, "Complete" | "Failed"));
+    }
+    let said = drill(&Object { kind: "FailoverDrill", ..Object::default() }, NOW);
+    assert_eq!(
+        (said.conditions[0].status.as_str(), said.conditions[0].reason.as_str()),
+        ("False", "DrillEngineMissing")
+    );
+}

@@ -1,0 +1,117 @@
+//! Two sites that take their rules from a real API server, as local processes: what people do with `kubectl`, an API server
+//! that goes away, and a rule that is deleted. Needs `ISTHMUS_E2E_KUBECONFIGS`; without it says SKIPPED.
+mod cluster;
+mod sites;
+
+use cluster::Api;
+use serde_json::json;
+use sites::{BUCKET, Fleet};
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kube_rules_of_an_api_server_run_and_outlive_it() {
+    let Some(api) = Api::of_environment().await else { return };
+    let fleet = Fleet::start(&api).await;
+    let (a, b) = (&fleet.sites[0], &fleet.sites[1]);
+
+    // A controller waits for its Site, and then replicates.
+    fleet.apply_documents(&api).await;
+    a.until_ready().await;
+    b.until_ready().await;
+    a.put("first", 20).await;
+    b.until_holds("first", 20).await;
+    let status = api.until(&a.namespace, "ReplicationRule", BUCKET, |s| ready(s) == "True Replicating").await;
+    assert_eq!(status["destinations"][0]["peer"], "b");
+    api.until(&a.namespace, "Peer", "b", |s| condition(s, "Connected") == "True Connected").await;
+    let site = api.until(&a.namespace, "Site", "a", |s| ready(s) == "True Ready").await;
+    assert!(!site["leader"].as_str().unwrap_or_default().is_empty(), "{site}");
+    let events = api.events(&a.namespace).await;
+    for reason in ["RuleAccepted", "LeaderElected"] {
+        assert!(events.iter().any(|e| e == reason), "{reason} is not among {events:?}");
+    }
+
+    // A bad rule beside it says why, in its own status, and stops nothing.
+    api.apply(
+        &a.namespace,
+        "ReplicationRule",
+        "bad",
+        json!({"siteRef": {"name": "a"}, "bucket": BUCKET, "destinations": [{"peer": "gone"}]}),
+    )
+    .await;
+    api.until(&a.namespace, "ReplicationRule", "bad", |s| ready(s) == "False PeerNotFound").await;
+    a.put("second", 5).await;
+    b.until_holds("second", 5).await;
+
+    // Suspended, changes wait; resumed, they go.
+    let began = Instant::now();
+    api.merge(&a.namespace, "ReplicationRule", BUCKET, json!({"spec": {"suspend": true}})).await;
+    api.until(&a.namespace, "ReplicationRule", BUCKET, |s| ready(s) == "False Suspended").await;
+    println!("suspended and told after {:?}", began.elapsed());
+    a.put("third", 5).await;
+    assert_eq!(b.count("third").await, 0);
+    let waiting = api.until(&a.namespace, "ReplicationRule", BUCKET, |s| s["backlogVersions"].as_i64() > Some(0)).await;
+    assert!(waiting["oldestPendingTime"].is_string(), "{waiting}");
+    api.merge(&a.namespace, "ReplicationRule", BUCKET, json!({"spec": {"suspend": false}})).await;
+    b.until_holds("third", 5).await;
+    api.until(&a.namespace, "ReplicationRule", BUCKET, |s| {
+        s.get("oldestPendingTime").is_none() && ready(s) == "True Replicating"
+    })
+    .await;
+
+    // The API server goes away for longer than the Lease lasts: links run on.
+    fleet.cut(true);
+    a.until_metric("isthmus_kube_up 0").await;
+    let away = Instant::now();
+    for round in 0..6 {
+        a.put(&format!("away-{round}"), 5).await;
+        b.until_holds(&format!("away-{round}"), 5).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    assert!(away.elapsed() > Duration::from_secs(17));
+    assert_eq!(a.ready_code(), Some(200), "/readyz does not depend on the API server");
+    fleet.cut(false);
+    let back = Instant::now();
+    a.until_metric("isthmus_kube_up 1").await;
+    api.merge(&a.namespace, "ReplicationRule", BUCKET, json!({"spec": {"recoveryPointObjective": "10m"}})).await;
+    let generation = api.get(&a.namespace, "ReplicationRule", BUCKET).await.expect("it is there").metadata.generation;
+    api.until(&a.namespace, "ReplicationRule", BUCKET, |s| s["observedGeneration"].as_i64() == generation).await;
+    println!("state fresh {:?} after the API server's return", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(15), "{:?}", back.elapsed());
+
+    // A job compares; a drill says that nobody carries it out.
+    api.apply(&a.namespace, "ReplicationJob", "check", json!({"ruleRef": {"name": BUCKET}, "type": "Verify"})).await;
+    let job = api.until(&a.namespace, "ReplicationJob", "check", |s| s["phase"] == "Complete").await;
+    assert_eq!((&job["result"], job["scanned"].as_i64() > Some(40)), (&json!("Consistent"), true), "{job}");
+    let drill = json!({"peerRef": {"name": "b"}, "ruleRefs": [{"name": BUCKET}], "type": "SiteLoss", "siteLoss": {"duration": "1m"},
+        "objectives": {"rpo": "1m", "rto": "1m"}, "deadline": "10m"});
+    api.apply(&a.namespace, "FailoverDrill", "friday", drill).await;
+    api.until(&a.namespace, "FailoverDrill", "friday", |s| condition(s, "Accepted") == "False DrillEngineMissing")
+        .await;
+
+    // A deleted rule drains and goes; what was replicated stays.
+    api.delete(&a.namespace, "ReplicationRule", BUCKET).await;
+    api.until_gone(&a.namespace, "ReplicationRule", BUCKET).await;
+    assert_eq!((a.count("first").await, b.count("first").await), (20, 20));
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn kube_a_controller_without_rights_says_which_and_exits_78() {
+    let Some(api) = Api::of_environment().await else { return };
+    let fleet = Fleet::prepare(&api).await;
+    api.delete_role_binding(&fleet.sites[0].namespace).await;
+    let (code, said) = fleet.sites[0].run_to_end().await;
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("no right to list sites.replication.isthmus.dev"), "{said}");
+    assert!(said.contains("update leases.coordination.k8s.io named isthmus-controller"), "{said}");
+}
+
+fn condition(status: &serde_json::Value, kind: &str) -> String {
+    let all = status["conditions"].as_array().cloned().unwrap_or_default();
+    let found = all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+    format!("{} {}", found["status"].as_str().unwrap_or_default(), found["reason"].as_str().unwrap_or_default())
+}
+
+fn ready(status: &serde_json::Value) -> String {
+    condition(status, "Ready")
+}

@@ -1,0 +1,293 @@
+//! Two sites as local processes, each with a namespace, a ServiceAccount with the Role of the manifests, and its own way to
+//! the API server, which can be cut.
+use super::cluster::Api;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use serde_json::{Value as Json, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub const BUCKET: &str = "orders";
+const SECRET: &str = "a-secret-key";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Both sites, and what they need.
+pub struct Fleet {
+    pub sites: Vec<Site>,
+    cut: Arc<AtomicBool>,
+    _root: tempfile::TempDir,
+}
+
+/// One site.
+pub struct Site {
+    pub namespace: String,
+    name: &'static str,
+    dir: PathBuf,
+    s3: u16,
+    peer: u16,
+    admin: u16,
+    process: Option<Child>,
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.process {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|l| l.local_addr().expect("it is bound").port())
+}
+
+impl Fleet {
+    /// Everything but the processes and the documents.
+    pub async fn prepare(api: &Api) -> Fleet {
+        let root = tempfile::tempdir().expect("make a directory");
+        let certs = root.path().join("certs");
+        let made = Command::new(env!("CARGO_BIN_EXE_isthmus"))
+            .arg("certs")
+            .arg(&certs)
+            .args(["--trust-domain", "kube.example", "--site", "a=127.0.0.1", "--site", "b=127.0.0.1"])
+            .status();
+        assert!(made.expect("run isthmus certs").success());
+        let cut = Arc::new(AtomicBool::new(false));
+        let way = proxy(&api.address, cut.clone());
+        let mut sites = Vec::new();
+        for name in ["a", "b"] {
+            let [s3, peer, admin] = free_ports();
+            let namespace = format!("isthmus-e2e-{}-{name}", storage_engine::entropy::id().as_simple());
+            let dir = root.path().join(name);
+            fs::create_dir_all(&dir).expect("make a directory");
+            let site = Site { namespace, name, dir, s3, peer, admin, process: None };
+            site.provision(api, &certs, way).await;
+            sites.push(site);
+        }
+        Fleet { sites, cut, _root: root }
+    }
+
+    /// The processes run; they wait for their documents.
+    pub async fn start(api: &Api) -> Fleet {
+        let mut fleet = Fleet::prepare(api).await;
+        for site in &mut fleet.sites {
+            site.process = Some(site.spawn(&[]));
+        }
+        fleet
+    }
+
+    pub async fn apply_documents(&self, api: &Api) {
+        for (site, other) in [(&self.sites[0], &self.sites[1]), (&self.sites[1], &self.sites[0])] {
+            let tls = json!({"name": "tls"});
+            let own = json!({"siteID": site.name, "trustDomain": "kube.example",
+                "store": {"apiEndpoint": "https://127.0.0.1:1", "apiTlsSecretRef": tls},
+                "listener": {"advertisedEndpoint": format!("https://127.0.0.1:{}", site.peer), "tlsSecretRef": tls}});
+            api.apply(&site.namespace, "Site", site.name, own).await;
+            let peer = json!({"type": "Replicator", "replicator": {"siteID": other.name,
+                "endpoint": format!("https://127.0.0.1:{}", other.peer),
+                "tls": {"caRef": {"kind": "Secret", "name": "tls"},
+                    "identities": [format!("spiffe://kube.example/site/{}/replicator", other.name)]},
+                "inbound": [{"bucket": BUCKET, "origins": ["*"]}]}});
+            api.apply(&site.namespace, "Peer", other.name, peer).await;
+        }
+        let rule = json!({"siteRef": {"name": "a"}, "bucket": BUCKET, "destinations": [{"peer": "b"}]});
+        api.apply(&self.sites[0].namespace, "ReplicationRule", BUCKET, rule).await;
+    }
+
+    /// Takes the sites' way to the API server away, or gives it back.
+    pub fn cut(&self, is_cut: bool) {
+        self.cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    pub async fn stop(mut self) {
+        for site in &mut self.sites {
+            let mut child = site.process.take().expect("it runs");
+            let id = child.id().to_string();
+            assert!(Command::new("kill").args(["-TERM", &id]).status().expect("send SIGTERM").success());
+            assert_eq!(child.wait().expect("wait").code(), Some(0), "{}", site.log());
+        }
+    }
+}
+
+impl Site {
+    async fn provision(&self, api: &Api, certs: &Path, way: u16) {
+        let ns = &self.namespace;
+        api.apply_object("", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}})).await;
+        api.apply_object(
+            ns,
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "isthmus-replicator"}}),
+        )
+        .await;
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/base");
+        for file in ["role.yaml", "rolebinding.yaml"] {
+            let text = fs::read_to_string(manifests.join(file)).expect("read a manifest");
+            let documents: Vec<Json> = serde_saphyr::from_multiple(&text).expect("it is YAML");
+            for mut document in documents {
+                if document["kind"] == "RoleBinding" {
+                    document["subjects"][0]["namespace"] = json!(ns);
+                }
+                api.apply_object(ns, document).await;
+            }
+        }
+        // `secrets: watched` needs the right to read those that the documents name.
+        let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["tls"], "verbs": ["get", "list", "watch"]});
+        api.apply_object(ns, json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "secrets"}, "rules": [rule]})).await;
+        api.apply_object(
+            ns,
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "secrets"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "secrets"},
+            "subjects": [{"kind": "ServiceAccount", "name": "isthmus-replicator", "namespace": ns}]}),
+        )
+        .await;
+        let read = |key: &str| fs::read_to_string(certs.join(self.name).join(key)).expect("read a certificate");
+        let data = json!({"tls.crt": read("tls.crt"), "tls.key": read("tls.key"), "ca.crt": read("ca.crt")});
+        api.apply_object(
+            ns,
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls"}, "stringData": data}),
+        )
+        .await;
+
+        let token = api.token(ns, "isthmus-replicator").await;
+        let mut cluster = api.authority.clone();
+        cluster["server"] = json!(format!("https://127.0.0.1:{way}"));
+        cluster["tls-server-name"] = json!(api.address.split(':').next());
+        let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "x",
+            "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": ns}}]});
+        fs::write(self.dir.join("kubeconfig"), kubeconfig.to_string()).expect("write the kubeconfig");
+        fs::write(self.dir.join("secret-key"), SECRET).expect("write the secret key");
+        let (s3, peer, admin) = (self.s3, self.peer, self.admin);
+        fs::write(self.dir.join("site.yaml"), format!(
+            "store:\n  drives: [d0, d1, d2, d3]\n  s3_listen: \"127.0.0.1:{s3}\"\n  users: [{{access_key: demo, secret_key_file: secret-key}}]\n  buckets: [{{name: {BUCKET}, versioning: true}}]\nkubernetes: {{kubeconfig: kubeconfig}}\npeer_listen: \"127.0.0.1:{peer}\"\nadmin_listen: \"127.0.0.1:{admin}\"\n"
+        )).expect("write the configuration");
+    }
+
+    fn spawn(&self, more: &[&str]) -> Child {
+        let log = fs::File::create(self.dir.join("log")).expect("make the log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isthmus"));
+        command.args(["site", "--config"]).arg(self.dir.join("site.yaml")).args(more);
+        command.stdin(Stdio::null()).stderr(log).spawn().expect("start a site")
+    }
+
+    /// Runs it until it ends by itself; its exit code and what it said.
+    pub async fn run_to_end(&self) -> (Option<i32>, String) {
+        let mut child = self.spawn(&[]);
+        let by = Instant::now() + PATIENCE;
+        while child.try_wait().expect("look at it").is_none() && Instant::now() < by {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let _ = child.kill();
+        (child.wait().expect("wait").code(), self.log())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some((text.split(' ').nth(1)?.parse().ok()?, text))
+    }
+
+    pub fn ready_code(&self) -> Option<u16> {
+        self.get("/readyz").map(|(code, _)| code)
+    }
+
+    async fn until(&self, what: &str, mut fact: impl AsyncFnMut() -> bool) {
+        let by = Instant::now() + PATIENCE;
+        while !fact().await {
+            assert!(Instant::now() < by, "site {}: not in time: {what}\n{}", self.name, self.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn until_ready(&self) {
+        self.until("it is ready", async || self.ready_code() == Some(200)).await;
+    }
+
+    pub async fn until_metric(&self, line: &str) {
+        self.until(line, async || self.get("/metrics").is_some_and(|(_, text)| text.lines().any(|l| l == line))).await;
+    }
+
+    fn client(&self) -> Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("demo", SECRET, None, None, "test"))
+            .endpoint_url(format!("http://127.0.0.1:{}", self.s3))
+            .force_path_style(true)
+            .build();
+        Client::from_conf(config)
+    }
+
+    pub async fn put(&self, prefix: &str, count: usize) {
+        let client = self.client();
+        for i in 0..count {
+            let put =
+                client.put_object().bucket(BUCKET).key(format!("{prefix}/{i:03}")).body(vec![i as u8; 1000 * i].into());
+            put.send().await.expect("put an object");
+        }
+    }
+
+    pub async fn count(&self, prefix: &str) -> usize {
+        let list = self.client().list_objects_v2().bucket(BUCKET).prefix(format!("{prefix}/")).send().await;
+        list.expect("list the bucket").contents().len()
+    }
+
+    pub async fn until_holds(&self, prefix: &str, count: usize) {
+        self.until(&format!("it holds {count} of {prefix}"), async || self.count(prefix).await == count).await;
+    }
+}
+
+/// A way to an address that can be cut: then no connection is taken and those there are end.
+fn proxy(address: &str, cut: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let address = address.to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if cut.load(Ordering::SeqCst) {
+                continue;
+            }
+            let Ok(server) = TcpStream::connect(&address) else { continue };
+            for (from, to) in [(&stream, &server), (&server, &stream)] {
+                let (from, to) = (from.try_clone().expect("clone"), to.try_clone().expect("clone"));
+                let cut = cut.clone();
+                std::thread::spawn(move || pour(from, to, &cut));
+            }
+        }
+    });
+    port
+}
+
+fn pour(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
+    let _ = from.set_read_timeout(Some(Duration::from_millis(100)));
+    let mut buffer = [0; 16 << 10];
+    while !cut.load(Ordering::SeqCst) {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => {
+                if to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+            }
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+    }
+    let _ = from.shutdown(std::net::Shutdown::Both);
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}
