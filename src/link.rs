@@ -10,6 +10,7 @@ mod brake;
 mod existing;
 mod lag;
 mod machine;
+pub(crate) mod part;
 pub mod planted;
 mod progress;
 pub mod project;
@@ -24,6 +25,7 @@ pub mod toll;
 mod window;
 
 pub use brake::{Kept as KeptBrake, Terms as BrakeTerms, is_delete};
+pub use part::to_send;
 pub use retry::{CLOCK_AHEAD, ROWS_MAX};
 pub use scope::{Filter, Scope, includes};
 pub use standing::Standing;
@@ -347,7 +349,7 @@ pub struct Link {
     paused_until: Millis,
     /// The wake-up last asked for.
     woken_at: Option<Millis>,
+    /// The clock when something last happened.
+    seen_at: Millis,
     last_error: Option<String>,
-    #[cfg(feature = "planted-bugs")]
-    planted: Option<planted::Planted>,
 }

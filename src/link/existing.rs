@@ -5,6 +5,7 @@
 //! stand behind them in the queue and take at most half of the window. Where the feed has lost the link's place, the
 //! pass compares every key with the peer instead, and its places are keys. Called by `machine`.
 use super::lag::Pending;
+use super::planted::{self, Planted};
 use super::progress::Progress;
 use super::{Existing as Kept, Millis, Reach, Scope, Since, Survey};
 use storage_engine::feed::Cursor;
@@ -88,7 +89,8 @@ impl Existing {
             return;
         }
         self.since = None;
-        let is_widened = was.as_ref().is_none_or(|was| !scope.is_within(was));
+        let is_widened =
+            was.as_ref().is_none_or(|was| !scope.is_within(was)) && !planted::has(Planted::WidenedSendsNothing);
         // What the scope to come leaves out has a gap from now on.
         let sent = sent.filter(|sent| sent.is_within(&scope));
         match (settled, &mut self.pass) {

@@ -5,7 +5,7 @@
 use super::brake::{Brake, Call, Verdict, is_delete};
 use super::existing::{Existing, FIRST_PLACE};
 use super::lag::{Pending, earliest};
-use super::planted::Planted;
+use super::planted::{self, Planted};
 use super::progress::{LOADED, Progress};
 use super::recorder::Recorder;
 use super::retry::{ROWS_MAX, RowId, Rows};
@@ -23,6 +23,8 @@ use storage_engine::version::Version;
 const INTAKE_WINDOWS: usize = 4;
 /// Pause after a push said that the peer is gone, unless `PeerDown` comes first as it should.
 const PEER_GONE_PAUSE_MS: Millis = 1_000;
+/// A clock that is set back by less waits for itself.
+const CLOCK_SLACK_MS: Millis = 1_000;
 
 /// One push without an answer yet.
 #[derive(Debug)]
@@ -78,9 +80,8 @@ impl Link {
             is_counting: false,
             paused_until: 0,
             woken_at: None,
+            seen_at: 0,
             last_error: None,
-            #[cfg(feature = "planted-bugs")]
-            planted: None,
         }
     }
 
@@ -93,6 +94,10 @@ impl Link {
         if self.is_stopped {
             return out;
         }
+        if now.saturating_add(CLOCK_SLACK_MS) < self.seen_at && !planted::has(Planted::WaitsForOldClock) {
+            self.on_clock_back(now);
+        }
+        self.seen_at = now;
         if self.settings.brake.is_some() && self.brake.begin(now, self.settings.brake_release) {
             self.rewind(&mut out);
         }
@@ -123,7 +128,7 @@ impl Link {
                 self.paused_until = now;
             }
             Event::PeerDown => {
-                if self.has_planted(Planted::RowForDownPeer) {
+                if planted::has(Planted::RowForDownPeer) {
                     let flying: Vec<PushId> = self.flights.keys().copied().collect();
                     flying
                         .into_iter()
@@ -156,7 +161,7 @@ impl Link {
     /// What to show of the link. Changes behind [`Link::cursor`] are not in it: the store's backlog is
     /// added to it by the shell.
     pub fn shown(&self, now: Millis) -> Shown {
-        let rows = if self.has_planted(Planted::LagWithoutRows) { &Pending::default() } else { &self.rows.pending };
+        let rows = if planted::has(Planted::LagWithoutRows) { &Pending::default() } else { &self.rows.pending };
         let (braked, _) = self.brake.held();
         Shown {
             state: self.state(now),
@@ -190,7 +195,8 @@ impl Link {
     /// Whether changes may go out now, but for window and bandwidth. In commit order nothing overtakes a held delete.
     fn is_open(&self) -> bool {
         let is_behind_brake = self.settings.commit_order && self.brake.engaged_at().is_some();
-        self.is_peer_up && !self.settings.suspend && !self.is_draining && !is_behind_brake
+        let is_suspended = self.settings.suspend && !planted::has(Planted::SuspendedGoesOn);
+        self.is_peer_up && !is_suspended && !self.is_draining && !is_behind_brake
     }
 
     /// Commit time of the oldest change taken in and neither at the peer nor a row: what the brake holds included.
@@ -207,7 +213,7 @@ impl Link {
             return;
         }
         let newest = changes.iter().map(|c| c.pending_since).max().unwrap_or(0);
-        let all = self.has_planted(Planted::ReplicaResentAsOwn);
+        let all = planted::has(Planted::ReplicaResentAsOwn);
         let mut wanted: Vec<Change> =
             changes.into_iter().filter(|c| all || scope::includes(&self.settings, &c.version)).collect();
         let (before, _) = self.brake.held();
@@ -215,7 +221,7 @@ impl Link {
             wanted.retain(|c| !is_delete(&c.version) || self.brake.judge(terms, c) == Verdict::Goes);
         }
         // The first batch with a held delete stays unfinished until a release: no cursor passes it.
-        let holds = usize::from(before == 0 && self.brake.held().0 > 0);
+        let holds = usize::from(before == 0 && self.brake.held().0 > 0 && !planted::has(Planted::CursorPastBraked));
         let batch = self.progress.take_in(cursor, wanted.len() + holds, newest);
         for change in wanted {
             let item = Item { change, batch, ticket: self.next_ticket };
@@ -300,7 +306,7 @@ impl Link {
         }
         self.queue.land(&flight.key, None);
         let failure = match failure {
-            Failure::ClockAhead { .. } if self.has_planted(Planted::ClockAheadParked) => {
+            Failure::ClockAhead { .. } if planted::has(Planted::ClockAheadParked) => {
                 Failure::Refused("clock_ahead".into())
             }
             other => other,
@@ -332,7 +338,7 @@ impl Link {
     fn make_row(&mut self, row: &RowId, item: &Item) {
         let (since, bytes) = (item.change.pending_since, item.bytes());
         self.pending_of(item).remove(since, bytes);
-        if self.has_planted(Planted::CursorPastFailed) {
+        if planted::has(Planted::CursorPastFailed) {
             return;
         }
         if self.rows.get(row).is_some() {
@@ -365,7 +371,7 @@ impl Link {
         if let Some(first) = self.progress.rewind() {
             self.rows.move_back(first..FIRST_PLACE);
         }
-        if let Some(cursor) = taken.filter(|_| self.has_planted(Planted::NoRewind)) {
+        if let Some(cursor) = taken.filter(|_| planted::has(Planted::NoRewind)) {
             self.progress.take_in(cursor, 0, 0);
         }
         let (first, was_reading) = self.existing.rewind();
@@ -388,7 +394,9 @@ impl Link {
     fn on_expired(&mut self, head: Cursor, out: &mut Vec<Action>) {
         self.rewind(out);
         self.progress.go_on_at(head.clone());
-        self.existing.compare(head.clone());
+        if !planted::has(Planted::ExpiredGoesOn) {
+            self.existing.compare(head.clone());
+        }
         out.push(Action::Rewind(Some(head)));
     }
 
@@ -411,6 +419,15 @@ impl Link {
             self.brake.forget();
         }
         self.settings = settings;
+    }
+
+    /// The clock went back: what waits for a time of the old one waits no longer than it would have.
+    fn on_clock_back(&mut self, now: Millis) {
+        self.pacer = Pacer::default();
+        self.paused_until = now;
+        self.woken_at = None;
+        self.rows.wait_no_longer(now);
+        self.recorder.wait_no_longer(now);
     }
 
     /// What follows from the state as it is now.
@@ -542,7 +559,7 @@ impl Link {
 
     fn checkpoint(&self) -> Checkpoint {
         let cursor = self.progress.cursor();
-        let floor = if self.has_planted(Planted::FloorFromCursor) { cursor.clone() } else { self.floor() };
+        let floor = if planted::has(Planted::FloorFromCursor) { cursor.clone() } else { self.floor() };
         let oldest = earliest(self.oldest_taken_in(), self.rows.pending.oldest());
         let before_oldest = oldest.map_or(Millis::MAX, |t| t.saturating_sub(1));
         let committed_through = self.progress.newest_folded().min(before_oldest).min(self.existing.through());

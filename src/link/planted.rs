@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, to prove that the simulator finds such bugs. Compiled in only with the
-//! feature `planted-bugs`, and then off until a test switches one on.
+//! feature `planted-bugs`, and then off until a test switches one on, for its own thread.
 
-/// One planted bug of the link.
+/// One planted bug, named after what goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     /// A change that failed makes no row: the cursor passes it all the same.
@@ -18,20 +18,53 @@ pub enum Planted {
     LagWithoutRows,
     /// A version ahead of the peer's clock is treated like a refused one.
     ClockAheadParked,
+    /// An expired cursor goes on at the head of the feed, and nothing is compared.
+    ExpiredGoesOn,
+    /// A comparison takes what both sides hold for equal.
+    UnlikeTakenForEqual,
+    /// A widened rule sends nothing of what was there.
+    WidenedSendsNothing,
+    /// The cursor passes the deletes that the brake holds.
+    CursorPastBraked,
+    /// A suspended link goes on with what it had read.
+    SuspendedGoesOn,
+    /// Guards set since a version's birth do not travel.
+    GuardsStayHere,
+    /// A row that waits for a time far off, because the clock jumped back, goes on waiting.
+    WaitsForOldClock,
+    /// A parked row stays parked, whatever the peer says of a newer change of its version.
+    ParkedForGood,
+    /// A receiver takes versions of other sites from a peer that may bring its own only.
+    ForeignOriginTaken,
+    /// A receiver takes keys outside of the prefix it granted.
+    PrefixOfGrantIgnored,
+    /// A store's clock forgets how far it was when the store starts again.
+    ClockForgotten,
+    /// A store keeps no purge of a version it does not have.
+    EarlyPurgeForgotten,
 }
 
-impl super::Link {
-    /// Switches a planted bug on.
-    #[cfg(feature = "planted-bugs")]
-    pub fn plant(&mut self, bug: Planted) {
-        self.planted = Some(bug);
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Planted;
+    use std::cell::Cell;
+
+    thread_local! { static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) }; }
+
+    /// Switches a planted bug on for this thread, or the last one off.
+    pub fn plant(bug: Option<Planted>) {
+        PLANTED.set(bug);
     }
-    #[cfg(feature = "planted-bugs")]
-    pub(super) fn has_planted(&self, bug: Planted) -> bool {
-        self.planted == Some(bug)
+    pub(crate) fn has(bug: Planted) -> bool {
+        PLANTED.get() == Some(bug)
     }
-    #[cfg(not(feature = "planted-bugs"))]
-    pub(super) const fn has_planted(&self, _: Planted) -> bool {
-        false
-    }
+}
+#[cfg(feature = "planted-bugs")]
+pub(crate) use switch::has;
+#[cfg(feature = "planted-bugs")]
+pub use switch::plant;
+
+#[cfg(not(feature = "planted-bugs"))]
+pub(crate) const fn has(_: Planted) -> bool {
+    false
 }

@@ -60,6 +60,11 @@ impl Recorder {
         Some(Action::Record { seq: *seq, record: record.clone() })
     }
 
+    /// The clock went back: a failed record is due no later than the longest pause from now.
+    pub(super) fn wait_no_longer(&mut self, now: Millis) {
+        self.again_at = self.again_at.map(|at| at.min(now.saturating_add(AGAIN_MAX_MS)));
+    }
+
     pub(super) fn recorded(&mut self, seq: u64) {
         if self.outstanding.as_ref().is_some_and(|(ours, _)| *ours == seq) {
             self.outstanding = None;

@@ -4,6 +4,7 @@
 //! life of a link always decides alike. Never drops a row: it goes when the version is at the peer, or
 //! when the rule no longer covers it. Called by `machine`.
 use super::lag::Pending;
+use super::planted::{self, Planted};
 use super::{Again, Failure, Millis, Row, RowState};
 use std::collections::{BTreeMap, BTreeSet};
 use storage_engine::feed::Cursor;
@@ -82,6 +83,16 @@ impl Rows {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// The clock went back: no row is due later than the longest pause from now.
+    pub(super) fn wait_no_longer(&mut self, now: Millis) {
+        let latest = now.saturating_add(BACKOFF_MAX_MS);
+        let far: Vec<RowId> =
+            self.due.iter().rev().take_while(|(at, _)| *at > latest).map(|(_, id)| id.clone()).collect();
+        for id in far {
+            self.alter(&id, |e| e.row.next_attempt = latest);
+        }
+    }
+
     /// The row flies: it is not due again before it has landed.
     pub(super) fn take_off(&mut self, id: &RowId) {
         self.alter(id, |e| e.is_flying = true);
@@ -109,9 +120,10 @@ impl Rows {
             e.refusals = if matches!(failure, Failure::Refused(_)) { e.refusals + 1 } else { 0 };
             e.row.last_error = error;
             e.row.next_attempt = now.saturating_add(pause);
-            if e.refusals >= REFUSALS_MAX {
-                e.row.state = RowState::Parked;
-            }
+            // A newer change of a parked version, which the peer does not refuse, takes the row with it.
+            let was_parked = e.row.state == RowState::Parked && planted::has(Planted::ParkedForGood);
+            let is_parked = e.refusals >= REFUSALS_MAX || was_parked;
+            e.row.state = if is_parked { RowState::Parked } else { RowState::Pending };
         });
     }
 

@@ -3,13 +3,13 @@
 use super::tenure::Lease;
 use super::toll::Toll;
 use crate::journal::LinkId;
-use crate::link::{Failure, Outcome, Settings, includes};
+use crate::link::{Failure, Outcome, Settings, includes, to_send};
 use crate::peer::client::{Connection, Error};
 use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing};
 use crate::store::{self, Store};
 use std::sync::Arc;
-use storage_engine::version::{Guards, Kind, Origin, Purges, Version, VersionId};
+use storage_engine::version::{Kind, Version, VersionId};
 
 /// What a link's pushes have in common.
 pub struct Route {
@@ -37,23 +37,6 @@ pub enum Pushed {
     Fenced {
         highest: u64,
     },
-}
-
-/// Relaying: all of a version. Else only what this site set of it. Without what the rule keeps here; nothing, when
-/// nothing is left.
-fn to_send(settings: &Settings, version: &Version) -> Option<Version> {
-    let part = if settings.forward_all { Some(version.clone()) } else { own_part(version, &settings.own_origin) };
-    let mut part = part?;
-    if !settings.object_lock {
-        part.later_guards = Guards::default();
-        part.birth.iter_mut().for_each(|birth| birth.guards = Guards::default());
-    }
-    // Void ones too: the peer need not take what has no effect.
-    if !settings.version_deletes {
-        part.purges = Purges::default();
-    }
-    let says_nothing = part == Version { unknown: part.unknown.clone(), ..Version::blank(&part.key, part.id) };
-    (!says_nothing).then_some(part)
 }
 
 impl Route {
@@ -128,29 +111,16 @@ impl Route {
     }
 }
 
-/// What `origin` has to tell of a version: every site brings its own pieces and all guards it knows, and
-/// they join where they meet. Nothing, when it has none. Of a version that another site purged since, only
-/// guards and purges: that site brings the purge that counts, and the bytes are gone.
-fn own_part(version: &Version, origin: &Origin) -> Option<Version> {
-    let mut part = version.clone();
-    part.purges.retain(|p| p.origin == *origin);
-    if version.purged().is_some() && part.purged().is_none() {
-        (part.birth, part.tags) = (None, None);
-    }
-    part.birth = part.birth.filter(|b| b.order.origin == *origin);
-    part.tags = part.tags.filter(|t| t.stamp.origin == *origin);
-    part.has_origin(origin).then_some(part)
-}
-
 /// The name of a link on the wire; its epochs are kept under it at the receiver.
 pub fn link_name(id: &LinkId) -> String {
     format!("{}/{}", id.rule, id.bucket)
 }
 
 /// The own store announced a version and does not find it now. Absence is never taken for an end: a record
-/// stays as a tombstone at least, so it is asked for again.
+/// stays as a tombstone at least. Asked for a few times it is parked: a store that was restored from a backup
+/// will not find it by itself.
 fn not_found() -> Pushed {
-    Pushed::Failed(Failure::Retryable("the own store does not find the version it announced".into()))
+    Pushed::Failed(Failure::Refused("the own store does not hold the version it announced: was it restored?".into()))
 }
 
 fn said(ack: Ack) -> Pushed {

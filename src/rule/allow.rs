@@ -3,6 +3,7 @@
 //! Called for every frame that would change something. A refusal is answered, counted and audited; the
 //! connection lives on. Site suspension, object lock and clocks are checked elsewhere.
 use super::{Grant, PeerDoc};
+use crate::link::planted::{self, Planted};
 
 /// What a frame wants to do.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +69,7 @@ pub fn may(peer: &PeerDoc, facts: &Facts<'_>) -> Result<(), Refusal> {
     let bucket = || facts.bucket.to_string();
     let grant = peer.inbound.iter().find(|g| g.bucket == facts.bucket);
     let grant = grant.ok_or_else(|| Refusal::Bucket { bucket: bucket() })?;
-    if !facts.key.starts_with(&grant.prefix) {
+    if !facts.key.starts_with(&grant.prefix) && !planted::has(Planted::PrefixOfGrantIgnored) {
         return Err(Refusal::Prefix { bucket: bucket(), prefix: grant.prefix.clone() });
     }
     if facts.is_delete_marker && !grant.deletes {
@@ -81,7 +82,7 @@ pub fn may(peer: &PeerDoc, facts: &Facts<'_>) -> Result<(), Refusal> {
 }
 
 fn may_bring(peer: &PeerDoc, grant: &Grant, origin: &str, relayed: bool) -> Result<(), Refusal> {
-    let is_own = origin == peer.site_id;
+    let is_own = origin == peer.site_id || planted::has(Planted::ForeignOriginTaken);
     // A list that does not name the peer itself takes only what it relays for those it names.
     let is_listed = match grant.origins.is_empty() {
         true => is_own,

@@ -3,9 +3,11 @@
 //! Versions per key under the engine's own join, and a change feed with one entry per version at its
 //! latest place, like the bundled store's. Time and ids come as parameters; nothing is ever trimmed.
 use super::{Applied, Backlog, Cursor};
+use crate::link::planted::{self, Planted};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use storage_engine::feed::Event;
+use storage_engine::version::guard::Retention;
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Purges, Stamp, Tags, Version, VersionId, merge};
 
 /// A version and its place in the feed.
@@ -23,19 +25,18 @@ pub struct MemoryStore {
     keys: BTreeMap<String, BTreeMap<VersionId, Held>>,
     feed: BTreeMap<u64, (String, VersionId)>,
     last_lsn: u64,
+    /// Life of its content: cursors of another one are not known here.
+    life: u64,
     /// High-water mark of the clock: durable, like everything here.
     last_hlc: Hlc,
     /// Consumers by name: cursor and floor.
     consumers: BTreeMap<String, (Option<Cursor>, Option<Cursor>)>,
 }
 
-/// The place in the feed a cursor means; `None` and what is no cursor of ours: the beginning.
-pub fn place(cursor: Option<&Cursor>) -> u64 {
-    cursor.and_then(|c| <[u8; 8]>::try_from(&c.0[..]).ok()).map_or(0, u64::from_be_bytes)
-}
-
-fn cursor(lsn: u64) -> Cursor {
-    Cursor(Bytes::copy_from_slice(&lsn.to_be_bytes()))
+/// What a cursor says: the life of the store's content, and a place in its feed.
+fn parse(cursor: &Cursor) -> Option<(u64, u64)> {
+    let bytes = u128::from_be_bytes(cursor.0[..].try_into().ok()?);
+    Some(((bytes >> 64) as u64, bytes as u64))
 }
 
 impl MemoryStore {
@@ -46,6 +47,7 @@ impl MemoryStore {
             keys: BTreeMap::new(),
             feed: BTreeMap::new(),
             last_lsn: 0,
+            life: 0,
             last_hlc: Hlc::ZERO,
             consumers: BTreeMap::new(),
         }
@@ -92,6 +94,15 @@ impl MemoryStore {
         self.join(now, &change).then_some(change)
     }
 
+    /// Sets the retention of a live version; returns the change as acked, `None` where nothing changes or a stronger
+    /// one stands.
+    pub fn retain(&mut self, now: u64, key: &str, id: VersionId, retention: Retention) -> Option<Version> {
+        let guards = self.get(key, id).filter(|v| v.is_live())?.guards();
+        let later_guards = guards.retain(Some(retention), false, &self.stamp(now, key)).ok()?;
+        let change = Version { later_guards, ..Version::blank(key, id) };
+        self.join(now, &change).then_some(change)
+    }
+
     /// Deletes a live version for good; returns the change as acked, `None` where a guard forbids it.
     pub fn purge(&mut self, now: u64, key: &str, id: VersionId) -> Option<Version> {
         let seen = self.get(key, id).filter(|v| v.is_live())?.guards();
@@ -124,6 +135,10 @@ impl MemoryStore {
     pub fn versions(&self) -> impl Iterator<Item = (u64, &Version)> {
         self.keys.values().flat_map(|ids| ids.values().map(|h| (h.lsn, &h.version)))
     }
+    /// Commit time here of the oldest change of a version that some consumer has not made durable at its end.
+    pub fn pending_since(&self, key: &str, id: VersionId) -> Option<u64> {
+        self.keys.get(key)?.get(&id).map(|h| h.pending_since)
+    }
     /// Versions that S3 shows of one key, newest first.
     pub fn list(&self, key: &str) -> Vec<&Version> {
         let mut live: Vec<&Version> = self.versions_of(key).filter(|v| v.is_live()).collect();
@@ -137,7 +152,7 @@ impl MemoryStore {
 
     /// At most `limit` changes after `after`, and the cursor behind them.
     pub fn changes(&self, after: Option<&Cursor>, limit: usize) -> (Vec<Event>, Cursor) {
-        let start = place(after);
+        let start = self.place(after);
         let mut end = start;
         let mut events = Vec::new();
         for (lsn, (key, id)) in self.feed.range(start + 1..).take(limit) {
@@ -145,14 +160,14 @@ impl MemoryStore {
             events.push(Event { version: held.version.clone(), pending_since: held.pending_since, traceparent: None });
             end = *lsn;
         }
-        (events, cursor(end))
+        (events, self.cursor(end))
     }
 
     /// What waits behind a cursor under a prefix.
     pub fn backlog(&self, after: Option<&Cursor>, prefix: &str) -> Backlog {
         let mut backlog = Backlog::default();
         for (key, id) in
-            self.feed.range(place(after) + 1..).map(|(_, at)| at).filter(|(key, _)| key.starts_with(prefix))
+            self.feed.range(self.place(after) + 1..).map(|(_, at)| at).filter(|(key, _)| key.starts_with(prefix))
         {
             let held = &self.keys[key][id];
             backlog.versions += 1;
@@ -172,8 +187,32 @@ impl MemoryStore {
         self.consumers.insert(consumer.to_string(), (cursor, floor));
     }
     /// Where the feed ends.
-    pub fn head(&self) -> u64 {
-        self.last_lsn
+    pub fn head(&self) -> Cursor {
+        self.cursor(self.last_lsn)
+    }
+    /// The place in the feed a cursor means; `None` and what is not known here: the beginning.
+    pub fn place(&self, cursor: Option<&Cursor>) -> u64 {
+        let known = cursor.and_then(parse).filter(|(life, _)| *life == self.life);
+        known.map_or(0, |(_, lsn)| lsn)
+    }
+    /// Whether the feed can be read on from a cursor; else it has expired.
+    pub fn knows(&self, cursor: Option<&Cursor>) -> bool {
+        cursor.is_none_or(|c| parse(c).is_some_and(|(life, _)| life == self.life))
+    }
+    /// What is held begins another life, numbered `life`: cursors handed out until now are not known any more.
+    pub fn renew(&mut self, life: u64) {
+        self.life = life;
+    }
+    /// The process that serves it begins anew; all it holds is durable.
+    pub fn restart(&mut self) {
+        if planted::has(Planted::ClockForgotten) {
+            self.last_hlc = Hlc::ZERO;
+        }
+    }
+
+    fn cursor(&self, lsn: u64) -> Cursor {
+        let bytes = u128::from(self.life) << 64 | u128::from(lsn);
+        Cursor(Bytes::copy_from_slice(&bytes.to_be_bytes()))
     }
 
     /// A reading above every earlier one here and above the newest of the key.
@@ -188,7 +227,13 @@ impl MemoryStore {
 
     /// Record and feed entry change together, or not at all; true: something was learnt.
     fn join(&mut self, now: u64, change: &Version) -> bool {
-        let lowest_floor = self.consumers.values().map(|(_, floor)| place(floor.as_ref())).min();
+        if planted::has(Planted::EarlyPurgeForgotten)
+            && !change.purges.is_empty()
+            && self.get(&change.key, change.id).is_none()
+        {
+            return false;
+        }
+        let lowest_floor = self.consumers.values().map(|(_, floor)| self.place(floor.as_ref())).min();
         let ids = self.keys.entry(change.key.clone()).or_default();
         let blank = || Held { version: Version::blank(&change.key, change.id), lsn: 0, pending_since: now };
         let held = ids.entry(change.id).or_insert_with(blank);

@@ -1,5 +1,6 @@
 //! What of a version is sent, and that guards and purges meet alike in every order on two sites.
 use super::*;
+use crate::link::part::own_part;
 use crate::link::tests::settings;
 use crate::store::Applied;
 use crate::store::bundled::BundledStore;
@@ -7,7 +8,7 @@ use crate::store::conformance::{BUCKET, body, objects};
 use futures::TryStreamExt;
 use storage_engine::bucket::lock::Lock;
 use storage_engine::object::{Conditions, Error as Refused, Put};
-use storage_engine::version::{Hlc, Stamp};
+use storage_engine::version::{Guards, Hlc, Origin, Purges, Stamp};
 
 fn stamp(millis: u64, origin: &str) -> Stamp {
     Stamp::new(Hlc::from_millis(millis), Origin::new(origin))
