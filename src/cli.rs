@@ -15,6 +15,7 @@ pub mod socket;
 pub mod status;
 pub mod suspend;
 pub mod verify;
+pub mod watch;
 
 use clap::{Parser, Subcommand};
 use output::Format;
@@ -78,14 +79,16 @@ pub enum Verb {
         /// How to print it.
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
+        #[command(flatten)]
+        watch: watch::Watch,
     },
     /// How far behind each link is, worst first, against its rule's objective.
-    Lag(Asking),
-    /// What is not at the peers yet, by link; or the versions that failed, with the reason.
+    Lag(lag::Args),
+    /// What is not at the peers yet, by link; or the versions that failed, or the deletes a brake holds.
     Backlog(backlog::Args),
     /// Versions born without knowing each other; both are kept.
     Conflicts(conflicts::Args),
-    /// Where each version of an object is, and why not where it should be.
+    /// Where each version of an object is, and why not where it should be; or why a peer is behind.
     Explain(explain::Args),
     /// Versions that failed go again now, parked ones too.
     Retry(retry::Args),

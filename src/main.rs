@@ -44,9 +44,9 @@ async fn run(verb: Verb) -> u8 {
             eprintln!("isthmus demo: {e:#}");
             exit::INTERNAL
         }),
-        Verb::Status { socket, output } => cli::status::run(&socket, output).await,
-        Verb::Lag(asking) => cli::lag::run(&asking).await,
-        Verb::Backlog(args) => cli::backlog::run(&args).await,
+        Verb::Status { socket, output, watch } => watch.run(async || cli::status::run(&socket, output).await).await,
+        Verb::Lag(args) => args.watch.run(async || cli::lag::run(&args.asking).await).await,
+        Verb::Backlog(args) => args.watch.run(async || cli::backlog::run(&args).await).await,
         Verb::Conflicts(args) => cli::conflicts::run(&args).await,
         Verb::Explain(args) => cli::explain::run(&args).await,
         Verb::Retry(args) => cli::retry::run(&args).await,

@@ -5,6 +5,7 @@ pub mod frame;
 pub mod server;
 
 use async_trait::async_trait;
+use frame::bucket::BucketAsk;
 use frame::reconcile::{Answer, Question};
 use std::sync::Arc;
 use storage_engine::object::Body;
@@ -81,6 +82,10 @@ pub trait Receiver: Send + Sync + 'static {
     /// know; a receiver that compares nothing refuses.
     async fn answer(&self, _site: &str, _peer: &str, _question: Question) -> Answer {
         Answer::Refused("this end compares nothing".into())
+    }
+    /// Answers how a bucket of this site is set, as far as the peer may know, and joins the documents that came.
+    async fn bucket(&self, _site: &str, _peer: &str, _ask: BucketAsk) -> Answer {
+        Answer::Refused("this end has no buckets".into())
     }
 }
 

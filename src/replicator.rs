@@ -5,6 +5,7 @@ pub mod accepted;
 pub mod admin;
 pub mod answer;
 pub mod ask;
+pub mod bucket;
 pub mod compare;
 pub mod control;
 pub mod explain;
@@ -33,12 +34,13 @@ use crate::rule::{Destination, PeerDoc, Rule, RuleSet, SiteDoc};
 use crate::shutdown;
 use crate::store::Store;
 use accepted::Kept;
+use bucket::Watcher;
 use line::{Line, Standing};
 use own::{Shared, Way};
 use proof::Proof;
 use push::Route;
 use receive::Receive;
-use report::{LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
+use report::{ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
 use run::Command;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +83,8 @@ struct LinkHandle {
     /// What the slow proof compares, and what it has found.
     proves: watch::Sender<Arc<Verify>>,
     proof: watch::Receiver<Option<ProofReport>>,
+    /// What does not fit between its two buckets.
+    conditions: watch::Receiver<Vec<ConditionReport>>,
     /// The proof ends with the link.
     _proving: DropGuard,
 }
@@ -89,7 +93,7 @@ impl LinkHandle {
     fn report(&self) -> LinkReport {
         let report = self.shown.borrow().clone();
         let proof = if report.is_pushed_here() { self.proof.borrow().clone() } else { None };
-        LinkReport { proof, ..report }
+        LinkReport { proof, ..report }.under(&self.conditions.borrow())
     }
 
     /// What a comparison sees of it, by the line to its peer.
@@ -354,6 +358,7 @@ impl Replicator {
             shown,
             clock: self.shared.clock.clone(),
             repair,
+            documents: view.rule.replicate.bucket_documents,
         }
     }
 
@@ -402,7 +407,9 @@ impl Replicator {
     fn start_link(&self, name: LinkName, view: LinkView) {
         let mut state = self.state();
         let Some(line) = state.lines.get(&view.peer.name).map(|l| l.standing.subscribe()) else { return };
-        let way = Way { line, toll: self.tolls.of(&view.rule.uid, &view.peer.name) };
+        let (show_conditions, conditions) = watch::channel(Vec::new());
+        let toll = self.tolls.of(&view.rule.uid, &view.peer.name);
+        let way = Way { line, toll, conditions: conditions.clone() };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (show, shown) = watch::channel(LinkReport::default());
         let (tell_route, route) = watch::channel(None);
@@ -415,6 +422,8 @@ impl Replicator {
         let labels = own::labels(&view);
         let (pace, metrics) = (self.shared.pace, self.shared.metrics.clone());
         let proving = self.stopping.child_token();
+        let watcher = Watcher { show: show_conditions };
+        self.tasks.spawn(proving.clone().run_until_cancelled_owned(watcher.run(proven.clone())));
         let prover = Proof { labels, pace, metrics, show: show_proof };
         self.tasks.spawn(proving.clone().run_until_cancelled_owned(prover.run(proven)));
         let shared = self.shared.clone();
@@ -428,7 +437,7 @@ impl Replicator {
             own::own(shared, view, way, inbox, show, tell_route).await;
         });
         let _proving = proving.drop_guard();
-        state.links.insert(name, LinkHandle { commands, shown, task, route, proves, proof, _proving });
+        state.links.insert(name, LinkHandle { commands, shown, task, route, proves, proof, conditions, _proving });
     }
 
     /// A line for each peer of the set; a line whose document changed is dialled anew.

@@ -5,7 +5,7 @@ pub(crate) mod conformance;
 pub mod memory;
 
 use async_trait::async_trait;
-pub use storage_engine::api::BucketInfo;
+pub use storage_engine::api::{BucketInfo, Document};
 pub use storage_engine::feed::{Backlog, Batch, Cursor};
 pub use storage_engine::object::{Applied, Body, Error, Stretch};
 use storage_engine::version::{Version, VersionId};
@@ -51,6 +51,11 @@ pub trait Store: Send + Sync + 'static {
     async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error>;
     /// What waits behind a cursor.
     async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error>;
+    /// Joins a document of a bucket that was written elsewhere; whether it is what counts now. Stores of others keep
+    /// none of ours.
+    async fn join_document(&self, _bucket: &str, _document: Document) -> Result<bool, Error> {
+        Err(Error::Invalid("this store takes no bucket documents".into()))
+    }
     /// Why it cannot be reached now; `None` while it can, and for a store that is always at hand.
     fn trouble(&self) -> Option<String> {
         None

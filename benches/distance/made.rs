@@ -71,7 +71,7 @@ fn unasked<T>() -> Result<T, Error> {
     Err(Error::Unavailable("this measurement does not ask it".into()))
 }
 fn info(name: &str) -> BucketInfo {
-    BucketInfo { id: "0".repeat(32), name: name.into(), versioned: true }
+    BucketInfo { id: "0".repeat(32), name: name.into(), versioned: true, ..BucketInfo::default() }
 }
 
 #[async_trait]

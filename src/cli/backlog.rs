@@ -1,9 +1,10 @@
 //! `isthmus backlog`: what is not at the peers yet, by link; or the versions that failed, with the reason.
 use super::output::{self, Format};
 use super::socket::{self, Method};
+use super::watch::Watch;
 use super::{Asking, exit};
 use crate::replicator::report::{LinkReport, SiteReport};
-use crate::replicator::told::RowReport;
+use crate::replicator::told::{DeleteReport, RowReport};
 
 /// What to show.
 #[derive(clap::Args, Debug)]
@@ -16,14 +17,23 @@ pub struct Args {
     /// The versions that failed and go again by themselves, too.
     #[arg(long)]
     failed: bool,
+    /// The deletes a brake holds back; they go with isthmus release.
+    #[arg(long, conflicts_with_all = ["parked", "failed"])]
+    deletes: bool,
     /// At most so many versions of each link.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
+    #[command(flatten)]
+    pub watch: Watch,
 }
 
 /// Asks and prints. Exit code: 0 nothing waits, 1 something does, 2 could not find out.
 pub async fn run(args: &Args) -> u8 {
-    let shown = if args.parked || args.failed { rows(args).await } else { links(args).await };
+    let shown = match args {
+        Args { deletes: true, .. } => deletes(args).await,
+        Args { parked: true, .. } | Args { failed: true, .. } => rows(args).await,
+        _ => links(args).await,
+    };
     shown.unwrap_or_else(|failed| failed.say())
 }
 
@@ -64,6 +74,29 @@ fn verdict(links: &[LinkReport]) -> (String, u8) {
             (said, exit::DEGRADED)
         }
     }
+}
+
+async fn deletes(args: &Args) -> Result<u8, socket::Failed> {
+    let path = socket::with_query("/deletes", &[("limit", &args.limit.to_string())]);
+    let held: Vec<DeleteReport> = socket::ask(&args.asking.socket, Method::GET, &path).await?;
+    if args.asking.output == Format::Json {
+        output::json(&held);
+    } else {
+        match held.len() {
+            0 => println!("EMPTY  no brake holds anything back"),
+            n => {
+                println!("HELD  {n} deletes shown. Next: restore what was deleted by mistake, or isthmus release RULE")
+            }
+        }
+        let row = |d: &DeleteReport| {
+            let what = if d.is_permanent { "deleted for good" } else { "delete marker" };
+            let names = [d.rule.clone(), d.peer.clone(), output::object(&d.bucket, &d.key), d.version_id.clone()];
+            [names.to_vec(), vec![what.into(), output::utc(d.pending_since)]].concat()
+        };
+        let head = ["RULE", "PEER", "OBJECT", "VERSION", "WHAT", "SINCE"];
+        println!("\n{}", output::table(&head, held.iter().map(row).collect()));
+    }
+    Ok(if held.is_empty() { exit::OK } else { exit::DEGRADED })
 }
 
 async fn rows(args: &Args) -> Result<u8, socket::Failed> {

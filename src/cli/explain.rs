@@ -1,7 +1,8 @@
 //! `isthmus explain BUCKET/KEY`: where each version of an object is, and why not where it should be.
 use super::output::{self, Format};
 use super::socket::{self, Method};
-use super::{Asking, exit};
+use super::{Asking, exit, status};
+use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
 use crate::replicator::told::{Explained, VersionPlaces};
 
 /// What to explain.
@@ -10,16 +11,23 @@ pub struct Args {
     #[command(flatten)]
     asking: Asking,
     /// The object; with `?versionId=ID` behind it, that version alone, deleted for good or not.
-    #[arg(value_name = "BUCKET/KEY")]
-    object: String,
+    #[arg(value_name = "BUCKET/KEY", required_unless_present = "peer")]
+    object: Option<String>,
+    /// Instead of an object: why this peer is behind.
+    #[arg(long, value_name = "PEER", conflicts_with = "object")]
+    peer: Option<String>,
 }
 
 /// Asks and prints. Exit code: 0 every version is where it should be, 1 one is not, 2 it is not known, 64 there is no
 /// such object here.
 pub async fn run(args: &Args) -> u8 {
-    let (object, version) = match args.object.rsplit_once("?versionId=") {
+    if let Some(peer) = &args.peer {
+        return of_peer(args, peer).await.unwrap_or_else(|failed| failed.say());
+    }
+    let named = args.object.as_deref().unwrap_or_default();
+    let (object, version) = match named.rsplit_once("?versionId=") {
         Some((object, version)) => (object, Some(version)),
-        None => (args.object.as_str(), None),
+        None => (named, None),
     };
     let Some((bucket, key)) = object.split_once('/') else {
         eprintln!("REFUSED  {object} is no BUCKET/KEY");
@@ -38,9 +46,51 @@ pub async fn run(args: &Args) -> u8 {
         Format::Table => {
             let rows = explained.versions.iter().flat_map(|version| rows(&explained.site, version)).collect();
             println!("{said}\n\n{}", output::table(&["VERSION", "ORIGIN", "BORN", "SITE", "STATE", "WHY"], rows));
+            for problem in &explained.not_in_force {
+                println!("\nNOT IN FORCE  {problem}");
+            }
         }
     }
     code
+}
+
+async fn of_peer(args: &Args, name: &str) -> Result<u8, socket::Failed> {
+    let mut report: SiteReport = socket::ask(&args.asking.socket, Method::GET, "/status").await?;
+    let Some(peer) = report.peers.iter().find(|p| p.peer == name).cloned() else {
+        let known: Vec<_> = report.peers.iter().map(|p| p.peer.as_str()).collect();
+        return Err(socket::Failed::Refused(format!("no peer {name}; there are: {}", known.join(", "))));
+    };
+    report.links.retain(|l| l.peer == name && l.state != "standby");
+    let (said, code) = peer_verdict(&peer, &report.links);
+    match args.asking.output {
+        Format::Json => output::json(&(peer, report.links)),
+        Format::Table => {
+            let row = |l: &LinkReport| {
+                let names = [l.rule.clone(), l.bucket.clone(), l.state.clone()];
+                [names.to_vec(), vec![output::lag(l), output::backlog(l), status::why(l)]].concat()
+            };
+            let head = ["RULE", "BUCKET", "STATE", "LAG", "BACKLOG", "WHY"];
+            println!("{said}\n\n{}", output::table(&head, report.links.iter().map(row).collect()));
+        }
+    }
+    Ok(code)
+}
+
+fn peer_verdict(peer: &PeerReport, links: &[LinkReport]) -> (String, u8) {
+    let name = &peer.peer;
+    if !peer.is_up {
+        let why = peer.last_error.as_deref().unwrap_or("dialling");
+        return (format!("UNREACHABLE  {name} at {}: {why}. Changes wait and go by themselves", peer.endpoint), 1);
+    }
+    if links.iter().any(|l| l.backlog_versions.is_none()) {
+        return (format!("UNKNOWN  what waits for {name} cannot be counted now"), exit::UNKNOWN);
+    }
+    let waiting: u64 = links.iter().filter_map(|l| l.backlog_versions).sum();
+    match links.iter().filter(|l| l.is_held() || l.parked_versions > 0).count() {
+        0 if waiting == 0 => (format!("CURRENT  {name} has everything"), exit::OK),
+        0 => (format!("BEHIND  {waiting} versions are on their way to {name}"), exit::DEGRADED),
+        n => (format!("HELD  {n} of {} links to {name} need a person, {waiting} versions wait", links.len()), 1),
+    }
 }
 
 fn verdict(explained: &Explained) -> (String, u8) {

@@ -1,8 +1,18 @@
 //! `isthmus lag`: how far behind each link is, worst first, held against what its rule promises.
 use super::output::{self, Format};
 use super::socket::{self, Method};
+use super::watch::Watch;
 use super::{Asking, exit};
 use crate::replicator::report::{LinkReport, SiteReport};
+
+/// Whom to ask.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    pub asking: Asking,
+    #[command(flatten)]
+    pub watch: Watch,
+}
 
 /// Longest lag that is in order where the rule promises none: the objective of the service as a whole.
 const OBJECTIVE_SECONDS: f64 = 60.0;

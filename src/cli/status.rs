@@ -61,7 +61,16 @@ pub fn text(report: &SiteReport) -> String {
 }
 
 /// What holds a link back, or the last thing that failed.
-fn why(link: &LinkReport) -> String {
+pub fn why(link: &LinkReport) -> String {
+    if let Some(condition) = link.conditions.first().filter(|_| link.suspended.is_none()) {
+        return format!("{}: {}", condition.reason, condition.message);
+    }
+    if link.clock_ahead_versions > 0 && !link.is_held() {
+        let n = link.clock_ahead_versions;
+        return format!(
+            "clock_ahead: {n} versions are stamped ahead of the peer's clock and go by themselves; look at the time service"
+        );
+    }
     match (&link.suspended, link.braked_since, &link.last_error) {
         (Some(held), ..) => held.since.map_or(held.by.clone(), |at| format!("{}, {}", held.by, output::utc(at))),
         (None, Some(since), _) => {
@@ -90,6 +99,10 @@ fn verdict(report: &SiteReport) -> String {
     let suspended = report.links.iter().filter(|l| l.suspended.is_some()).count();
     if suspended > 0 {
         why.push(format!("{suspended} of {} links suspended: isthmus resume", report.links.len()));
+    }
+    let unfit = report.links.iter().filter(|l| !l.conditions.is_empty()).count();
+    if unfit > 0 {
+        why.push(format!("{unfit} of {} links have something to mend: see WHY", report.links.len()));
     }
     if let Some(error) = &report.store_error {
         why.push(error.clone());

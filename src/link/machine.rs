@@ -148,6 +148,10 @@ impl Link {
         self.progress.taken()
     }
 
+    /// Every change before it is at the peer or a row.
+    pub fn place(&self) -> Option<Cursor> {
+        self.progress.cursor()
+    }
     /// Where the pass over existing versions stands, while it has something to read.
     pub fn survey(&self) -> Option<Survey> {
         self.existing.survey()

@@ -6,9 +6,10 @@
 use super::connection::{
     self, Ended, FrameReader, HANDSHAKE_MAX, INLINE_BYTES_MAX, Outbox, PING_INTERVAL, SILENCE_MAX,
 };
+use super::frame::bucket::BucketAsk;
 use super::frame::reconcile::{Answer, Question};
 use super::frame::{
-    FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, RECONCILES, Windows, credit_cost,
+    BUCKETS, FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, RECONCILES, Windows, credit_cost,
     frame_bytes, on_stream,
 };
 use super::{Ack, MaySend, Outgoing};
@@ -70,6 +71,9 @@ pub enum Error {
     /// The peer runs a build that does not compare ranges of keys.
     #[error("the peer does not answer digests; upgrade it")]
     NoReconcile,
+    /// The peer runs a build that does not tell of its buckets.
+    #[error("the peer does not tell of its buckets; upgrade it")]
+    NoBuckets,
     /// The record without its bytes does not fit the peer's window; it can never be sent there.
     #[error("a record of {bytes} bytes is above what the peer takes in")]
     TooLarge { bytes: usize },
@@ -110,6 +114,7 @@ struct Opened {
     reader: Reader,
     windows: Windows,
     reconciles: bool,
+    tells_of_buckets: bool,
 }
 
 async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
@@ -145,7 +150,9 @@ async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
         Message::Goodbye(reason) => return Err(unreachable(format!("it says goodbye: {reason}"))),
         _ => return Err(unreachable("it speaks another protocol version".into())),
     };
-    Ok(Opened { line: write, reader, windows, reconciles: features.iter().any(|f| f == RECONCILES) })
+    let is_able = |ability: &str| features.iter().any(|f| f == ability);
+    let (reconciles, tells_of_buckets) = (is_able(RECONCILES), is_able(BUCKETS));
+    Ok(Opened { line: write, reader, windows, reconciles, tells_of_buckets })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -163,6 +170,8 @@ struct Shared {
     windows: Windows,
     /// The peer answers questions about ranges of keys.
     reconciles: bool,
+    /// The peer answers questions about its buckets.
+    tells_of_buckets: bool,
     /// Bytes the receiver will take on the connection.
     credit: Arc<Semaphore>,
     /// Versions it will take at once.
@@ -201,13 +210,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Connection {
     fn start(opened: Opened, tasks: &TaskTracker) -> Self {
-        let Opened { mut line, mut reader, windows, reconciles } = opened;
+        let Opened { mut line, mut reader, windows, reconciles, tells_of_buckets } = opened;
         let (outbox, mut outgoing) = connection::outbox();
         let turns = (windows.connection_bytes / windows.stream_bytes * 3 / 4).max(1);
         let shared = Arc::new(Shared {
             outbox,
             windows,
             reconciles,
+            tells_of_buckets,
             credit: Arc::new(Semaphore::new(windows.connection_bytes as usize)),
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
@@ -298,8 +308,23 @@ impl Connection {
         if !self.shared.reconciles {
             return Err(Error::NoReconcile);
         }
-        let question = Frame { stream: 0, message: Message::Question(Box::new(question)) };
-        let frame = question.encode().map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
+        self.exchange(Message::Question(Box::new(question))).await
+    }
+
+    /// Asks how a bucket at the peer is set, and brings documents for it.
+    ///
+    /// # Errors
+    /// [`Error::PeerGone`]; [`Error::NoBuckets`] from a peer of an earlier build.
+    pub async fn ask_bucket(&self, ask: BucketAsk) -> Result<Answer, Error> {
+        if !self.shared.tells_of_buckets {
+            return Err(Error::NoBuckets);
+        }
+        Ok(self.exchange(Message::Bucket(Box::new(ask))).await?.0)
+    }
+
+    /// One question and its answer, with the bytes of both frames.
+    async fn exchange(&self, message: Message) -> Result<(Answer, u64), Error> {
+        let frame = Frame { stream: 0, message }.encode().map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
         let asked = frame.len() as u64;
         let room = self.shared.outbox.room(&frame).await.map_err(|_| self.shared.gone())?;
         let (tell, told) = oneshot::channel();
@@ -536,7 +561,7 @@ impl Shared {
                 }
             }
             Message::Unknown(_) => {}
-            Message::Put(_) | Message::Data(_) | Message::End { .. } | Message::Question(_) => {
+            Message::Put(_) | Message::Data(_) | Message::End { .. } | Message::Question(_) | Message::Bucket(_) => {
                 return Err(Ended::Protocol("a frame only senders send"));
             }
         }

@@ -6,10 +6,12 @@
 //! makes this module panic, and none makes it ask for more than [`FRAME_BYTES_MAX`].
 //!
 //! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
+pub mod bucket;
 pub mod reconcile;
 
 use super::Ack;
 use crate::link::reconcile::Ask;
+use bucket::BucketAsk;
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Decoder};
 use reconcile::{Answer, Question};
@@ -34,6 +36,8 @@ pub const FEATURES_MAX: usize = 64;
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Ability named in a receiver's Hello: it answers Digest and Items.
 pub const RECONCILES: &str = "reconcile";
+/// Ability named in a receiver's Hello: it answers Bucket.
+pub const BUCKETS: &str = "buckets";
 
 /// Bits of the flags byte, by frame type.
 mod flag {
@@ -160,6 +164,8 @@ pub enum Message {
     /// What is held of ranges of keys? A frame type for digests and one for items.
     Question(Box<Question>),
     Answer(Answer),
+    /// How is a bucket set? And documents for it.
+    Bucket(Box<BucketAsk>),
     /// Of a type that this version does not know, which is passed over: a later one may speak of more.
     Unknown(u8),
 }
@@ -186,6 +192,7 @@ mod kind {
     pub const DIGEST: u8 = 10;
     pub const ITEMS: u8 = 11;
     pub const ANSWER: u8 = 12;
+    pub const BUCKET: u8 = 20;
 }
 
 impl Frame {
@@ -285,6 +292,7 @@ impl Message {
                 (kind, 0, question.to_fields().to_bytes(), None)
             }
             Message::Answer(answer) => (kind::ANSWER, 0, answer.to_fields().to_bytes(), None),
+            Message::Bucket(ask) => (kind::BUCKET, 0, ask.to_fields().to_bytes(), None),
             Message::Unknown(kind) => (*kind, 0, Vec::new(), None),
         }
     }
@@ -308,6 +316,7 @@ impl Message {
                 Message::Question(Box::new(question))
             }
             kind::ANSWER => Message::Answer(Answer::from_fields(Fields::parse(payload)?)?),
+            kind::BUCKET => Message::Bucket(Box::new(BucketAsk::from_fields(Fields::parse(payload)?)?)),
             other => Message::Unknown(other),
         })
     }

@@ -6,7 +6,7 @@ mod session;
 
 use super::Receiver;
 use super::connection::{self, Ended, FrameReader, HANDSHAKE_MAX, SENDER_SILENCE_MAX};
-use super::frame::{self, Frame, Hello, Message, PROTOCOL_VERSION, RECONCILES, Windows};
+use super::frame::{self, BUCKETS, Frame, Hello, Message, PROTOCOL_VERSION, RECONCILES, Windows};
 use session::Session;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -316,7 +316,7 @@ impl Server {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             site: self.site.clone(),
             windows: Some(self.settings.windows),
-            features: vec![RECONCILES.into()],
+            features: vec![RECONCILES.into(), BUCKETS.into()],
             ..Hello::default()
         };
         for link in links {

@@ -1,6 +1,7 @@
 //! What a person may ask of a running link, answered by its loop between two steps: nothing else may look into a
 //! link. Called by `replicator/verbs.rs`.
 use crate::link::{Again, Event, Link, Millis, ROWS_MAX, Row, Standing};
+use storage_engine::feed::Cursor;
 use storage_engine::version::Version;
 use tokio::sync::oneshot::Sender;
 
@@ -13,6 +14,8 @@ pub enum Ask {
     Rows(usize, Sender<Vec<Row>>),
     /// What the brake holds back goes; answered with how many deletes it held.
     Release(Sender<u64>),
+    /// Where the link stands in its store's feed: what the brake holds back lies behind it.
+    Place(Sender<Option<Cursor>>),
     /// Where these versions stand, in their order.
     Standing(Vec<Version>, Sender<Vec<Standing>>),
 }
@@ -31,6 +34,7 @@ impl Ask {
                 return Event::Release;
             }
             Ask::Rows(limit, tell) => drop(tell.send(link.rows(limit))),
+            Ask::Place(tell) => drop(tell.send(link.place())),
             Ask::Standing(versions, tell) => {
                 drop(tell.send(versions.iter().map(|version| link.standing(version)).collect()));
             }

@@ -7,7 +7,7 @@ use super::told::{Explained, Place, VersionPlaces};
 use super::verbs::Refused;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Ask as Wanted, Item, KeyRange};
-use crate::link::{RowState, Standing};
+use crate::link::{CLOCK_AHEAD, RowState, Standing};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::rule::plan::{self, LinkView};
 use crate::store::Error;
@@ -62,7 +62,11 @@ impl Replicator {
             }
         }
         let versions = versions.iter().zip(places).map(|(version, places)| told(version, places)).collect();
-        Ok(Explained { site: self.site_id.clone(), bucket: bucket.into(), key: key.into(), versions })
+        let problems = self.rules.borrow().problems.clone().into_iter();
+        let of_rules = problems.filter(|p| p.document.starts_with("ReplicationRule/"));
+        let not_in_force = of_rules.map(|p| format!("{}: {}: {}", p.document, p.reason, p.message)).collect();
+        let (site, bucket, key) = (self.site_id.clone(), bucket.into(), key.into());
+        Ok(Explained { site, bucket, key, versions, not_in_force })
     }
 
     /// What the peer of a link says it holds of an object; or why it does not say.
@@ -118,12 +122,18 @@ fn state(
         _ if ours.is_none() => return ("not_in_scope", "the rule brings nothing of it as it is now".into()),
         _ => {}
     }
+    if let Some(c) = shown.and_then(|l| l.conditions.iter().find(|c| c.holds)) {
+        return ("blocked", format!("{}: {}", c.reason, c.message));
+    }
     let older = if held.is_some() { "an older state is there; " } else { "" };
     let (state, why) = match (standing, shown.and_then(|l| l.suspended.as_ref())) {
         (Some(Standing::Row(row)), _) if row.state == RowState::Parked => {
             ("parked", format!("refused {} times: {}; isthmus retry {}", row.attempts, row.last_error, view.rule.name))
         }
         (_, Some(suspended)) => ("suspended", suspended.by.clone()),
+        (Some(Standing::Row(row)), _) if row.last_error == CLOCK_AHEAD => {
+            ("clock_ahead", "stamped ahead of the peer's clock; goes by itself once that clock is there".into())
+        }
         (Some(Standing::Row(row)), _) => {
             ("failed", format!("{} attempts, goes again by itself: {}", row.attempts, row.last_error))
         }

@@ -2,7 +2,7 @@
 //! has it, stand by; when it is lost, stop at once; when it is called back, drain it and give it back.
 use super::proof::Pace;
 use super::push::{Route, link_name};
-use super::report::LinkReport;
+use super::report::{ConditionReport, LinkReport};
 use super::run::{Command, Ended, Run, consumer_name};
 use super::tenure::{Claimed, Tenure, Wanted};
 use super::toll::Toll;
@@ -38,6 +38,8 @@ pub struct Shared {
 pub struct Way {
     pub line: watch::Receiver<Option<Arc<Connection>>>,
     pub toll: Toll,
+    /// What does not fit between the two buckets.
+    pub conditions: watch::Receiver<Vec<ConditionReport>>,
 }
 
 /// Why a link could not start; tried again until the rule changes.
@@ -199,6 +201,7 @@ async fn start<'a>(
         commands,
         view,
         shown: shown.clone(),
+        conditions: way.conditions.clone(),
         metrics: shared.metrics.clone(),
         cursor,
     }))

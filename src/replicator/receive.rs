@@ -1,6 +1,7 @@
 //! One version in: the grant, the epoch and the clock are checked, then the own store joins it. What is
 //! refused is counted, said, and leaves nothing behind.
 use crate::journal::{Conflict, Journal};
+use crate::peer::frame::bucket::BucketAsk;
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::{Ack, Incoming, Receiver};
 use crate::rule::allow::{Facts, may};
@@ -16,7 +17,7 @@ use storage_engine::version::{Kind, Version, merge};
 use tokio::sync::watch;
 
 /// A version stamped further ahead than this waits at its sender.
-const CLOCK_AHEAD_MS: u64 = 60_000;
+pub(super) const CLOCK_AHEAD_MS: u64 = 60_000;
 /// Longest key. Source: Amazon S3 User Guide, "Naming Amazon S3 objects".
 const KEY_BYTES_MAX: usize = 1024;
 /// When a sender should try again what this site cannot take now.
@@ -90,10 +91,14 @@ impl Receiver for Receive {
         let peer = self.rules.borrow().rules.peers.get(peer).cloned();
         super::answer::answer(self.store.clone(), &self.site_id, peer, question).await
     }
+
+    async fn bucket(&self, site: &str, peer: &str, ask: BucketAsk) -> Answer {
+        super::bucket::answer(self, site, peer, ask).await
+    }
 }
 
 impl Receive {
-    fn count_refused(&self, peer: &str, bucket: &str, why: &str, detail: &str) {
+    pub(super) fn count_refused(&self, peer: &str, bucket: &str, why: &str, detail: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let labels = RefusedLabels { peer: peer.into(), reason: why.into() };
         self.metrics.frames_refused.get_or_create(&labels).inc();
@@ -130,7 +135,7 @@ impl Receive {
         Ok(())
     }
 
-    async fn check_epoch(&self, link: String, epoch: u64) -> Result<(), Ack> {
+    pub(super) async fn check_epoch(&self, link: String, epoch: u64) -> Result<(), Ack> {
         let now = self.clock.now_millis();
         let seen = self.epochs.lock().expect("no panic while held").get(&link).copied();
         let highest = match seen {

@@ -49,6 +49,9 @@ pub struct LinkReport {
     /// Why it cannot start, in one word, as a condition's reason; absent while it can.
     #[serde(default)]
     pub blocked_reason: Option<String>,
+    /// What does not fit, as conditions: each with its reason in one word.
+    #[serde(default)]
+    pub conditions: Vec<ConditionReport>,
     /// Why it sends nothing, where a person wanted it so.
     #[serde(default)]
     pub suspended: Option<Suspended>,
@@ -57,6 +60,17 @@ pub struct LinkReport {
     pub rpo_seconds: Option<f64>,
     /// Name in the journal of the process that pushes the link, where it is another and known.
     pub owner: Option<String>,
+}
+
+/// Something about a link that a person must mend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConditionReport {
+    /// One word, CamelCase: BucketNotFound, VersioningDisabled, ObjectLockMismatch, RefusedByPeer, DocumentsRefused.
+    pub reason: String,
+    /// What is wrong, where, and what to do.
+    pub message: String,
+    /// The link sends nothing until it is mended; its changes wait in the feed.
+    pub holds: bool,
 }
 
 /// How far the slow comparison of a link with its peer is.
@@ -116,7 +130,21 @@ impl LinkReport {
 
     /// Whether a person must let it go on.
     pub fn is_held(&self) -> bool {
-        self.suspended.is_some() || self.braked_since.is_some()
+        self.suspended.is_some() || self.braked_since.is_some() || !self.conditions.is_empty()
+    }
+
+    /// The same with what was found of its two buckets.
+    pub fn under(mut self, conditions: &[ConditionReport]) -> Self {
+        if !self.is_pushed_here() {
+            return self;
+        }
+        self.conditions.extend_from_slice(conditions);
+        if let Some(holding) = conditions.iter().find(|c| c.holds).filter(|_| self.state == "suspended") {
+            self.state = "blocked".into();
+            self.blocked_reason = Some(holding.reason.clone());
+            self.last_error = Some(holding.message.clone());
+        }
+        self
     }
 
     /// A link that another process pushes, or will: what is known of it is known there.
@@ -131,7 +159,9 @@ impl LinkReport {
 
     /// A link that could not start, and why; nothing else is known of it.
     pub fn blocked(labels: &LinkLabels, now: u64, reason: String, word: Option<&str>) -> Self {
+        let condition = word.map(|word| ConditionReport { reason: word.into(), message: reason.clone(), holds: true });
         LinkReport {
+            conditions: condition.into_iter().collect(),
             rule: labels.rule.clone(),
             bucket: labels.bucket.clone(),
             peer: labels.peer.clone(),

@@ -2,7 +2,7 @@
 //! file reads the feed, pushes, records, and shows.
 use super::ask::Ask;
 use super::push::{Pushed, Route, link_name};
-use super::report::LinkReport;
+use super::report::{ConditionReport, LinkReport};
 use super::survey::{self, Surveyed};
 use crate::journal::{self, Journal, LinkId};
 use crate::link::{Action, Change, Checkpoint, Event, Link, Record, Settings, Survey};
@@ -56,6 +56,8 @@ pub struct Run<'a> {
     /// The rule as it is now: what the link starts with the next time.
     pub view: &'a mut LinkView,
     pub shown: watch::Sender<LinkReport>,
+    /// What does not fit between the two buckets; some of it holds the link.
+    pub conditions: watch::Receiver<Vec<ConditionReport>>,
     pub metrics: Arc<Metrics>,
     /// What the rule says now.
     pub settings: Arc<Settings>,
@@ -114,6 +116,10 @@ impl Run<'_> {
         let mut measure_at = Instant::now();
         let up = self.line.borrow_and_update().is_some();
         self.step(&mut busy, if up { Event::PeerUp } else { Event::PeerDown });
+        if self.conditions.borrow_and_update().iter().any(|c| c.holds) {
+            let held = self.altered();
+            self.step(&mut busy, held);
+        }
         let ended = loop {
             if busy.stopped {
                 break busy.after.unwrap_or(Ended::Drained);
@@ -190,12 +196,11 @@ impl Run<'_> {
                     busy.flights = FuturesUnordered::new();
                     if self.line.borrow_and_update().is_some() { Event::PeerUp } else { Event::PeerDown }
                 },
+                Ok(()) = self.conditions.changed() => self.altered(),
                 command = self.commands.recv() => match command {
                     Some(Command::Alter(view)) => {
-                        let settings = view.settings();
-                        self.settings = Arc::new(settings.clone());
                         *self.view = *view;
-                        Event::RuleAltered(settings)
+                        self.altered()
                     }
                     Some(Command::Ask(ask)) => ask.answer(&self.link, self.clock.now_millis()),
                     Some(Command::Drain) | None => {
@@ -219,6 +224,14 @@ impl Run<'_> {
         };
         self.metrics.stop_link(&self.labels);
         ended
+    }
+
+    /// The settings that hold now: of the rule, and suspended while the buckets do not fit each other.
+    fn altered(&mut self) -> Event {
+        let mut settings = self.view.settings();
+        settings.suspend |= self.conditions.borrow().iter().any(|c| c.holds);
+        self.settings = Arc::new(settings.clone());
+        Event::RuleAltered(settings)
     }
 
     fn step(&mut self, busy: &mut Busy, event: Event) {
@@ -356,6 +369,7 @@ impl Run<'_> {
         let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind, existing);
         report.last_error = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(report.last_error);
         report.measure(&self.labels, &self.metrics);
+        self.metrics.throttled.get_or_create(&self.labels).inc_by(self.route.toll.waited_seconds());
         self.shown.send_replace(report);
     }
 

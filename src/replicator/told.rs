@@ -59,6 +59,20 @@ pub struct ReleaseReport {
     pub deletes: u64,
 }
 
+/// A delete that a brake holds back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeleteReport {
+    pub rule: String,
+    pub bucket: String,
+    pub peer: String,
+    pub key: String,
+    /// The delete marker, or the version that was deleted for good.
+    pub version_id: String,
+    pub is_permanent: bool,
+    /// Commit time, Unix milliseconds.
+    pub pending_since: u64,
+}
+
 /// How many versions go again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetryReport {
@@ -74,6 +88,9 @@ pub struct Explained {
     pub key: String,
     /// Newest first.
     pub versions: Vec<VersionPlaces>,
+    /// What of this site's rules is not in force, and why: such a rule brings nothing anywhere.
+    #[serde(default)]
+    pub not_in_force: Vec<String>,
 }
 
 /// One version, and where each link has brought it.
@@ -94,7 +111,7 @@ pub struct VersionPlaces {
 pub struct Place {
     pub rule: String,
     pub peer: String,
-    /// there, not_in_scope, flying, pending, failed, parked, suspended, braked, unknown.
+    /// there, not_in_scope, flying, pending, failed, parked, clock_ahead, suspended, braked, blocked, unknown.
     pub state: String,
     /// Empty where nothing is to be said.
     pub why: String,

@@ -5,7 +5,7 @@ use crate::link::toll::{Bucket, Class};
 use crate::rule::RuleSet;
 use futures::StreamExt;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use storage_engine::object::Body;
@@ -104,6 +104,8 @@ pub struct Toll {
     peer: Arc<Limit>,
     site: Arc<Limit>,
     flights: Arc<Flights>,
+    /// Microseconds versions of the link have waited here.
+    waited: Arc<AtomicU64>,
 }
 
 impl Tolls {
@@ -135,7 +137,7 @@ impl Tolls {
     pub fn of(&self, rule: &str, peer: &str) -> Toll {
         let rule = self.rules.lock().expect("no panic while held").entry(rule.into()).or_default().clone();
         let peer = self.peers.lock().expect("no panic while held").entry(peer.into()).or_default().clone();
-        Toll { rule, peer, site: self.site.clone(), flights: self.flights.clone() }
+        Toll { rule, peer, site: self.site.clone(), flights: self.flights.clone(), waited: Arc::default() }
     }
 }
 
@@ -144,15 +146,29 @@ impl Toll {
         if self.rule.is_bulk.load(Ordering::Relaxed) { Class::Bulk } else { Class::Interactive }
     }
 
+    /// Seconds waited since this was asked the last time, added up over versions.
+    pub fn waited_seconds(&self) -> f64 {
+        Duration::from_micros(self.waited.swap(0, Ordering::Relaxed)).as_secs_f64()
+    }
+
+    fn waited_since(&self, began: Instant) {
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(micros, Ordering::Relaxed);
+    }
+
     /// Waits until one more version may fly; it does while the permit is held.
     pub async fn take_off(&self) -> OwnedSemaphorePermit {
+        let began = Instant::now();
         let _turn = self.flights.lanes[usize::from(self.class() == Class::Bulk)].lock().await;
         let permits = self.flights.permits.lock().expect("no panic while held").1.clone();
-        permits.acquire_owned().await.expect("it is never closed")
+        let permit = permits.acquire_owned().await.expect("it is never closed");
+        self.waited_since(began);
+        permit
     }
 
     /// Waits until so many bytes may go.
     pub async fn pass(&self, bytes: u64) {
+        let began = Instant::now();
         let mut left = bytes;
         while left > 0 {
             let slice = left.min(SLICE_BYTES);
@@ -161,6 +177,7 @@ impl Toll {
             }
             left -= slice;
         }
+        self.waited_since(began);
     }
 
     /// The same body, each piece of it after it was paid for.
@@ -200,6 +217,9 @@ mod tests {
         let took = began.elapsed();
         // 0.5 s less the burst; each by itself would take half of it.
         assert!(took >= Duration::from_millis(380), "2 MiB at 4 MiB/s took {took:?}");
+        let waited = first.waited_seconds() + second.waited_seconds();
+        assert!(waited >= 0.38, "{waited} s were counted");
+        assert_eq!(first.waited_seconds(), 0.0, "counted once");
     }
 
     #[tokio::test]

@@ -3,11 +3,11 @@
 use super::Replicator;
 use super::ask::Ask;
 use super::report::LinkReport;
-use super::run::Command;
+use super::run::{BATCH, Command};
 use super::suspend::{Subject, Suspensions};
-use super::told::{ConflictReport, RowReport, VersionMark};
+use super::told::{ConflictReport, DeleteReport, RowReport, VersionMark};
 use crate::journal;
-use crate::link::{Again, ROWS_MAX, RowState};
+use crate::link::{Again, ROWS_MAX, RowState, is_delete};
 use crate::rule::plan::LinkName;
 use crate::rule::{Destination, Rule, RuleSet};
 use std::time::Duration;
@@ -17,6 +17,11 @@ use tokio::time::timeout;
 
 /// How long a link may take to answer: it answers between two steps, and a step waits for nothing but the own store.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Changes of one link looked at for the deletes that its brake holds.
+const DELETES_READ: usize = 16_384;
+/// How long a feed may be silent before it counts as read to its end.
+const FEED_END: Duration = Duration::from_millis(250);
 
 /// Why a verb was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +132,42 @@ impl Replicator {
             }));
         }
         all.sort_by_key(|row| !row.is_parked);
+        all
+    }
+
+    /// Deletes the brake holds back, oldest first; at most `limit` of each link, and of its next [`DELETES_READ`]
+    /// changes. They make no rows: they are read from the feed behind the link's place.
+    pub async fn deletes(&self, limit: usize) -> Vec<DeleteReport> {
+        let mut all = Vec::new();
+        let Ok(named) = self.named(None, None) else { return all };
+        for link in named {
+            let is_braked = self.reports(std::slice::from_ref(&link)).iter().any(|l| l.braked_since.is_some());
+            let Some(mut cursor) = (if is_braked { self.ask(&link.name, Ask::Place).await } else { None }) else {
+                continue;
+            };
+            let (mut read, mut found) = (0, 0);
+            // A feed at its head waits for a change: that is the end of what is held.
+            while read < DELETES_READ
+                && found < limit
+                && let Ok(Ok(batch)) =
+                    timeout(FEED_END, self.shared.store.changes(&link.rule.bucket, cursor.as_ref(), BATCH)).await
+            {
+                read += batch.events.len().max(1);
+                let held = batch.events.iter().filter(|e| is_delete(&e.version)).take(limit - found);
+                let before = all.len();
+                all.extend(held.map(|event| DeleteReport {
+                    rule: link.rule.name.clone(),
+                    bucket: link.rule.bucket.clone(),
+                    peer: link.destination.peer.clone(),
+                    key: event.version.key.clone(),
+                    version_id: event.version.id.to_string(),
+                    is_permanent: event.version.purged().is_some(),
+                    pending_since: event.pending_since,
+                }));
+                found += all.len() - before;
+                cursor = Some(batch.cursor);
+            }
+        }
         all
     }
 

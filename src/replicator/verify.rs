@@ -46,6 +46,8 @@ pub struct Verify {
     pub shown: watch::Receiver<LinkReport>,
     pub clock: Arc<dyn Clock>,
     pub repair: bool,
+    /// Whether the rule brings documents of the bucket (`bucket.rs`).
+    pub documents: bool,
 }
 
 /// What a comparison of a rule found, or has found so far.

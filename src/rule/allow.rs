@@ -39,6 +39,12 @@ pub enum Refusal {
     /// Permanent deletes are not taken.
     #[error("inbound entry of {bucket} does not allow versionDeletes")]
     VersionDeletes { bucket: String },
+    /// Bucket documents are not taken.
+    #[error("inbound entry of {bucket} does not allow documents")]
+    Documents { bucket: String },
+    /// A policy never comes from another site.
+    #[error("the policy of bucket {bucket} is this site's own; none is taken from a peer")]
+    Policy { bucket: String },
     /// The version comes from a site the peer may not speak for.
     #[error("versions of site {origin} are not taken from this peer (inbound entry of {bucket}, origins)")]
     Origin { bucket: String, origin: String },
@@ -79,6 +85,26 @@ pub fn may(peer: &PeerDoc, facts: &Facts<'_>) -> Result<(), Refusal> {
         return Err(Refusal::VersionDeletes { bucket: bucket() });
     }
     facts.origins.iter().try_for_each(|origin| may_bring(peer, grant, origin, facts.relayed))
+}
+
+/// Whether `peer` may set a document of a bucket that was written at `origin`; one that never `travels` is taken from
+/// nobody.
+///
+/// # Errors
+/// [`Refusal`], to be sent back as it reads.
+pub fn may_document(peer: &PeerDoc, bucket: &str, travels: bool, origin: &str, relayed: bool) -> Result<(), Refusal> {
+    if peer.suspend {
+        return Err(Refusal::Suspended);
+    }
+    let named = || bucket.to_string();
+    let grant = peer.inbound.iter().find(|g| g.bucket == bucket).ok_or_else(|| Refusal::Bucket { bucket: named() })?;
+    if !travels {
+        return Err(Refusal::Policy { bucket: named() });
+    }
+    if !grant.documents {
+        return Err(Refusal::Documents { bucket: named() });
+    }
+    may_bring(peer, grant, origin, relayed)
 }
 
 fn may_bring(peer: &PeerDoc, grant: &Grant, origin: &str, relayed: bool) -> Result<(), Refusal> {
@@ -176,6 +202,20 @@ mod tests {
             let said = may(&peer(vec![grant(listed)]), &Facts { origins, relayed, ..PUT });
             assert_eq!(said.is_ok(), allowed, "{listed:?} {origins:?} relayed {relayed}: {said:?}");
         }
+    }
+
+    #[test]
+    fn documents_need_a_grant_of_their_own_and_a_policy_is_never_taken() {
+        let refused = |p: &PeerDoc, travels, origin, relayed| may_document(p, "logs", travels, origin, relayed).err();
+        let closed = peer(vec![grant(&[])]);
+        assert!(matches!(refused(&closed, true, "ams", false), Some(Refusal::Documents { .. })));
+        let open = peer(vec![Grant { documents: true, ..grant(&["ams", "nyc"]) }]);
+        assert_eq!(refused(&open, true, "ams", false), None);
+        assert!(matches!(refused(&open, false, "ams", false), Some(Refusal::Policy { .. })));
+        assert!(matches!(refused(&open, true, "nyc", false), Some(Refusal::NotRelayed { .. })));
+        assert_eq!(refused(&open, true, "nyc", true), None);
+        assert!(matches!(refused(&open, true, "sfo", true), Some(Refusal::Origin { .. })));
+        assert!(matches!(refused(&peer(vec![]), true, "ams", false), Some(Refusal::Bucket { .. })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! ([`BundledStore`]) or over the private API of a store in another one ([`network::NetworkStore`]).
 pub mod network;
 
-use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Document, Error, Store, Stretch};
 use async_trait::async_trait;
 use storage_engine::object::Objects;
 use storage_engine::version::{Version, VersionId};
@@ -61,5 +61,8 @@ impl Store for BundledStore {
     }
     async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
         self.0.backlog(bucket, cursor, prefix).await
+    }
+    async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
+        self.0.join_bucket_document(bucket, document).await
     }
 }

@@ -68,6 +68,7 @@ pub struct Metrics {
     pub braked: Family<LinkLabels, Gauge>,
     pub verified: Family<LinkLabels, Gauge<f64, AtomicU64>>,
     pub differences: Family<LinkLabels, Counter>,
+    pub throttled: Family<LinkLabels, Counter<f64, AtomicU64>>,
     pub commit_to_ack: Family<PeerLabels, Histogram>,
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
@@ -91,6 +92,7 @@ impl Default for Metrics {
             braked: Family::default(),
             verified: Family::default(),
             differences: Family::default(),
+            throttled: Family::default(),
             commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             versions: Family::default(),
             bytes: Family::default(),
@@ -137,6 +139,11 @@ impl Metrics {
             "Versions the slow comparison found unlike at the peer: each is a bug, or a loss there",
             self.differences.clone(),
         );
+        r.register(
+            "link_throttled_seconds",
+            "Seconds versions waited for a limit of bandwidth or transfers, added up over versions",
+            self.throttled.clone(),
+        );
         r.register("link_commit_to_ack_seconds", "Commit here to durable ack there", self.commit_to_ack.clone());
         r.register("link_versions", "Versions acked by the peer", self.versions.clone());
         r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());
@@ -158,6 +165,7 @@ impl Metrics {
         }
         drop(self.bytes.get_or_create(link));
         drop(self.differences.get_or_create(link));
+        drop(self.throttled.get_or_create(link));
         drop(self.link_owned.get_or_create(link));
         drop(self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }));
     }

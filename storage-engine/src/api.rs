@@ -7,19 +7,24 @@ pub mod framing;
 pub mod message;
 pub mod serve;
 
+pub use crate::bucket::document::Document;
 pub use crate::feed::{Backlog, Batch, Cursor, Event};
 pub use crate::object::{Applied, Body, Error, Objects, Opened};
 use crate::object::{List, Marker, Versioning};
 use crate::version::{Origin, Version, VersionId};
 
 /// A bucket as a replicator needs to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BucketInfo {
     /// uuid, 32 hexadecimal digits: a bucket deleted and made again is another one.
     pub id: String,
     pub name: String,
     /// Versioning is enabled: without it a bucket is not replicated.
     pub versioned: bool,
+    /// Object lock is on.
+    pub object_lock: bool,
+    /// What was ever written of its documents.
+    pub documents: Vec<Document>,
 }
 
 impl Objects {
@@ -35,7 +40,9 @@ impl Objects {
     pub async fn bucket_info(&self, name: &str) -> Result<BucketInfo, Error> {
         let bucket = self.bucket(name).await?;
         let versioned = bucket.versioning == Versioning::Enabled;
-        Ok(BucketInfo { id: bucket.id.0.as_simple().to_string(), name: bucket.name, versioned })
+        let (id, object_lock) = (bucket.id.0.as_simple().to_string(), bucket.lock.is_some());
+        let documents = self.bucket_documents(name).await?;
+        Ok(BucketInfo { id, name: bucket.name, versioned, object_lock, documents })
     }
 
     /// All bytes of a version and how many they are; none for a marker.

@@ -8,6 +8,7 @@
 //! a mark it meets, and then the third step fails. So either the list saw the version, or the bucket
 //! stays, or the version was never acked. A crash leaves at most a mark, which hinders nobody.
 mod cache;
+pub mod document;
 pub mod lock;
 pub mod name;
 #[cfg(test)]
@@ -55,7 +56,7 @@ impl Objects {
         name::check(name)?;
         let created_millis = self.0.clock.now_millis();
         let id = BucketId(entropy::id());
-        let bucket = Bucket { id, name: name.to_owned(), versioning, lock, created_millis, tags: BTreeMap::new() };
+        let bucket = Bucket { id, name: name.to_owned(), versioning, lock, created_millis };
         match self.0.swap_bucket(name, None, Some(&to_content(&bucket, false))).await {
             Err(err) if is_race(&err) => Err(Error::BucketExists),
             written => written.map(|_| bucket),
@@ -122,19 +123,6 @@ impl Objects {
                     return Err(Error::Conflict(format!("object lock needs the versioning of bucket {}", bucket.name)));
                 }
                 bucket.versioning = versioning;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Replaces the bucket's own tags.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchBucket`], [`Error::Unavailable`].
-    pub async fn set_bucket_tags(&self, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
-        self.0
-            .change_bucket(name, |bucket| {
-                bucket.tags = tags.clone();
                 Ok(())
             })
             .await
@@ -214,12 +202,11 @@ impl Inner {
 }
 
 const PREFIX: &str = "bucket/";
-/// Fields of the document; a tag is a field of its own behind its prefix.
+/// Fields of the document.
 const ID: &str = "id";
 const VERSIONING: &str = "versioning";
 const CREATED: &str = "created_millis";
 const MARKED: &str = "marked";
-const TAG: &str = "tag:";
 
 fn document_key(name: &str) -> String {
     format!("{PREFIX}{name}")
@@ -240,7 +227,6 @@ fn to_content(bucket: &Bucket, is_marked: bool) -> Content {
         fields.insert(MARKED.to_owned(), String::new());
     }
     lock::put_fields(bucket.lock, &mut fields);
-    fields.extend(bucket.tags.iter().map(|(k, v)| (format!("{TAG}{k}"), v.clone())));
     Content { fields, ..Content::default() }
 }
 
@@ -254,14 +240,12 @@ fn from_document(document: &Document) -> Result<Held, Error> {
         "suspended" => Versioning::Suspended,
         _ => return Err(broken(VERSIONING)),
     };
-    let tags = fields.iter().filter_map(|(k, v)| Some((k.strip_prefix(TAG)?.to_owned(), v.clone())));
     let bucket = Bucket {
         id: BucketId(Uuid::try_parse(field(ID)?).map_err(|_| broken(ID))?),
         name: document.key.strip_prefix(PREFIX).ok_or_else(|| broken("key"))?.to_owned(),
         versioning,
         lock: lock::from_fields(fields).map_err(broken)?,
         created_millis: field(CREATED)?.parse().map_err(|_| broken(CREATED))?,
-        tags: tags.collect(),
     };
     Ok(Held { bucket, order: document.order.clone(), is_marked: fields.contains_key(MARKED) })
 }

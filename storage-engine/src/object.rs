@@ -119,8 +119,6 @@ pub struct Bucket {
     /// Object lock, where it is on: then versioning is.
     pub lock: Option<Lock>,
     pub created_millis: u64,
-    /// The bucket's own tags.
-    pub tags: BTreeMap<String, String>,
 }
 
 /// Conditions on a write, exclusive within this store.

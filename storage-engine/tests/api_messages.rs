@@ -5,7 +5,8 @@ use std::path::Path;
 use storage_engine::api::message::{
     Answer, Call, Reply, Request, error_from_bytes, error_to_bytes, event_from_bytes, event_to_bytes,
 };
-use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Error, Event};
+use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event};
+use storage_engine::bucket::document::Kind;
 use storage_engine::version::{Hlc, Origin, Stamp, Tags, Version, VersionId};
 use storage_engine::wire::Fields;
 
@@ -16,6 +17,11 @@ fn version() -> Version {
     let tags =
         Some(Tags { stamp, set: BTreeMap::from([("colour".into(), "blue".into())]), unknown: Fields::default() });
     Version { tags, ..Version::blank("a/../b", id) }
+}
+
+fn document() -> Document {
+    let stamp = Stamp::new(Hlc::from_millis(1_700_000_000_000), Origin::new("fra"));
+    Document { kind: Kind::Cors, stamp, text: Some("<CORSConfiguration/>".into()) }
 }
 
 fn cursor(bytes: &'static [u8]) -> Cursor {
@@ -46,16 +52,24 @@ fn calls() -> Vec<Call> {
             floor: cursor(b"durable"),
         },
         Call::Deregister { bucket: bucket.clone(), consumer },
+        Call::JoinDocument { bucket: bucket.clone(), document: document() },
         Call::Backlog { bucket, cursor: None, prefix: "a/".into() },
     ]
 }
 
 fn answers() -> Vec<(&'static str, Answer)> {
-    let info = BucketInfo { id: "0123456789abcdef0123456789abcdef".into(), name: "orders".into(), versioned: true };
+    let info = BucketInfo {
+        id: "0123456789abcdef0123456789abcdef".into(),
+        name: "orders".into(),
+        versioned: true,
+        ..BucketInfo::default()
+    };
+    let locked = BucketInfo { object_lock: true, documents: vec![document()], ..info.clone() };
     let backlog = Backlog { versions: 3, bytes: 4096, oldest_pending_since: Some(1_700_000_000_000) };
     vec![
         ("hello", Answer::Hello { protocol: 1, origin: Origin::new("fra") }),
         ("bucket", Answer::Bucket(info)),
+        ("bucket-with-documents", Answer::Bucket(locked)),
         ("changes", Answer::Changes { cursor: cursor(b"there") }),
         ("version", Answer::Version(Some(Box::new(version())))),
         ("bytes", Answer::Bytes { size_bytes: 1 << 40 }),

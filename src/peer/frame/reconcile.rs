@@ -1,6 +1,7 @@
 //! Digest and Items: questions about ranges of keys, and their answers <-> fields. Pure.
 //!
 //! What a peer may be told is decided in `replicator/answer.rs`; here only the sizes are bounded.
+use super::bucket::BucketState;
 use super::{AtMost, Error};
 use crate::link::Filter;
 use crate::link::project::Projection;
@@ -39,6 +40,8 @@ pub enum Answer {
     Refused(String),
     /// The store there cannot be asked now.
     Unavailable(String),
+    /// How a bucket is set; `None`: there is no such bucket. Answers a question about one.
+    Bucket(Option<BucketState>),
 }
 
 /// Flags of a projection.
@@ -55,6 +58,7 @@ mod answer {
     pub const ITEMS: u8 = 2;
     pub const REFUSED: u8 = 3;
     pub const UNAVAILABLE: u8 = 4;
+    pub const BUCKET: u8 = 10;
 }
 
 impl Question {
@@ -146,6 +150,12 @@ impl Answer {
                 f.put(5, reason);
                 answer::UNAVAILABLE
             }
+            Answer::Bucket(state) => {
+                if let Some(state) = state {
+                    f.put_fields(6, &state.to_fields());
+                }
+                answer::BUCKET
+            }
         };
         f.put(1, &kind);
         f
@@ -169,6 +179,7 @@ impl Answer {
             }
             answer::REFUSED => Answer::Refused(f.need(5)?),
             answer::UNAVAILABLE => Answer::Unavailable(f.need(5)?),
+            answer::BUCKET => Answer::Bucket(f.take_fields(6)?.map(BucketState::from_fields).transpose()?),
             other => return Err(Error::Malformed(format!("answer {other} is unknown"))),
         })
     }

@@ -1,13 +1,17 @@
 //! Frames: golden bytes, and no panic on any others.
+use super::bucket::BucketState;
 use super::*;
 use crate::link::Filter;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Digest, Item, KeyRange};
 use proptest::prelude::*;
+use storage_engine::bucket::document::{Document, Kind as DocumentKind};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, VersionId};
 
 /// Frames of reconciliation, which came later.
 const GOLDEN_RECONCILE: &str = include_str!("../../../tests/golden/peer_frames_reconcile.txt");
+/// Frames about buckets, later still.
+const GOLDEN_BUCKET: &str = include_str!("../../../tests/golden/peer_frames_bucket.txt");
 const GOLDEN: &str = include_str!("../../../tests/golden/peer_frames.txt");
 
 fn version() -> Version {
@@ -114,6 +118,27 @@ fn reconcile_examples() -> Vec<(&'static str, Frame)> {
     messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
 }
 
+/// One of each frame about buckets, by name.
+fn bucket_examples() -> Vec<(&'static str, Frame)> {
+    let stamp = storage_engine::version::Stamp::new(Hlc::from_millis(1_700_000_000_000), Origin::new("ams"));
+    let document = |kind, text: Option<&str>| Document { kind, stamp: stamp.clone(), text: text.map(str::to_owned) };
+    let ask = BucketAsk {
+        link: "rule/bucket".into(),
+        epoch: 9,
+        bucket: "logs".into(),
+        documents: vec![document(DocumentKind::Cors, Some("<CORSConfiguration/>")), document(DocumentKind::Tags, None)],
+        relayed: true,
+        unknown: Fields::default(),
+    };
+    let state = BucketState { versioned: true, object_lock: true, refused: Some("no grant".into()) };
+    let messages = vec![
+        ("bucket", Message::Bucket(Box::new(ask))),
+        ("answer_bucket", Message::Answer(Answer::Bucket(Some(state)))),
+        ("answer_no_bucket", Message::Answer(Answer::Bucket(None))),
+    ];
+    messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -127,6 +152,9 @@ fn frames_have_the_bytes_of_the_first_release() {
     let now: String =
         reconcile.iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
     assert_eq!(now, GOLDEN_RECONCILE, "frames changed on the wire");
+    let now: String =
+        bucket_examples().iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
+    assert_eq!(now, GOLDEN_BUCKET, "frames changed on the wire");
 }
 
 #[test]
@@ -176,10 +204,10 @@ fn a_frame_of_a_later_type_is_read_and_passed_over() {
 #[test]
 fn every_frame_comes_back_as_it_went() {
     let mut line = BytesMut::new();
-    for (_, frame) in examples().into_iter().chain(reconcile_examples()) {
+    for (_, frame) in examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()) {
         line.extend_from_slice(&frame.encode().unwrap());
     }
-    for (name, frame) in examples().into_iter().chain(reconcile_examples()) {
+    for (name, frame) in examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()) {
         let (read, _) = Frame::decode(&mut line).unwrap().unwrap();
         assert_eq!(read, frame, "{name}");
     }
@@ -248,7 +276,7 @@ proptest! {
         damage in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
         tail in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
-        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).map(|(_, frame)| frame).collect();
+        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()).map(|(_, frame)| frame).collect();
         let sent: Vec<Frame> = order.iter().map(|which| all[*which].clone()).collect();
         let mut bytes: Vec<u8> = sent.iter().flat_map(|frame| frame.encode().unwrap()).collect();
         let whole = bytes.len();
@@ -303,7 +331,7 @@ proptest! {
     fn a_damaged_frame_is_refused_or_read_but_never_a_panic(
         which in 0usize..26, at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
-        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).collect();
+        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()).collect();
         let mut bytes = BytesMut::from(&all[which].1.encode().unwrap()[..]);
         let at = at.index(bytes.len());
         bytes[at] = byte;

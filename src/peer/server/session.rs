@@ -4,7 +4,7 @@
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
 use super::{Known, Refusal, Server};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
-use crate::peer::frame::reconcile::{Answer, Question};
+use crate::peer::frame::reconcile::Answer;
 use crate::peer::frame::{Frame, Message, Put, PutBody};
 use crate::peer::{Ack, Incoming};
 use bytes::Bytes;
@@ -183,7 +183,18 @@ impl Session {
             }
             Message::Pong(_) => Ok(()),
             Message::Goodbye(_) => Err(Ended::Closed),
-            Message::Question(question) => self.clone().hear_question(stream, *question),
+            Message::Question(question) => {
+                let session = self.clone();
+                self.clone().hear_question(stream, async move {
+                    session.server.receiver.answer(&session.known.site, &session.known.peer, *question).await
+                })
+            }
+            Message::Bucket(ask) => {
+                let session = self.clone();
+                self.clone().hear_question(stream, async move {
+                    session.server.receiver.bucket(&session.known.site, &session.known.peer, *ask).await
+                })
+            }
             Message::Unknown(_) => {
                 self.server.counters.refuse(Refusal::UnknownFrame);
                 Ok(())
@@ -203,15 +214,19 @@ impl Session {
         });
     }
 
-    /// Answers a question about ranges of keys, on a task of its own that ends with the connection.
-    fn hear_question(self: Arc<Self>, stream: u32, question: Question) -> Result<(), Ended> {
+    /// Answers a question, on a task of its own that ends with the connection.
+    fn hear_question(
+        self: Arc<Self>,
+        stream: u32,
+        answer: impl Future<Output = Answer> + Send + 'static,
+    ) -> Result<(), Ended> {
         if self.questions_waiting.fetch_add(1, Ordering::AcqRel) >= QUESTIONS_MAX {
             return Err(Ended::Protocol("more questions at once than are answered"));
         }
         self.tasks.clone().spawn(async move {
             let answered = async {
                 let _turn = self.questions.acquire().await.ok()?;
-                Some(self.server.receiver.answer(&self.known.site, &self.known.peer, question).await)
+                Some(answer.await)
             };
             if let Some(Some(answer)) = self.over.run_until_cancelled(answered).await {
                 let fits = Frame { stream, message: Message::Answer(answer) };

@@ -36,6 +36,7 @@ pub(super) fn routes() -> Router<Arc<Replicator>> {
         .route("/release", post(release))
         .route("/explain", get(explain))
         .route("/rows", get(rows))
+        .route("/deletes", get(deletes))
         .route("/conflicts", get(conflicts))
 }
 
@@ -85,6 +86,10 @@ fn version_id(asked: &Asked) -> Result<Option<VersionId>, Refused> {
 
 async fn rows(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {
     Json(replicator.rows(asked.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX)).await).into_response()
+}
+
+async fn deletes(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {
+    Json(replicator.deletes(asked.limit.unwrap_or(PAGE).min(PAGE)).await).into_response()
 }
 
 async fn conflicts(State(replicator): State<Arc<Replicator>>, Query(asked): Query<Asked>) -> Response {

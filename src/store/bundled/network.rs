@@ -5,7 +5,7 @@
 //! [`Error::Unavailable`], never an absence. `line.rs` keeps the line.
 pub mod line;
 
-use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Document, Error, Store, Stretch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -278,6 +278,13 @@ impl Store for NetworkStore {
         let call = Call::Backlog { bucket: bucket.into(), cursor: cursor.cloned(), prefix: prefix.into() };
         match self.ask_briefly(call).await? {
             Answer::Backlog(backlog) => Ok(backlog),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
+        match self.ask(Call::JoinDocument { bucket: bucket.into(), document }, PATIENCE).await?.0 {
+            Answer::Applied(applied) => Ok(applied == Applied::Applied),
             other => Err(unexpected(&other)),
         }
     }

@@ -42,7 +42,7 @@ impl Twin {
 impl Store for Twin {
     async fn bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         drop(self.held(name)?);
-        Ok(BucketInfo { id: "0".repeat(32), name: name.into(), versioned: true })
+        Ok(BucketInfo { id: "0".repeat(32), name: name.into(), versioned: true, ..BucketInfo::default() })
     }
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
         loop {

@@ -4,8 +4,9 @@
 //! is fields alone. A field number has one meaning for good, in every operation; what a reader does not
 //! know it carries along ([`Request::unknown`], [`Reply::unknown`]) or, in a version, keeps. What follows
 //! an answer in its body is said by the answer.
-use super::{Applied, Backlog, BucketInfo, Cursor, Error, Event};
-use crate::version::{Origin, Version, VersionId};
+use super::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event};
+use crate::bucket::document::Kind;
+use crate::version::{Hlc, Origin, Stamp, Version, VersionId};
 use crate::wire::{self, Fields};
 
 /// The protocol version this build speaks, both ends.
@@ -40,6 +41,8 @@ mod tag {
     pub const BYTES: u32 = 21;
     pub const PENDING_SINCE: u32 = 22;
     pub const TEXT: u32 = 23;
+    pub const OBJECT_LOCK: u32 = 24;
+    pub const DOCUMENTS: u32 = 25;
 }
 
 /// What is asked.
@@ -111,6 +114,11 @@ pub enum Call {
         bucket: String,
         cursor: Option<Cursor>,
         prefix: String,
+    },
+    /// A document of a bucket that was written elsewhere.
+    JoinDocument {
+        bucket: String,
+        document: Document,
     },
 }
 
@@ -184,6 +192,7 @@ impl Call {
             Call::Commit { .. } => "Commit",
             Call::Deregister { .. } => "Deregister",
             Call::Backlog { .. } => "Backlog",
+            Call::JoinDocument { .. } => "JoinDocument",
         }
     }
 }
@@ -249,6 +258,10 @@ impl Request {
                 put_cursor(&mut f, tag::CURSOR, cursor.as_ref());
                 f.put(tag::PREFIX, prefix);
             }
+            Call::JoinDocument { bucket, document } => {
+                f.put(tag::BUCKET, bucket);
+                f.put(tag::DOCUMENTS, &vec![row(document)]);
+            }
         }
         f.to_bytes()
     }
@@ -313,6 +326,10 @@ impl Request {
                 cursor: take_cursor(&mut f, tag::CURSOR)?,
                 prefix: f.need(tag::PREFIX)?,
             },
+            "JoinDocument" => Call::JoinDocument {
+                bucket: f.need(tag::BUCKET)?,
+                document: documents(f.need(tag::DOCUMENTS)?).pop().ok_or(wire::Error::Missing(tag::DOCUMENTS))?,
+            },
             _ => return Ok(None),
         };
         Ok(Some(Request { call, unknown: f }))
@@ -339,6 +356,12 @@ impl Reply {
                 f.put(tag::BUCKET_ID, &info.id);
                 f.put(tag::BUCKET, &info.name);
                 f.put(tag::VERSIONED, &info.versioned);
+                if info.object_lock {
+                    f.put(tag::OBJECT_LOCK, &true);
+                }
+                if !info.documents.is_empty() {
+                    f.put(tag::DOCUMENTS, &info.documents.iter().map(row).collect::<Vec<_>>());
+                }
                 2
             }
             Answer::Changes { cursor } => {
@@ -394,6 +417,8 @@ impl Reply {
                 id: f.need(tag::BUCKET_ID)?,
                 name: f.need(tag::BUCKET)?,
                 versioned: f.need(tag::VERSIONED)?,
+                object_lock: f.take(tag::OBJECT_LOCK)?.unwrap_or_default(),
+                documents: documents(f.take(tag::DOCUMENTS)?.unwrap_or_default()),
             }),
             3 => Answer::Changes { cursor: need_cursor(&mut f, tag::CURSOR)? },
             4 => Answer::Version(take_version(&mut f)?.map(Box::new)),
@@ -492,6 +517,23 @@ pub fn status_of(error: &Error) -> u16 {
         Error::Full => 507,
         _ => 400,
     }
+}
+
+/// Kind, HLC bits, origin, text.
+type DocumentRow = (String, u64, String, Option<String>);
+
+fn row(document: &Document) -> DocumentRow {
+    let Document { kind, stamp, text } = document;
+    (kind.name().to_owned(), stamp.hlc.bits(), stamp.origin.as_str().to_owned(), text.clone())
+}
+
+/// Documents of a kind of a later version are not for this build.
+fn documents(rows: Vec<DocumentRow>) -> Vec<Document> {
+    let document = |(kind, hlc, origin, text): DocumentRow| {
+        let stamp = Stamp::new(Hlc::from_bits(hlc), Origin::new(&origin));
+        Some(Document { kind: Kind::named(&kind)?, stamp, text })
+    };
+    rows.into_iter().filter_map(document).collect()
 }
 
 fn applied_number(applied: Applied) -> u32 {

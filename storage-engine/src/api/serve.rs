@@ -203,7 +203,7 @@ impl Server {
         let status = outcome.as_ref().map_or_else(status_of, |_| 200);
         if matches!(outcome, Err(Error::Unavailable(_))) && !leaving.is_cancelled() {
             match operation {
-                "Apply" | "Register" | "Commit" | "Deregister" => self.metrics.write_without_quorum(),
+                "Apply" | "Register" | "Commit" | "Deregister" | "JoinDocument" => self.metrics.write_without_quorum(),
                 _ => self.metrics.read_without_quorum(),
             }
         }
@@ -256,6 +256,10 @@ impl Server {
             }
             Call::Backlog { bucket, cursor, prefix } => {
                 Answer::Backlog(objects.backlog(&bucket, cursor.as_ref(), &prefix).await?)
+            }
+            Call::JoinDocument { bucket, document } => {
+                let is_news = objects.join_bucket_document(&bucket, document).await?;
+                Answer::Applied(if is_news { super::Applied::Applied } else { super::Applied::Superseded })
             }
         };
         Ok((answer, Follows::Nothing))

@@ -101,7 +101,6 @@ mod tests {
                 versioning: Versioning::Enabled,
                 lock: None,
                 created_millis: 0,
-                tags: BTreeMap::new(),
             },
             order: Order { hlc: Hlc::from_millis(millis), origin: Origin::new("a"), version_id: VersionId::NULL },
             is_marked: false,

@@ -76,7 +76,9 @@ impl Inner {
                     Prepared::Promised { ballot, records } => {
                         test(&records)?;
                         let tested = newest(&records).map_or(Ballot::ZERO, |r| r.ballot);
-                        let base = records.iter().find_map(|r| r.version.birth.as_ref()).map(|b| b.order.clone());
+                        // By order, not by ballot: a replica that came late stands on top and may be old.
+                        let births = records.iter().filter_map(|r| r.version.birth.as_ref());
+                        let base = births.map(|b| b.order.clone()).max();
                         (ballot, base, Some(tested))
                     }
                     Prepared::Stale { max } => {

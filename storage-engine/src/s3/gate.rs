@@ -108,9 +108,10 @@ fn names_fit(path: &str) -> S3Result<()> {
 }
 
 /// What a PUT names in its query when its body is a document.
-const DOCUMENTS: [&str; 5] = ["tagging", "versioning", "object-lock", "retention", "legal-hold"];
+const DOCUMENTS: [&str; 8] =
+    ["tagging", "versioning", "object-lock", "retention", "legal-hold", "cors", "lifecycle", "policy"];
 
-/// Whether the body is an XML document and not an object.
+/// Whether the body is a document and not an object.
 pub fn carries_document(method: &Method, uri: &Uri) -> bool {
     method == Method::POST && (has(uri, "delete") || has(uri, "uploadId"))
         || method == Method::PUT && DOCUMENTS.iter().any(|name| has(uri, name))

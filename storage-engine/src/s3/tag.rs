@@ -1,4 +1,5 @@
 //! Tags of buckets and of versions, and their limits.
+use crate::bucket::document::Kind;
 use crate::s3::error::{custom, header};
 use crate::s3::{FrontDoor, text, version_id};
 use hyper::{HeaderMap, StatusCode};
@@ -57,11 +58,10 @@ pub async fn bucket(
     door: &FrontDoor,
     request: S3Request<GetBucketTaggingInput>,
 ) -> S3Result<S3Response<GetBucketTaggingOutput>> {
-    let bucket = door.objects.bucket(&request.input.bucket).await.map_err(|e| door.unread(e))?;
-    if bucket.tags.is_empty() {
-        return Err(s3_error!(NoSuchTagSet, "The bucket has no tags."));
-    }
-    Ok(S3Response::new(GetBucketTaggingOutput { tag_set: to_document(bucket.tags) }))
+    let held = door.objects.bucket_document(&request.input.bucket, Kind::Tags).await.map_err(|e| door.unread(e))?;
+    let tags = held.and_then(|text| text::tags(&text)).filter(|tags| !tags.is_empty());
+    let tags = tags.ok_or_else(|| s3_error!(NoSuchTagSet, "The bucket has no tags."))?;
+    Ok(S3Response::new(GetBucketTaggingOutput { tag_set: to_document(tags) }))
 }
 
 pub async fn set_bucket(
@@ -69,7 +69,8 @@ pub async fn set_bucket(
     request: S3Request<PutBucketTaggingInput>,
 ) -> S3Result<S3Response<PutBucketTaggingOutput>> {
     let tags = from_document(request.input.tagging, BUCKET_TAGS_MAX)?;
-    door.objects.set_bucket_tags(&request.input.bucket, tags).await.map_err(|e| door.fail(e))?;
+    let done = door.objects.set_bucket_document(&request.input.bucket, Kind::Tags, Some(text::query(&tags))).await;
+    done.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(PutBucketTaggingOutput::default()))
 }
 
@@ -77,7 +78,8 @@ pub async fn clear_bucket(
     door: &FrontDoor,
     request: S3Request<DeleteBucketTaggingInput>,
 ) -> S3Result<S3Response<DeleteBucketTaggingOutput>> {
-    door.objects.set_bucket_tags(&request.input.bucket, BTreeMap::new()).await.map_err(|e| door.fail(e))?;
+    let done = door.objects.set_bucket_document(&request.input.bucket, Kind::Tags, None).await;
+    done.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(DeleteBucketTaggingOutput::default()))
 }
 

@@ -1,4 +1,6 @@
-//! Percent coding and query strings, as S3 writes them. Pure; called by the whole front door.
+//! Percent coding, query strings and kept XML, as S3 writes them. Pure; called by the whole front door.
+use s3s::xml::{Deserialize, Deserializer, Serialize, Serializer};
+use s3s::{S3Error, S3Result};
 use std::collections::BTreeMap;
 
 /// Encodes everything but unreserved characters and `/`; a space becomes `%20`, which every decoder reads alike.
@@ -54,6 +56,28 @@ pub fn tags(header: &str) -> Option<BTreeMap<String, String>> {
         }
     }
     Some(set)
+}
+
+/// An XML document as it is kept.
+pub fn to_xml<T: Serialize>(value: &T) -> S3Result<String> {
+    let mut out = Vec::new();
+    let mut serializer = Serializer::new(&mut out);
+    serializer.decl().and_then(|()| value.serialize(&mut serializer)).map_err(S3Error::internal_error)?;
+    String::from_utf8(out).map_err(S3Error::internal_error)
+}
+
+/// A kept XML document. One that does not read is not this client's fault.
+pub fn from_xml<T: for<'xml> Deserialize<'xml>>(text: &str) -> S3Result<T> {
+    let mut deserializer = Deserializer::new(text.as_bytes());
+    let value = T::deserialize(&mut deserializer).map_err(S3Error::internal_error)?;
+    deserializer.expect_eof().map_err(S3Error::internal_error)?;
+    Ok(value)
+}
+
+/// A tag set as a query string, which [`tags`] reads.
+pub fn query(tags: &BTreeMap<String, String>) -> String {
+    // Between a name and its value stands one `=`; those within are encoded.
+    tags.iter().map(|(k, v)| format!("{}={}", percent_encode(k), percent_encode(v))).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // signatures carry the machine's time
 mod access;
 mod client;
+mod documents;
 mod hostile;
 mod locks;
 mod objects;

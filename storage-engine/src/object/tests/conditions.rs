@@ -94,3 +94,16 @@ async fn a_delete_has_conditions_too() {
     delete(None, if_match(&etag(&two))).await.expect("it matches");
     assert!(matches!(get(&objects, None).await, Err(Error::DeleteMarker { is_latest: true, .. })));
 }
+
+#[tokio::test]
+async fn a_conditional_write_is_born_above_the_newest_version_though_an_older_one_came_later() {
+    let (_elsewhere, there) = store(Versioning::Enabled).await;
+    let mut old = put(&there, b"old").await;
+    old.birth.as_mut().expect("it was written").order.hlc = crate::version::Hlc::from_millis(1);
+    let (_set, objects) = store(Versioning::Enabled).await;
+    let new = put(&objects, b"new").await;
+    objects.apply("bucket", old.clone(), Some(body(b"old".to_vec())), None).await.expect("W");
+    let third = put_if(&objects, b"third", if_match(&etag(&new))).await.expect("new is the latest");
+    let order = |version: &Version| version.birth.as_ref().expect("it was written").order.clone();
+    assert_eq!(third.birth.as_ref().expect("it was written").base, Some(order(&new)), "a conflict too many");
+}

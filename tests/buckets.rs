@@ -1,0 +1,250 @@
+//! Two sites whose buckets do not fit each other, and documents of a bucket on their way: two replicators with their
+//! stores and real TLS.
+use isthmus::cli::certs;
+use isthmus::journal::Journal;
+use isthmus::journal::memory::MemoryJournal;
+use isthmus::peer::server::{Counters, Known, Server};
+use isthmus::replicator::Replicator;
+use isthmus::replicator::own::Shared;
+use isthmus::replicator::proof::Pace;
+use isthmus::replicator::report::LinkReport;
+use isthmus::replicator::tenure::{Tenure, Terms};
+use isthmus::rule::refs::Refs;
+use isthmus::rule::watch_folder::{self, Snapshot};
+use isthmus::store::bundled::BundledStore;
+use isthmus::telemetry::metrics::Metrics;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage_engine::bucket::document::Kind;
+use storage_engine::bucket::lock::Lock;
+use storage_engine::clock::SystemClock;
+use storage_engine::drive::Drive;
+use storage_engine::drive::memory::MemoryDrive;
+use storage_engine::identity::{Files, Identity};
+use storage_engine::object::{Objects, Put, Versioning};
+use storage_engine::version::{Origin, Version};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const TRUST: &str = "test.example";
+
+fn objects(origin: &str) -> Objects {
+    let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
+    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
+}
+
+/// The documents of a site: itself, its peer at `port`, which may write `grants`, and a rule for each of `sends`.
+fn rules(dir: &Path, own: &str, peer: &str, port: u16, grants: &str, sends: &[&str]) -> Snapshot {
+    std::fs::create_dir_all(dir).unwrap();
+    let site = format!(
+        "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
+         listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: {own}}}}}"
+    );
+    std::fs::write(dir.join("site.yaml"), document("Site", own, &site)).unwrap();
+    let spec = format!(
+        "  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{port}\"\n    tls:\n      \
+         caRef: {{kind: Secret, name: {own}}}\n      identities: [\"{}\"]\n    inbound: [{grants}]",
+        certs::spiffe_id(TRUST, peer)
+    );
+    std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &spec)).unwrap();
+    for bucket in sends {
+        let to = if *bucket == "orphan" { "nobody" } else { peer };
+        let rule = format!(
+            "  siteRef: {{name: {own}}}\n  bucket: {bucket}\n  destinations: [{{peer: {to}}}]\n  replicate: {{bucketDocuments: Enabled}}"
+        );
+        std::fs::write(dir.join(format!("{bucket}.yaml")), document("ReplicationRule", bucket, &rule)).unwrap();
+    }
+    watch_folder::read(dir, None).snapshot
+}
+
+async fn replicator(site: &str, store: &Objects, refs: &Path, rules: watch::Receiver<Snapshot>) -> Arc<Replicator> {
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
+    let tenure = Arc::new(Tenure::new(journal.clone(), site.into(), Terms::default()));
+    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::default()));
+    let store = Arc::new(BundledStore(store.clone()));
+    let pace = Pace { pause: Duration::from_secs(3600), ..Pace::default() };
+    let shared = Shared { store, journal, clock, metrics, tenure, pace };
+    let own = rules.borrow().rules.sites[site].clone();
+    let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
+    Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
+}
+
+/// `fra` sends to `ams`.
+struct World {
+    _dir: tempfile::TempDir,
+    fra: Objects,
+    ams: Objects,
+    replicator: Arc<Replicator>,
+    _rules: [watch::Sender<Snapshot>; 2],
+}
+
+impl World {
+    /// Rules at `fra` for each of `sends`, and what `ams` lets `fra` write. `good` fits on both sides.
+    async fn new(sends: &[&str], grants: &str) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = dir.path().join("secrets");
+        let hosts: &[&str] = &["127.0.0.1"];
+        certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
+        let (fra, ams) = (objects("fra"), objects("ams"));
+        for store in [&fra, &ams] {
+            store.create_bucket("good", Versioning::Enabled).await.unwrap();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let at_fra = watch::Sender::new(rules(&dir.path().join("fra"), "fra", "ams", port, "", sends));
+        let at_ams = watch::Sender::new(rules(&dir.path().join("ams"), "ams", "fra", 1, grants, &[]));
+        let receiving = replicator("ams", &ams, dir.path(), at_ams.subscribe()).await;
+        let own = Files::in_folder(&secrets.join("ams"));
+        let authority = own.authorities[0].clone();
+        let server = Server {
+            site: "ams".into(),
+            identity: Arc::new(Identity::load(own).await.unwrap()),
+            resolver: Arc::new(move |uri| {
+                let is_fra = uri == certs::spiffe_id(TRUST, "fra");
+                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into(), authority: authority.clone() })
+            }),
+            receiver: receiving.receiver(),
+            clock: Arc::new(SystemClock),
+            settings: isthmus::peer::server::Settings::default(),
+            counters: Arc::new(Counters::default()),
+        };
+        tokio::spawn(Arc::new(server).run(listener, TaskTracker::new(), CancellationToken::new()));
+        let replicator = replicator("fra", &fra, dir.path(), at_fra.subscribe()).await;
+        World { _dir: dir, fra, ams, replicator, _rules: [at_fra, at_ams] }
+    }
+
+    fn run(&self) {
+        let running = self.replicator.clone();
+        tokio::spawn(async move { running.run(CancellationToken::new()).await });
+    }
+
+    async fn put(&self, bucket: &str) -> Version {
+        let body = futures::StreamExt::boxed(futures::stream::iter([Ok(bytes::Bytes::from_static(b"x"))]));
+        self.fra.put(bucket, "k", Put::default(), body).await.unwrap().version
+    }
+
+    /// Waits until what is shown of the link of a bucket is so.
+    async fn shows(&self, bucket: &str, what: &str, is_so: impl Fn(&LinkReport) -> bool) -> LinkReport {
+        let shown = async {
+            loop {
+                match self.replicator.report().links.into_iter().find(|l| l.bucket == bucket) {
+                    Some(link) if is_so(&link) => return link,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let shown = tokio::time::timeout(Duration::from_secs(60), shown).await;
+        shown.unwrap_or_else(|_| panic!("{what}: {:?}", self.replicator.report().links))
+    }
+
+    async fn arrives(&self, bucket: &str, version: &Version) {
+        let arrived = async {
+            while !matches!(self.ams.stat(bucket, "k", version.id).await, Ok(Some(_))) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), arrived).await.expect("the version arrives");
+    }
+
+    /// Waits until `ams` has this document.
+    async fn has(&self, kind: Kind, text: Option<&str>) {
+        let has = async {
+            while self.ams.bucket_document("good", kind).await.unwrap().as_deref() != text {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), has).await.unwrap_or_else(|_| panic!("{kind:?} {text:?}"));
+    }
+}
+
+fn has(reason: &str) -> impl Fn(&LinkReport) -> bool {
+    move |link| link.conditions.iter().any(|c| c.reason == reason)
+}
+
+#[tokio::test]
+async fn every_bucket_that_does_not_fit_has_its_reason_and_stops_nothing_else() {
+    let grants =
+        "{bucket: good}, {bucket: locked}, {bucket: plain}, {bucket: gone}, {bucket: here-plain}, {bucket: absent}";
+    let sends = ["good", "locked", "plain", "gone", "here-plain", "absent", "refused", "orphan"];
+    let world = World::new(&sends, grants).await;
+    world.fra.create_locked_bucket("locked").await.unwrap();
+    world.ams.create_bucket("locked", Versioning::Enabled).await.unwrap();
+    for (bucket, there) in [("plain", Some(Versioning::Unversioned)), ("gone", None), ("refused", None)] {
+        world.fra.create_bucket(bucket, Versioning::Enabled).await.unwrap();
+        if let Some(versioning) = there {
+            world.ams.create_bucket(bucket, versioning).await.unwrap();
+        }
+    }
+    world.fra.create_bucket("here-plain", Versioning::Unversioned).await.unwrap();
+    world.run();
+    let held = [
+        ("locked", "ObjectLockMismatch"),
+        ("plain", "VersioningDisabled"),
+        ("gone", "BucketNotFound"),
+        ("here-plain", "VersioningDisabled"),
+        ("absent", "BucketNotFound"),
+    ];
+    for (bucket, reason) in held {
+        let link = world.shows(bucket, reason, |l| has(reason)(l) && l.state == "blocked").await;
+        assert!(link.conditions[0].message.contains(bucket), "{link:?}");
+    }
+    world.shows("refused", "no grant names it", has("RefusedByPeer")).await;
+    let problems = world.replicator.report().problems;
+    assert!(problems.iter().any(|p| p.reason == "PeerNotFound" && p.document.ends_with("/orphan")), "{problems:?}");
+
+    let version = world.put("good").await;
+    world.arrives("good", &version).await;
+    let good = world.shows("good", "it is current", |l| l.state == "live").await;
+    assert_eq!(good.conditions, []);
+    assert!(!world.replicator.report().is_healthy());
+
+    let waiting = world.put("locked").await;
+    let explained = world.replicator.explain("locked", "k", None).await.unwrap();
+    let place = &explained.versions[0].places[0];
+    assert_eq!(place.state, "blocked");
+    assert!(place.why.starts_with("ObjectLockMismatch: "), "{}", place.why);
+    assert!(explained.not_in_force.iter().any(|p| p.contains("PeerNotFound")), "{:?}", explained.not_in_force);
+    assert_eq!(world.ams.stat("locked", "k", waiting.id).await.unwrap(), None, "nothing is sent meanwhile");
+    world.ams.set_lock("locked", Lock::default()).await.unwrap();
+    world.arrives("locked", &waiting).await;
+    world.shows("locked", "it is mended", |l| l.conditions.is_empty() && l.parked_versions == 0).await;
+}
+
+#[tokio::test]
+async fn documents_travel_where_the_rule_and_the_grant_say_so_and_the_last_writer_wins() {
+    let world = World::new(&["good"], "{bucket: good, documents: Enabled}").await;
+    let set = async |kind, text: Option<&str>| {
+        world.fra.set_bucket_document("good", kind, text.map(str::to_owned)).await.unwrap();
+    };
+    set(Kind::Cors, Some("cors of fra")).await;
+    set(Kind::Policy, Some("policy of fra")).await;
+    world.run();
+    world.has(Kind::Cors, Some("cors of fra")).await;
+    world.ams.set_bucket_document("good", Kind::Cors, Some("cors of ams".into())).await.unwrap();
+    set(Kind::Tags, Some("team=a")).await;
+    world.has(Kind::Tags, Some("team=a")).await;
+    world.has(Kind::Cors, Some("cors of ams")).await;
+    set(Kind::Tags, None).await;
+    world.has(Kind::Tags, None).await;
+    assert_eq!(world.ams.bucket_document("good", Kind::Policy).await.unwrap(), None, "policies never travel");
+    world.shows("good", "nothing is refused", |l| l.state == "live" && l.conditions.is_empty()).await;
+}
+
+#[tokio::test]
+async fn documents_without_a_grant_are_refused_and_said_and_versions_go_on() {
+    let world = World::new(&["good"], "{bucket: good}").await;
+    world.fra.set_bucket_document("good", Kind::Cors, Some("cors of fra".into())).await.unwrap();
+    world.run();
+    let link = world.shows("good", "refused", has("DocumentsRefused")).await;
+    assert!(link.conditions[0].message.contains("documents"), "{link:?}");
+    let version = world.put("good").await;
+    world.arrives("good", &version).await;
+    assert_eq!(world.ams.bucket_document("good", Kind::Cors).await.unwrap(), None);
+}
