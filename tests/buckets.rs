@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::bucket::document::Kind;
 use storage_engine::bucket::lock::Lock;
-use storage_engine::clock::SystemClock;
+use storage_engine::clock::{Clock, SystemClock};
 use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
 use storage_engine::identity::{Files, Identity};
-use storage_engine::object::{Objects, Put, Versioning};
+use storage_engine::object::{Conditions, Objects, Put, Versioning};
 use storage_engine::version::{Origin, Version};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -31,9 +31,18 @@ use tokio_util::task::TaskTracker;
 
 const TRUST: &str = "test.example";
 
-fn objects(origin: &str) -> Objects {
+/// A wall clock that is so many milliseconds ahead.
+struct Ahead(u64);
+
+impl Clock for Ahead {
+    fn now_millis(&self) -> u64 {
+        SystemClock.now_millis() + self.0
+    }
+}
+
+fn objects(origin: &str, clock: Arc<dyn Clock>) -> Objects {
     let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
-    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
+    Objects::new(drives, 2, clock, Origin::new(origin))
 }
 
 fn document(kind: &str, name: &str, spec: &str) -> String {
@@ -56,8 +65,9 @@ fn rules(dir: &Path, own: &str, peer: &str, port: u16, grants: &str, sends: &[&s
     std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &spec)).unwrap();
     for bucket in sends {
         let to = if *bucket == "orphan" { "nobody" } else { peer };
+        let brake = if *bucket == "braked" { "\n  brake: {percent: 1, window: 1h, minVersions: 2}" } else { "" };
         let rule = format!(
-            "  siteRef: {{name: {own}}}\n  bucket: {bucket}\n  destinations: [{{peer: {to}}}]\n  replicate: {{bucketDocuments: Enabled}}"
+            "  siteRef: {{name: {own}}}\n  bucket: {bucket}\n  destinations: [{{peer: {to}}}]\n  replicate: {{bucketDocuments: Enabled}}{brake}"
         );
         std::fs::write(dir.join(format!("{bucket}.yaml")), document("ReplicationRule", bucket, &rule)).unwrap();
     }
@@ -88,11 +98,16 @@ struct World {
 impl World {
     /// Rules at `fra` for each of `sends`, and what `ams` lets `fra` write. `good` fits on both sides.
     async fn new(sends: &[&str], grants: &str) -> World {
+        World::with_clock(sends, grants, 0).await
+    }
+
+    /// The same; the clock of the store at `fra` is ahead.
+    async fn with_clock(sends: &[&str], grants: &str, ahead_millis: u64) -> World {
         let dir = tempfile::tempdir().unwrap();
         let secrets = dir.path().join("secrets");
         let hosts: &[&str] = &["127.0.0.1"];
         certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
-        let (fra, ams) = (objects("fra"), objects("ams"));
+        let (fra, ams) = (objects("fra", Arc::new(Ahead(ahead_millis))), objects("ams", Arc::new(SystemClock)));
         for store in [&fra, &ams] {
             store.create_bucket("good", Versioning::Enabled).await.unwrap();
         }
@@ -247,4 +262,41 @@ async fn documents_without_a_grant_are_refused_and_said_and_versions_go_on() {
     let version = world.put("good").await;
     world.arrives("good", &version).await;
     assert_eq!(world.ams.bucket_document("good", Kind::Cors).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_version_stamped_ahead_is_shown_as_such_never_parked_and_goes_by_itself() {
+    let world = World::with_clock(&["good"], "{bucket: good}", 70_000).await;
+    world.run();
+    world.shows("good", "the link is up", |l| l.state == "live").await;
+    let version = world.put("good").await;
+    let link = world.shows("good", "it waits", |l| l.clock_ahead_versions == 1).await;
+    assert_eq!(link.parked_versions, 0);
+    let explained = world.replicator.explain("good", "k", None).await.unwrap();
+    assert_eq!(explained.versions[0].places[0].state, "clock_ahead");
+    world.arrives("good", &version).await;
+    let link = world.shows("good", "nothing waits", |l| l.clock_ahead_versions == 0 && l.retry_versions == 0).await;
+    assert_eq!(link.parked_versions, 0);
+}
+
+#[tokio::test]
+async fn deletes_that_a_brake_holds_are_listed_until_they_are_released() {
+    let world = World::new(&["braked"], "{bucket: braked, deletes: Enabled}").await;
+    for store in [&world.fra, &world.ams] {
+        store.create_bucket("braked", Versioning::Enabled).await.unwrap();
+    }
+    world.run();
+    let version = world.put("braked").await;
+    world.arrives("braked", &version).await;
+    assert_eq!(world.replicator.deletes(10).await, []);
+    for _ in 0..5 {
+        world.fra.delete("braked", "k", None, Conditions::default(), false).await.unwrap();
+    }
+    world.shows("braked", "the brake holds", |l| l.braked_since.is_some() && l.braked_versions > 0).await;
+    let held = world.replicator.deletes(10).await;
+    assert!(!held.is_empty() && held.iter().all(|d| d.key == "k" && !d.is_permanent), "{held:?}");
+    assert_eq!(world.replicator.deletes(1).await.len(), 1);
+    world.replicator.release("braked").await.unwrap();
+    world.shows("braked", "all have gone", |l| l.braked_since.is_none() && l.backlog_versions == Some(0)).await;
+    assert_eq!(world.replicator.deletes(10).await, []);
 }
