@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use isthmus::cli::certs;
 use isthmus::link::project::Projection;
-use isthmus::peer::client::{Connection, PeerClient, Target};
+use isthmus::peer::client::{PeerClient, Target};
 use isthmus::peer::frame::reconcile::{Answer, Question};
 use isthmus::peer::server::{Counters, Known, Server, Settings};
 use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::answer::answer;
+use isthmus::replicator::far::FarEnd;
 use isthmus::replicator::reconcile::Sides;
 use isthmus::rule::{FileRef, Grant, PeerDoc};
 use isthmus::store::bundled::BundledStore;
@@ -124,7 +125,7 @@ async fn measure(what: &str, versions: u64, here: Arc<dyn Store>, there: Arc<dyn
 struct Rig {
     sides: Sides,
     counters: Arc<Counters>,
-    _line: watch::Sender<Option<Arc<Connection>>>,
+    _line: watch::Sender<Option<FarEnd>>,
     _certificates: tempfile::TempDir,
 }
 
@@ -159,7 +160,7 @@ async fn rig(here: Arc<dyn Store>, there: Arc<dyn Store>) -> Rig {
     };
     let own = Identity::load(files("ams")).await.expect("load");
     let connection = PeerClient::connect(&target, &own, &tasks).await.expect("connect");
-    let (tell, line) = watch::channel(Some(Arc::new(connection)));
+    let (tell, line) = watch::channel(Some(FarEnd::Site(Arc::new(connection))));
     let projection = Projection {
         prefix: String::new(),
         tags: BTreeMap::new(),
@@ -178,6 +179,7 @@ async fn rig(here: Arc<dyn Store>, there: Arc<dyn Store>) -> Rig {
         peer_bucket: BUCKET.into(),
         projection: Arc::new(projection),
         line,
+        lease: None,
         wire_bytes: 0.into(),
         questions: 0.into(),
     };

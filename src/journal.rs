@@ -6,17 +6,21 @@
 mod brake;
 #[cfg(test)]
 pub mod conformance;
+mod foreign;
 pub mod memory;
 pub mod postgres;
 pub mod reach;
 mod sql;
 pub mod sqlite;
 
+pub use foreign::{Mapped, Upload};
+
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use storage_engine::version::VersionId;
 
 /// Names a link: rule, bucket (by uuid) and peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,11 +156,39 @@ pub trait Journal: Send + Sync + 'static {
     /// Checkpoint and rows in one transaction, refused unless `epoch` is the link's own. A row both deleted and
     /// upserted stays: one retry too many harms nothing. No row stands twice in `upserts`.
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error>;
-    /// Forgets a link: checkpoint and rows. Its epoch is kept, for it must never be handed out again; so is its
+    /// Forgets a link: checkpoint, rows, and what is kept of a foreign target. Its epoch is kept, for it must never be handed out again; so is its
     /// owner.
     async fn release(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
     /// All links known, with their checkpoints.
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error>;
+
+    /// What is known of a foreign target, of keys from `from` up to and with `upto`, at most `limit`, by key and version.
+    async fn mapped(
+        &self,
+        link: &LinkId,
+        from: Option<&str>,
+        upto: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Mapped>, Error>;
+    /// Adds or replaces, and forgets, what is known of a foreign target; refused as [`Journal::record`] is. No version
+    /// stands twice.
+    async fn remap(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        upserts: &[Mapped],
+        deletes: &[(String, VersionId)],
+    ) -> Result<(), Error>;
+    /// Uploads of a link that are not over.
+    async fn uploads(&self, link: &LinkId) -> Result<Vec<Upload>, Error>;
+    /// Keeps the upload of a version, or forgets it (`None`); refused as [`Journal::record`] is.
+    async fn set_upload(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        version: (&str, VersionId),
+        upload_id: Option<&str>,
+    ) -> Result<(), Error>;
 
     /// Remembers the highest epoch seen of an incoming link (`peer site/rule/bucket`); returns the highest known.
     /// Writes only what is news, so that asking (with 0) leaves nothing behind.

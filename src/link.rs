@@ -154,6 +154,8 @@ pub struct Settings {
     pub existing_objects: bool,
     /// Versions of the rule are applied at the peer in commit order: one in flight.
     pub commit_order: bool,
+    /// The peer orders versions of a key by their arrival: the older one first, and none while an older one has failed.
+    pub by_arrival: bool,
     /// Bytes a second; `None`: no limit.
     pub bandwidth: Option<u64>,
     /// Versions in flight at most.

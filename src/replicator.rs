@@ -9,6 +9,8 @@ pub mod bucket;
 pub mod compare;
 pub mod control;
 pub mod explain;
+pub mod far;
+pub mod foreign;
 pub mod lease;
 pub mod line;
 pub mod own;
@@ -26,15 +28,17 @@ pub mod toll;
 pub mod verbs;
 pub mod verify;
 
-use crate::peer::client::{Connection, Target};
+use crate::peer::client::Target;
 use crate::rule::plan::{self, Change, LinkName, LinkView};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::Snapshot;
-use crate::rule::{Destination, PeerDoc, Rule, RuleSet, SiteDoc};
+use crate::rule::{Destination, FarDoc, ForeignDoc, PeerDoc, Rule, RuleSet, SiteDoc};
 use crate::shutdown;
 use crate::store::Store;
 use accepted::Kept;
 use bucket::Watcher;
+use far::{Far, FarEnd};
+use foreign::gate::Gate;
 use line::{Line, Standing};
 use own::{Shared, Way};
 use proof::Proof;
@@ -76,6 +80,11 @@ struct LineHandle {
 /// A link as the replicator holds it.
 struct LinkHandle {
     commands: mpsc::Sender<Command>,
+    /// The far end while it can be reached, and else why not.
+    line: Far,
+    trouble: watch::Receiver<Option<String>>,
+    /// Keeps the way to an S3 endpoint, by the link as its rule is now.
+    gate: Option<watch::Sender<LinkView>>,
     shown: watch::Receiver<LinkReport>,
     task: JoinHandle<()>,
     /// How its pushes go, while this process owns it.
@@ -93,18 +102,24 @@ impl LinkHandle {
     fn report(&self) -> LinkReport {
         let report = self.shown.borrow().clone();
         let proof = if report.is_pushed_here() { self.proof.borrow().clone() } else { None };
-        LinkReport { proof, ..report }.under(&self.conditions.borrow())
+        let dialect = match &*self.line.borrow() {
+            Some(FarEnd::S3(end)) => Some(end.target.dialect().name().to_string()),
+            _ => None,
+        };
+        // Why nothing can be sent says more than what failed before.
+        let trouble = if self.gate.is_some() { self.trouble.borrow().clone() } else { None };
+        let last_error = trouble.or(report.last_error);
+        LinkReport { proof, dialect, last_error, ..report }.under(&self.conditions.borrow())
     }
 
-    /// What a comparison sees of it, by the line to its peer.
-    fn ways(&self, line: &LineHandle) -> Ways {
-        (line.standing.subscribe(), self.route.clone(), self.shown.clone())
+    /// What a comparison sees of it.
+    fn ways(&self) -> Ways {
+        (self.line.clone(), self.route.clone(), self.shown.clone())
     }
 }
 
 /// What a comparison sees of a link: the line to its peer, how it pushes, what it shows.
-type Ways =
-    (watch::Receiver<Option<Arc<Connection>>>, watch::Receiver<Option<Arc<Route>>>, watch::Receiver<LinkReport>);
+type Ways = (Far, watch::Receiver<Option<Arc<Route>>>, watch::Receiver<LinkReport>);
 
 #[derive(Default)]
 struct State {
@@ -294,6 +309,7 @@ impl Replicator {
         };
         let mut links: Vec<_> = state.links.values().map(|l| promise(l.report())).collect();
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
+        let foreign = state.in_force.foreign.values().map(|doc| foreign_report(doc, &state.links));
         let problems = self.rules.borrow().problems.clone().into_iter().map(|p| ProblemReport {
             document: p.document,
             place: p.place,
@@ -302,7 +318,7 @@ impl Replicator {
         });
         SiteReport {
             site: self.site_id.clone(),
-            peers: state.lines.values().map(peer_report).collect(),
+            peers: state.lines.values().map(peer_report).chain(foreign).collect(),
             links,
             problems: problems.collect(),
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
@@ -331,8 +347,8 @@ impl Replicator {
         let views = plan::links(&state.in_force, &self.site);
         let mut links = Vec::new();
         for (name, view) in views.iter().filter(|(_, view)| view.rule.name == rule) {
-            let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { continue };
-            links.push(self.comparison(view, link.ways(line), repair));
+            let Some(link) = state.links.get(name) else { continue };
+            links.push(self.comparison(view, link.ways(), repair));
         }
         if links.is_empty() {
             return None;
@@ -349,7 +365,7 @@ impl Replicator {
         let (line, route, shown) = ways;
         Verify {
             settings: view.settings(),
-            peer: view.peer.name.clone(),
+            peer: view.peer.name().into(),
             bucket: view.rule.bucket.clone(),
             peer_bucket: view.destination.bucket.clone(),
             store: self.shared.store.clone(),
@@ -400,28 +416,37 @@ impl Replicator {
     /// The slow proof of a link goes by its altered rule.
     fn prove_anew(&self, name: &LinkName, view: &LinkView) {
         let state = self.state();
-        let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { return };
-        link.proves.send_replace(Arc::new(self.comparison(view, link.ways(line), true)));
+        let Some(link) = state.links.get(name) else { return };
+        link.proves.send_replace(Arc::new(self.comparison(view, link.ways(), true)));
+        if let Some(gate) = &link.gate {
+            gate.send_replace(view.clone());
+        }
     }
 
     fn start_link(&self, name: LinkName, view: LinkView) {
         let mut state = self.state();
-        let Some(line) = state.lines.get(&view.peer.name).map(|l| l.standing.subscribe()) else { return };
+        let proving = self.stopping.child_token();
+        let (line, trouble, gate) = match &view.peer {
+            FarDoc::Site(peer) => {
+                let Some(line) = state.lines.get(&peer.name) else { return };
+                (line.standing.subscribe(), line.trouble.clone(), None)
+            }
+            FarDoc::S3(_) => self.open_gate(&view, proving.clone()),
+        };
         let (show_conditions, conditions) = watch::channel(Vec::new());
-        let toll = self.tolls.of(&view.rule.uid, &view.peer.name);
-        let way = Way { line, toll, conditions: conditions.clone() };
+        let toll = self.tolls.of(&view.rule.uid, view.peer.name());
+        let way = Way { line: line.clone(), toll, conditions: conditions.clone() };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (show, shown) = watch::channel(LinkReport::default());
         let (tell_route, route) = watch::channel(None);
         let former = state.ending.remove(&name);
         state.ending.retain(|_, task| !task.is_finished());
-        tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = %view.peer.name, "Starting the link.");
+        tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = view.peer.name(), "Starting the link.");
         let ways = (way.line.clone(), route.clone(), shown.clone());
         let (proves, proven) = watch::channel(Arc::new(self.comparison(&view, ways, true)));
         let (show_proof, proof) = watch::channel(None);
         let labels = own::labels(&view);
         let (pace, metrics) = (self.shared.pace, self.shared.metrics.clone());
-        let proving = self.stopping.child_token();
         let watcher = Watcher { show: show_conditions };
         self.tasks.spawn(proving.clone().run_until_cancelled_owned(watcher.run(proven.clone())));
         let prover = Proof { labels, pace, metrics, show: show_proof };
@@ -437,7 +462,24 @@ impl Replicator {
             own::own(shared, view, way, inbox, show, tell_route).await;
         });
         let _proving = proving.drop_guard();
-        state.links.insert(name, LinkHandle { commands, shown, task, route, proves, proof, conditions, _proving });
+        let handle =
+            LinkHandle { commands, line, trouble, gate, shown, task, route, proves, proof, conditions, _proving };
+        state.links.insert(name, handle);
+    }
+
+    /// Keeps a link's way to an S3 endpoint until `stop`.
+    fn open_gate(
+        &self,
+        view: &LinkView,
+        stop: CancellationToken,
+    ) -> (Far, watch::Receiver<Option<String>>, Option<watch::Sender<LinkView>>) {
+        let (far, line) = watch::channel(None);
+        let (trouble, told) = watch::channel(Some("the S3 endpoint was not reached yet".to_string()));
+        let (tell, view) = watch::channel(view.clone());
+        let Shared { store, journal, clock, .. } = self.shared.clone();
+        let gate = Gate { store, journal, clock, refs: self.refs.clone(), view, far, trouble };
+        self.tasks.spawn(stop.run_until_cancelled_owned(gate.keep()));
+        (line, told, Some(tell))
     }
 
     /// A line for each peer of the set; a line whose document changed is dialled anew.
@@ -506,7 +548,10 @@ impl Replicator {
 }
 
 fn peer_report(line: &LineHandle) -> PeerReport {
-    let standing: Option<Arc<Connection>> = line.standing.borrow().clone();
+    let standing = match &*line.standing.borrow() {
+        Some(FarEnd::Site(connection)) => Some(connection.clone()),
+        _ => None,
+    };
     PeerReport {
         peer: line.doc.name.clone(),
         site: line.doc.site_id.clone(),
@@ -514,5 +559,20 @@ fn peer_report(line: &LineHandle) -> PeerReport {
         is_up: standing.is_some(),
         rtt_ms: standing.and_then(|c| c.rtt()).map(|rtt| rtt.as_secs_f64() * 1000.0),
         last_error: line.trouble.borrow().clone(),
+        dialect: None,
+    }
+}
+
+/// An S3 endpoint as its links find it: up while all of them may send.
+fn foreign_report(doc: &ForeignDoc, links: &BTreeMap<LinkName, LinkHandle>) -> PeerReport {
+    let of_it: Vec<&LinkHandle> = links.iter().filter(|(name, _)| name.peer == doc.name).map(|(_, l)| l).collect();
+    PeerReport {
+        peer: doc.name.clone(),
+        site: "-".into(),
+        endpoint: doc.endpoint.clone(),
+        is_up: of_it.iter().all(|link| link.line.borrow().is_some()),
+        rtt_ms: None,
+        last_error: of_it.iter().find_map(|link| link.trouble.borrow().clone()),
+        dialect: of_it.iter().find_map(|link| link.report().dialect),
     }
 }

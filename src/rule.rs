@@ -15,6 +15,7 @@ pub mod watch_folder;
 pub mod watch_kube;
 
 pub use crate::link::{BrakeTerms as Brake, Filter};
+pub use resource::peer::Dialect;
 
 use crate::link;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct RuleSet {
     pub sites: BTreeMap<String, SiteDoc>,
     /// Other sites' replicators.
     pub peers: BTreeMap<String, PeerDoc>,
+    /// Bare S3 endpoints; no name stands in both.
+    pub foreign: BTreeMap<String, ForeignDoc>,
     /// Rules that hold, each with the destinations that exist.
     pub rules: BTreeMap<String, Rule>,
 }
@@ -87,6 +90,64 @@ pub struct PeerDoc {
     pub suspend: bool,
     /// Bytes a second to it by all rules together.
     pub bandwidth: Option<u64>,
+}
+
+/// A Peer that is a bare S3 endpoint: a destination only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForeignDoc {
+    pub name: String,
+    /// An http or https URL.
+    pub endpoint: String,
+    /// Region of request signatures.
+    pub region: String,
+    /// The bucket stands in the path, else in the host's name.
+    pub path_style: bool,
+    /// Secret with accessKeyId and secretAccessKey; `None`: the SDK's own chain.
+    pub credentials_secret: Option<String>,
+    /// CA bundle its certificate must chain to; `None`: the system's.
+    pub ca: Option<FileRef>,
+    /// How it is spoken to; `Auto`: found out.
+    pub dialect: Dialect,
+    /// Between two probes, and how long one may take, milliseconds.
+    pub probe_interval_millis: u64,
+    pub probe_timeout_millis: u64,
+    /// Failed probes in a row after which it counts as down.
+    pub probe_failures: u32,
+    /// Nothing is sent to it.
+    pub suspend: bool,
+    /// Bytes a second to it by all rules together.
+    pub bandwidth: Option<u64>,
+}
+
+/// What stands at the far end of a link.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FarDoc {
+    Site(PeerDoc),
+    S3(ForeignDoc),
+}
+
+impl FarDoc {
+    /// Name of the Peer document.
+    pub fn name(&self) -> &str {
+        match self {
+            FarDoc::Site(peer) => &peer.name,
+            FarDoc::S3(target) => &target.name,
+        }
+    }
+    /// Which site it is; of an S3 endpoint its address, which is no siteID.
+    pub fn site_id(&self) -> String {
+        match self {
+            FarDoc::Site(peer) => peer.site_id.clone(),
+            FarDoc::S3(target) => format!("s3:{}", target.endpoint),
+        }
+    }
+    /// Whether its document says that nothing is sent to it.
+    pub fn is_suspended(&self) -> bool {
+        match self {
+            FarDoc::Site(peer) => peer.suspend,
+            FarDoc::S3(target) => target.suspend,
+        }
+    }
 }
 
 /// A key of a Secret or ConfigMap.
@@ -205,6 +266,17 @@ impl RuleSet {
         }
     }
 
+    /// The Peer of this name, whatever stands there.
+    pub fn far(&self, name: &str) -> Option<FarDoc> {
+        let site = || self.peers.get(name).cloned().map(FarDoc::Site);
+        site().or_else(|| self.foreign.get(name).cloned().map(FarDoc::S3))
+    }
+
+    /// Names of all Peers.
+    pub fn peer_names(&self) -> impl Iterator<Item = &String> {
+        self.peers.keys().chain(self.foreign.keys())
+    }
+
     /// What rules of a higher priority send of the same bucket to the same peer: of the rules that cover an object,
     /// the highest applies, whatever it lets travel. Two that meet never have the same priority (`rule/validate.rs`).
     pub fn higher(&self, rule: &Rule, peer: &str) -> Vec<Filter> {
@@ -230,7 +302,7 @@ impl RuleSet {
 /// A bulk link has a quarter of the window, so that interactive ones find room on the same line.
 ///
 /// `yields_to` is left empty: it depends on other rules ([`RuleSet::higher`]).
-pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, peer: &PeerDoc) -> link::Settings {
+pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, far: &FarDoc) -> link::Settings {
     let share = if rule.is_bulk { 4 } else { 1 };
     let window_versions = site.transfers_max.map_or(WINDOW_VERSIONS, |max| max.clamp(1, WINDOW_VERSIONS));
     link::Settings {
@@ -238,18 +310,19 @@ pub fn link_settings(rule: &Rule, destination: &Destination, site: &SiteDoc, pee
         tags: rule.filter.tags.clone(),
         own_origin: Origin::new(&site.site_id),
         forward_all: rule.forward_all,
-        peer_origin: Origin::new(&peer.site_id),
+        peer_origin: Origin::new(&far.site_id()),
         delete_markers: rule.replicate.delete_markers,
         version_deletes: rule.replicate.version_deletes,
         object_lock: rule.replicate.object_lock,
         yields_to: Vec::new(),
         existing_objects: rule.replicate.existing_objects,
         commit_order: rule.commit_order,
+        by_arrival: matches!(far, FarDoc::S3(_)),
         bandwidth: destination.bandwidth,
         window_versions: (window_versions / share).max(1),
         window_bytes: WINDOW_BYTES / share as u64,
         brake: Some(rule.brake),
         brake_release: rule.brake_release,
-        suspend: site.suspend || peer.suspend || rule.suspend || destination.suspend,
+        suspend: site.suspend || far.is_suspended() || rule.suspend || destination.suspend,
     }
 }

@@ -3,6 +3,7 @@ pub mod bundled;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod memory;
+pub mod s3;
 
 use async_trait::async_trait;
 pub use storage_engine::api::{BucketInfo, Document};

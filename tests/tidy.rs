@@ -70,7 +70,7 @@ fn sql_lives_in_the_journal() {
 }
 
 #[test]
-fn the_aws_sdk_lives_in_the_demo() {
+fn the_aws_sdk_lives_in_the_demo_and_at_foreign_targets() {
     assert_eq!(named_outside("src", "aws_sdk_s3", &["src/cli/demo", "src/store/s3"]), Vec::<String>::new());
 }
 

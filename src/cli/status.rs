@@ -27,7 +27,11 @@ pub fn text(report: &SiteReport) -> String {
         vec![
             p.peer.clone(),
             p.site.clone(),
-            if p.is_up { "up" } else { "down" }.into(),
+            match (p.is_up, &p.dialect) {
+                (true, Some(dialect)) => format!("up ({dialect})"),
+                (true, None) => "up".into(),
+                (false, _) => "down".into(),
+            },
             p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1}ms")),
             p.endpoint.clone(),
             p.last_error.clone().unwrap_or("-".into()),

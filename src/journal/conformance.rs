@@ -3,7 +3,7 @@
 //!
 //! `open` yields the same journal once more each time, as after a crash: whatever was answered `Ok` before must
 //! be there, and nothing may rely on the earlier handle having been closed.
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Upload};
 use crate::link::{Checkpoint, Existing, Filter, KeptBrake, Reach, Record, Row, RowState, Scope, Since};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -25,6 +25,8 @@ pub async fn run(mut open: impl AsyncFnMut() -> Arc<dyn Journal>) {
     conflicts_are_kept_once_newest_first_and_within_a_bound(&*open().await).await;
     accepted_specs_are_replaced(&mut open).await;
     verb_states_are_set_and_forgotten(&mut open).await;
+    a_version_map_is_found_by_key_and_fenced(&mut open).await;
+    uploads_are_kept_until_they_are_over(&mut open).await;
 }
 
 /// Runs what only a journal of several processes can show.
@@ -76,6 +78,58 @@ fn checkpoint(at: u64) -> Checkpoint {
     let reach = Some(Reach { covered: Some(scope("")), since, existing: Some(existing) }).filter(|_| at != 1);
     let brake = Some(KeptBrake { engaged_at: Some(at), released_through: at / 2, release: 3 });
     Checkpoint { cursor: cursor(b"\xff\x00cursor"), floor: None, committed_through: at, reach, brake }
+}
+
+fn mapped(key: &str, n: u64, remote: &str) -> Mapped {
+    Mapped {
+        key: key.into(),
+        version_id: id(n),
+        remote_id: remote.into(),
+        born: n << 16,
+        state: u128::MAX - u128::from(n),
+    }
+}
+
+async fn a_version_map_is_found_by_key_and_fenced(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    let j = open().await;
+    let (l, other) = (link("map"), link("map-other"));
+    let epoch = own(&*j, &l, 0).await;
+    let other_epoch = own(&*j, &other, 0).await;
+    let all = [mapped("a", 1, "r1"), mapped("a", 2, "r\u{1f600}"), mapped("a/", 3, "r3"), mapped("b", 4, "")];
+    j.remap(&l, epoch, &all, &[]).await.unwrap();
+    j.remap(&other, other_epoch, &[mapped("a", 1, "elsewhere")], &[]).await.unwrap();
+    let late = j.remap(&l, epoch - 1, &[mapped("a", 1, "late")], &[("b".into(), id(4))]).await;
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    drop(j);
+    let j = open().await;
+    assert_eq!(j.mapped(&l, None, None, 10).await.unwrap(), all);
+    assert_eq!(j.mapped(&l, Some("a"), Some("a"), 10).await.unwrap(), all[..2]);
+    assert_eq!(j.mapped(&l, Some("a/"), None, 10).await.unwrap(), all[2..]);
+    assert_eq!(j.mapped(&l, None, Some("a/"), 2).await.unwrap(), all[..2]);
+    let epoch = own(&*j, &l, 0).await;
+    j.remap(&l, epoch, &[mapped("a", 2, "again")], &[("a".into(), id(1)), ("none".into(), id(9))]).await.unwrap();
+    assert_eq!(j.mapped(&l, Some("a"), Some("a"), 10).await.unwrap(), [mapped("a", 2, "again")]);
+    j.release(&l, epoch).await.unwrap();
+    assert_eq!(j.mapped(&l, None, None, 10).await.unwrap(), []);
+    assert_eq!(j.mapped(&other, None, None, 10).await.unwrap().len(), 1, "links do not mix");
+}
+
+async fn uploads_are_kept_until_they_are_over(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
+    let j = open().await;
+    let l = link("uploads");
+    let epoch = own(&*j, &l, 0).await;
+    j.set_upload(&l, epoch, ("k", id(1)), Some("first")).await.unwrap();
+    j.set_upload(&l, epoch, ("k", id(1)), Some("second")).await.unwrap();
+    j.set_upload(&l, epoch, ("k", id(2)), Some("other")).await.unwrap();
+    assert!(matches!(j.set_upload(&l, epoch - 1, ("k", id(2)), None).await, Err(Error::Fenced { .. })));
+    drop(j);
+    let j = open().await;
+    let upload = |n, upload_id: &str| Upload { key: "k".into(), version_id: id(n), upload_id: upload_id.into() };
+    assert_eq!(j.uploads(&l).await.unwrap(), [upload(1, "second"), upload(2, "other")]);
+    j.set_upload(&l, epoch, ("k", id(1)), None).await.unwrap();
+    assert_eq!(j.uploads(&l).await.unwrap(), [upload(2, "other")]);
+    j.release(&l, epoch).await.unwrap();
+    assert_eq!(j.uploads(&l).await.unwrap(), []);
 }
 
 /// A lease no test outlives.

@@ -1,12 +1,13 @@
 //! The journal's twin in memory: for tests and the simulator. It keeps every promise but durability;
 //! clones share one state, so that a simulated crash drops the owner and opens a clone.
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Renewed, Upload};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use storage_engine::clock::{Clock, SystemClock};
+use storage_engine::version::VersionId;
 
 /// A journal that lives as long as its last clone; several replicators may share it.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ struct Link {
     expires: u64,
     checkpoint: Option<Checkpoint>,
     rows: BTreeMap<(String, String), Row>,
+    mapped: BTreeMap<(String, VersionId), Mapped>,
+    uploads: BTreeMap<(String, VersionId), Upload>,
 }
 
 impl MemoryJournal {
@@ -140,12 +143,70 @@ impl Journal for MemoryJournal {
         let entry = state.owned(link, epoch)?;
         entry.checkpoint = None;
         entry.rows.clear();
+        entry.mapped.clear();
+        entry.uploads.clear();
         Ok(())
     }
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
         let state = self.locked();
         Ok(state.links.iter().filter_map(|(id, l)| Some((id.clone(), l.checkpoint.clone()?))).collect())
     }
+    async fn mapped(
+        &self,
+        link: &LinkId,
+        from: Option<&str>,
+        upto: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Mapped>, Error> {
+        let state = self.locked();
+        let Some(found) = state.links.get(link) else { return Ok(Vec::new()) };
+        let is_meant = |m: &&Mapped| {
+            from.is_none_or(|from| m.key.as_str() >= from) && upto.is_none_or(|upto| m.key.as_str() <= upto)
+        };
+        Ok(found.mapped.values().filter(is_meant).take(limit).cloned().collect())
+    }
+
+    async fn remap(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        upserts: &[Mapped],
+        deletes: &[(String, VersionId)],
+    ) -> Result<(), Error> {
+        let mut state = self.writing()?;
+        let entry = state.owned(link, epoch)?;
+        for gone in deletes {
+            entry.mapped.remove(gone);
+        }
+        entry.mapped.extend(upserts.iter().map(|m| ((m.key.clone(), m.version_id), m.clone())));
+        Ok(())
+    }
+
+    async fn uploads(&self, link: &LinkId) -> Result<Vec<Upload>, Error> {
+        let state = self.locked();
+        Ok(state.links.get(link).map(|found| found.uploads.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn set_upload(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        version: (&str, VersionId),
+        upload_id: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut state = self.writing()?;
+        let entry = state.owned(link, epoch)?;
+        let (key, version_id) = (version.0.to_string(), version.1);
+        match upload_id {
+            Some(id) => {
+                let upload = Upload { key: key.clone(), version_id, upload_id: id.into() };
+                entry.uploads.insert((key, version_id), upload);
+            }
+            None => drop(entry.uploads.remove(&(key, version_id))),
+        }
+        Ok(())
+    }
+
     async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error> {
         if epoch > EPOCH_MAX {
             return Err(Error::EpochTooHigh { epoch });

@@ -4,6 +4,7 @@
 //! Who owns a link is decided by the database's clock (`owner`); every write of a link holds its owner's row in
 //! share, so that a claim and a write never pass each other (`rows`). A future that is dropped halfway rolls its
 //! transaction back. The password comes from a file that is read again when the database refuses a connection.
+mod foreign;
 mod owner;
 mod rows;
 #[cfg(test)]
@@ -12,7 +13,7 @@ pub mod server;
 mod tests;
 
 use super::sql::{self, code, int};
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Renewed, Upload};
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
@@ -23,6 +24,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use storage_engine::version::VersionId;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations/postgres");
 
@@ -253,6 +255,40 @@ impl Journal for PostgresJournal {
 
     async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
         self.attempt(|| rows::links(&self.pool)).await
+    }
+
+    async fn mapped(
+        &self,
+        link: &LinkId,
+        from: Option<&str>,
+        upto: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Mapped>, Error> {
+        self.attempt(|| foreign::mapped(&self.pool, link, from, upto, limit)).await
+    }
+
+    async fn remap(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        upserts: &[Mapped],
+        deletes: &[(String, VersionId)],
+    ) -> Result<(), Error> {
+        self.attempt(|| foreign::remap(&self.pool, link, epoch, upserts, deletes)).await
+    }
+
+    async fn uploads(&self, link: &LinkId) -> Result<Vec<Upload>, Error> {
+        self.attempt(|| foreign::uploads(&self.pool, link)).await
+    }
+
+    async fn set_upload(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        version: (&str, VersionId),
+        upload_id: Option<&str>,
+    ) -> Result<(), Error> {
+        self.attempt(|| foreign::set_upload(&self.pool, link, epoch, version, upload_id)).await
     }
 
     async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error> {

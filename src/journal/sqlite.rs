@@ -3,8 +3,10 @@
 //! A second process on the same file is refused when it opens: so every claim is granted, no lease is kept, and a
 //! renewal writes nothing. The epoch is checked in the transaction that writes. SQL runs on the connection's own thread; nothing here blocks the async threads. A future that is
 //! dropped halfway rolls its transaction back.
+mod foreign;
+
 use super::sql::{self, int};
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Renewed};
+use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Renewed, Upload};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use sqlx::{Connection, QueryBuilder, Row as _, Sqlite};
 use std::path::Path;
 use std::time::Duration;
 use storage_engine::feed::Cursor;
+use storage_engine::version::VersionId;
 use tokio::sync::Mutex;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations/sqlite");
@@ -257,8 +260,14 @@ impl Journal for SqliteJournal {
         let mut db = self.connection.lock().await;
         let mut tx = db.begin().await?;
         let id = owned(&mut tx, link, epoch).await?;
-        sqlx::query("DELETE FROM checkpoint WHERE link = ?").bind(id).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM link_row WHERE link = ?").bind(id).execute(&mut *tx).await?;
+        for forget in [
+            "DELETE FROM checkpoint WHERE link = ?",
+            "DELETE FROM link_row WHERE link = ?",
+            "DELETE FROM version_map WHERE link = ?",
+            "DELETE FROM upload WHERE link = ?",
+        ] {
+            sqlx::query(forget).bind(id).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -278,6 +287,44 @@ impl Journal for SqliteJournal {
                 Ok((link, checkpoint_of(r)?))
             })
             .collect()
+    }
+
+    async fn mapped(
+        &self,
+        link: &LinkId,
+        from: Option<&str>,
+        upto: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Mapped>, Error> {
+        let mut db = self.connection.lock().await;
+        foreign::mapped(&mut db, link, from, upto, limit).await
+    }
+
+    async fn remap(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        upserts: &[Mapped],
+        deletes: &[(String, VersionId)],
+    ) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        foreign::remap(&mut db, link, epoch, upserts, deletes).await
+    }
+
+    async fn uploads(&self, link: &LinkId) -> Result<Vec<Upload>, Error> {
+        let mut db = self.connection.lock().await;
+        foreign::uploads(&mut db, link).await
+    }
+
+    async fn set_upload(
+        &self,
+        link: &LinkId,
+        epoch: u64,
+        version: (&str, VersionId),
+        upload_id: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut db = self.connection.lock().await;
+        foreign::set_upload(&mut db, link, epoch, version, upload_id).await
     }
 
     async fn see_epoch(&self, incoming: &str, epoch: u64) -> Result<u64, Error> {

@@ -60,7 +60,7 @@ impl Link {
         Link {
             progress: Progress::new(cursor, floor, committed_through, rows.len()),
             existing,
-            rows: Rows::load(rows, LOADED),
+            rows: Rows::load(rows, LOADED, settings.by_arrival),
             recorder: Recorder::new(known),
             settings,
             seed,
@@ -231,7 +231,7 @@ impl Link {
             let item = Item { change, batch, ticket: self.next_ticket };
             self.next_ticket += 1;
             self.pending.add(item.change.pending_since, item.bytes());
-            self.queue.push(item);
+            self.queue.push(item, self.settings.by_arrival);
         }
     }
 
@@ -253,7 +253,7 @@ impl Link {
             let item = Item { change, batch, ticket: FIRST_PLACE + self.next_ticket };
             self.next_ticket += 1;
             self.existing.pending.add(item.change.pending_since, item.bytes());
-            self.queue.push(item);
+            self.queue.push(item, self.settings.by_arrival);
         }
         if is_last {
             self.existing.end_of_reading();
@@ -270,7 +270,7 @@ impl Link {
 
     fn on_pushed(&mut self, id: PushId, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(flight) = self.land(id) else { return };
-        self.queue.land(&flight.key, None);
+        self.land_key(&flight.key, None);
         let (row, done) = match flight.load {
             Load::Change(item) => {
                 let (since, bytes) = (item.change.pending_since, item.bytes());
@@ -305,10 +305,10 @@ impl Link {
                     None
                 }
             };
-            self.queue.land(&flight.key, back);
+            self.land_key(&flight.key, back);
             return;
         }
-        self.queue.land(&flight.key, None);
+        self.land_key(&flight.key, None);
         let failure = match failure {
             Failure::ClockAhead { .. } if planted::has(Planted::ClockAheadParked) => {
                 Failure::Refused("clock_ahead".into())
@@ -351,6 +351,10 @@ impl Link {
             let floor = self.progress_of(item.batch).hold(item.batch);
             self.rows.make(row.clone(), since, bytes, item.batch, floor);
         }
+    }
+
+    fn land_key(&mut self, key: &str, back: Option<Item>) {
+        self.queue.land(key, back, self.settings.by_arrival);
     }
 
     /// Takes a push out of flight; `None`: it was forgotten before.
@@ -500,10 +504,24 @@ impl Link {
                 return;
             }
             let item = self.queue.pop().expect("it was just seen");
+            if self.settings.by_arrival && self.rows.has_other_of_key(item.key(), item.change.version.id) {
+                self.hold_back(now, item);
+                continue;
+            }
             let change = item.change.clone();
             let id = self.fly(now, Flight { key: item.key().to_string(), weight, load: Load::Change(item) });
             out.push(Action::Push { id, change });
         }
+    }
+
+    /// An older version of its key has failed: it waits as a row, so that it holds back nothing but its key.
+    fn hold_back(&mut self, now: Millis, item: Item) {
+        let row = (item.key().to_string(), item.change.version.id);
+        self.brake_lands(&item, false);
+        self.make_row(&row, &item);
+        self.progress_of(item.batch).finish(item.batch);
+        self.rows.wait(&row, now);
+        self.land_key(&row.0, None);
     }
 
     fn has_room(&self, weight: u64) -> bool {

@@ -226,6 +226,13 @@ impl Difference {
     }
 }
 
+/// What differs between two whole sets of items of the same keys, both ascending by key and id.
+pub fn between(here: &[Item], there: &[Item]) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare(here, there, &mut found);
+    found
+}
+
 fn compare(here: &[Item], there: &[Item], found: &mut Vec<Difference>) {
     let (mut ours, mut theirs) = (here.iter().peekable(), there.iter().peekable());
     loop {

@@ -21,6 +21,9 @@ const REFUSALS_MAX: u32 = 5;
 /// `last_error` of a version stamped ahead of the peer's clock.
 pub const CLOCK_AHEAD: &str = "clock_ahead";
 
+/// `last_error` of a version that waits for an older one of its key.
+const BEHIND: &str = "waits for an older version of its key, which has failed";
+
 /// Names a row.
 pub(super) type RowId = (String, VersionId);
 
@@ -45,12 +48,14 @@ pub(super) struct Rows {
     pub(super) pending: Pending,
     parked: u64,
     clock_ahead: u64,
+    /// Of a key only the row that has waited longest is ever due: the peer orders versions by their arrival.
+    by_arrival: bool,
 }
 
 impl Rows {
     /// Rows as the journal kept them.
-    pub(super) fn load(rows: Vec<Row>, place: u64) -> Self {
-        let mut loaded = Rows::default();
+    pub(super) fn load(rows: Vec<Row>, place: u64, by_arrival: bool) -> Self {
+        let mut loaded = Rows { by_arrival, ..Rows::default() };
         for row in rows {
             loaded.put(Entry { row, place, refusals: 0, is_flying: false });
         }
@@ -72,6 +77,24 @@ impl Rows {
     }
     pub(super) fn get(&self, id: &RowId) -> Option<&Row> {
         self.rows.get(id).map(|e| &e.row)
+    }
+
+    /// Whether another version of this key has a row.
+    pub(super) fn has_other_of_key(&self, key: &str, id: VersionId) -> bool {
+        self.of_key(key).any(|entry| entry.row.version_id != id)
+    }
+    fn of_key<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a Entry> {
+        let from = (key.to_string(), VersionId::from_bytes([0; 16]));
+        self.rows.range(from..).map(|(_, entry)| entry).take_while(move |entry| entry.row.key == key)
+    }
+    /// A new row goes once the others of its key are done; one that has failed before keeps its reason.
+    pub(super) fn wait(&mut self, id: &RowId, now: Millis) {
+        self.touched.insert(id.clone());
+        self.alter(id, |e| {
+            if e.row.last_error.is_empty() {
+                (e.row.last_error, e.row.next_attempt) = (BEHIND.into(), now);
+            }
+        });
     }
 
     /// Rows that are due, oldest first, at most `limit`.
@@ -156,6 +179,7 @@ impl Rows {
     pub(super) fn remove(&mut self, id: &RowId) -> Option<Entry> {
         let entry = self.take(id)?;
         self.touched.insert(id.clone());
+        self.let_first_go(&id.0);
         Some(entry)
     }
 
@@ -228,10 +252,32 @@ impl Rows {
             RowState::Parked => self.parked += 1,
             RowState::Pending => self.clock_ahead += u64::from(entry.row.last_error == CLOCK_AHEAD),
         }
-        if entry.row.state == RowState::Pending && !entry.is_flying {
+        if entry.row.state == RowState::Pending && !entry.is_flying && !self.by_arrival {
             self.due.insert((entry.row.next_attempt, id.clone()));
         }
+        let key = id.0.clone();
         self.rows.insert(id, entry);
+        self.let_first_go(&key);
+    }
+    /// By arrival: of the rows of a key only the one that has waited longest is due, and none while that one is parked.
+    fn let_first_go(&mut self, key: &str) {
+        if !self.by_arrival {
+            return;
+        }
+        let age = |e: &&Entry| (e.row.pending_since, e.row.version_id);
+        let first = self.of_key(key).min_by_key(age).map(|e| e.row.version_id);
+        let place = |e: &Entry| {
+            let is_due = e.row.state == RowState::Pending && !e.is_flying && Some(e.row.version_id) == first;
+            (is_due, (e.row.next_attempt, (e.row.key.clone(), e.row.version_id)))
+        };
+        let places: Vec<_> = self.of_key(key).map(place).collect();
+        for (is_due, place) in places {
+            if is_due {
+                self.due.insert(place);
+            } else {
+                self.due.remove(&place);
+            }
+        }
     }
     fn take(&mut self, id: &RowId) -> Option<Entry> {
         let entry = self.rows.remove(id)?;

@@ -160,6 +160,11 @@ impl Item {
     pub(super) fn bytes(&self) -> u64 {
         body_bytes(&self.change.version)
     }
+    /// Whether its version was born before that of `other`; of one version the change taken in first.
+    pub(super) fn is_older(&self, other: &Item) -> bool {
+        let age = |item: &Item| (item.change.version.birth.as_ref().map(|b| b.order.clone()), item.ticket);
+        age(self) < age(other)
+    }
     /// Whether it is a change of this version.
     pub(super) fn is_of(&self, (key, id): &(String, VersionId)) -> bool {
         self.change.version.id == *id && self.change.version.key == *key

@@ -1,4 +1,6 @@
 //! What a link promises, told as stories, and the one promise that matters under random events.
+mod arrival;
+
 use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -18,6 +20,7 @@ pub(crate) fn settings() -> Settings {
         yields_to: Vec::new(),
         existing_objects: true,
         commit_order: false,
+        by_arrival: false,
         bandwidth: None,
         window_versions: 4,
         window_bytes: 1 << 20,

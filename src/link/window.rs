@@ -29,11 +29,13 @@ impl Queue {
         self.len
     }
 
-    /// Puts a change among the others of its key, by ticket: behind those taken in before it, and before existing ones.
-    pub(super) fn push(&mut self, item: Item) {
+    /// Puts a change among the others of its key, by ticket: behind those taken in before it, and before existing ones;
+    /// `by_arrival`: before those born after it.
+    pub(super) fn push(&mut self, item: Item, by_arrival: bool) {
         let (key, ticket) = (item.key().to_string(), item.ticket);
         let lane = self.lanes.entry(key.clone()).or_default();
-        let at = lane.waiting.partition_point(|waiting| waiting.ticket < ticket);
+        let is_before = |waiting: &Item| if by_arrival { waiting.is_older(&item) } else { waiting.ticket < ticket };
+        let at = lane.waiting.iter().rposition(is_before).map_or(0, |last| last + 1);
         if !lane.is_flying && at == 0 {
             if let Some(first) = lane.waiting.front() {
                 self.ready.remove(&first.ticket);
@@ -78,9 +80,9 @@ impl Queue {
     }
 
     /// What flew of `key` has ended; `back` goes to its place in the lane again.
-    pub(super) fn land(&mut self, key: &str, back: Option<Item>) {
+    pub(super) fn land(&mut self, key: &str, back: Option<Item>, by_arrival: bool) {
         if let Some(item) = back {
-            self.push(item);
+            self.push(item, by_arrival);
         }
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.is_flying = false;

@@ -2,6 +2,8 @@
 //! "unknown" where neither can tell. Called by `replicator/admin/verbs.rs`.
 use super::Replicator;
 use super::ask::Ask;
+use super::far::FarEnd;
+use super::foreign::compare;
 use super::report::LinkReport;
 use super::told::{Explained, Place, VersionPlaces};
 use super::verbs::Refused;
@@ -9,7 +11,7 @@ use crate::link::project::Projection;
 use crate::link::reconcile::{Ask as Wanted, Item, KeyRange};
 use crate::link::{CLOCK_AHEAD, RowState, Standing};
 use crate::peer::frame::reconcile::{Answer, Question};
-use crate::rule::plan::{self, LinkView};
+use crate::rule::plan::{self, LinkName, LinkView};
 use crate::store::Error;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,13 +53,13 @@ impl Replicator {
         let links = plan::links(&set, &self.site).into_iter().filter(|(_, view)| view.rule.bucket == bucket);
         for (name, view) in links {
             let standings = self.ask(&name, |tell| Ask::Standing(versions.clone(), tell)).await;
-            let there = self.there(&view, key).await;
-            let is_it = |l: &LinkReport| l.rule == view.rule.name && l.peer == view.peer.name;
+            let there = self.there(&name, &view, key).await;
+            let is_it = |l: &LinkReport| l.rule == view.rule.name && l.peer == view.peer.name();
             let shown = self.report().links.into_iter().find(is_it);
             for (at, version) in versions.iter().enumerate() {
                 let standing = standings.as_ref().and_then(|all| all.get(at));
                 let (state, why) = state(&view, version, standing, &there, shown.as_ref());
-                let (rule, peer) = (view.rule.name.clone(), view.peer.name.clone());
+                let (rule, peer) = (view.rule.name.clone(), view.peer.name().to_string());
                 places[at].push(Place { rule, peer, state: state.into(), why });
             }
         }
@@ -70,12 +72,19 @@ impl Replicator {
     }
 
     /// What the peer of a link says it holds of an object; or why it does not say.
-    async fn there(&self, view: &LinkView, key: &str) -> Result<There, String> {
-        let line = self.state().lines.get(&view.peer.name).map(|l| (l.standing.borrow().clone(), l.trouble.clone()));
+    async fn there(&self, name: &LinkName, view: &LinkView, key: &str) -> Result<There, String> {
+        let line = self.state().links.get(name).map(|l| (l.line.borrow().clone(), l.trouble.clone()));
         let (standing, trouble) = line.ok_or("there is no line to the peer")?;
-        let Some(connection) = standing else {
+        let Some(far) = standing else {
             let reason = trouble.borrow().clone();
             return Err(format!("the peer is unreachable: {}", reason.unwrap_or_else(|| "dialling".into())));
+        };
+        let connection = match far {
+            FarEnd::Site(connection) => connection,
+            FarEnd::S3(end) => {
+                let held = timeout(PATIENCE, compare::held(&end, key)).await;
+                return held.unwrap_or_else(|_| Err(format!("it does not answer within {}s", PATIENCE.as_secs())));
+            }
         };
         let range = KeyRange { after: None, upto: Some(key.into()) };
         // Of this key alone: what lies before it is behind.

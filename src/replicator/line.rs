@@ -1,7 +1,8 @@
 //! The line to one peer: dials until it stands, tells the links when it comes and goes. Retries for
 //! ever; a peer that is away costs one dial every few seconds. Certificates are read again while it stands, so that
 //! the next dial shows the newest.
-use crate::peer::client::{Connection, PeerClient, Target};
+use super::far::FarEnd;
+use crate::peer::client::{PeerClient, Target};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// What stands behind `watch`: the connection, while there is one.
-pub type Standing = watch::Sender<Option<Arc<Connection>>>;
+pub type Standing = watch::Sender<Option<FarEnd>>;
 
 /// A line to one peer, and where it is told of.
 pub struct Line {
@@ -72,7 +73,7 @@ async fn dial(line: &Line, identity: &Identity, stop: &CancellationToken) {
                 pauses = backoff();
                 let connection = Arc::new(connection);
                 trouble.send_replace(None);
-                standing.send_replace(Some(connection.clone()));
+                standing.send_replace(Some(FarEnd::Site(connection.clone())));
                 tracing::info!(peer, endpoint = target.endpoint, "Connected.");
                 let ended = tokio::select! {
                     () = stop.cancelled() => break,

@@ -1,5 +1,7 @@
 //! Owning one link: claim it in the journal under a new epoch, load where it stands, run it. While another process
 //! has it, stand by; when it is lost, stop at once; when it is called back, drain it and give it back.
+use super::far::{Far, FarEnd};
+use super::foreign;
 use super::proof::Pace;
 use super::push::{Route, link_name};
 use super::report::{ConditionReport, LinkReport};
@@ -8,7 +10,6 @@ use super::tenure::{Claimed, Tenure, Wanted};
 use super::toll::Toll;
 use crate::journal::{Error, Journal, LinkId};
 use crate::link::{Checkpoint, Existing, Link, ROWS_MAX, Reach, Record, Row, Since};
-use crate::peer::client::Connection;
 use crate::rule::plan::LinkView;
 use crate::store::{self, BucketInfo, Cursor, Store};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
@@ -36,7 +37,7 @@ pub struct Shared {
 
 /// The way to a peer: its line, and what is shared on it.
 pub struct Way {
-    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub line: Far,
     pub toll: Toll,
     /// What does not fit between the two buckets.
     pub conditions: watch::Receiver<Vec<ConditionReport>>,
@@ -99,6 +100,7 @@ pub async fn own(
                 match ended {
                     Ended::Drained => return shared.tenure.free(&id, &lease).await,
                     Ended::Removed => {
+                        give_up(&way.line, lease.epoch).await;
                         forget(&shared, &view.rule.bucket, &id, lease.epoch).await;
                         return shared.tenure.free(&id, &lease).await;
                     }
@@ -137,7 +139,17 @@ pub async fn own(
 
 /// The names of a link, for people and metrics.
 pub fn labels(view: &LinkView) -> LinkLabels {
-    LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name.clone() }
+    LinkLabels { rule: view.rule.name.clone(), bucket: view.rule.bucket.clone(), peer: view.peer.name().into() }
+}
+
+/// Nobody will finish the uploads a removed link has at an S3 endpoint.
+async fn give_up(line: &Far, epoch: u64) {
+    let far = line.borrow().clone();
+    if let Some(FarEnd::S3(end)) = far
+        && let Err(e) = foreign::give_up(&end, epoch).await
+    {
+        tracing::warn!(error = %e, "An upload of a removed link stays at the S3 endpoint; a lifecycle rule for incomplete uploads removes it.");
+    }
 }
 
 /// The rule no longer has this link: nothing is kept for it. Should it come again, it begins anew.
@@ -219,7 +231,7 @@ async fn prepare(
     let floor = shared.store.register(bucket, &consumer_name(id), true).await?;
     // The far end may have changed while nobody ran the rule.
     let is_former = |other: &LinkId| {
-        let is_same_peer = other.peer.strip_prefix(&view.peer.name).is_some_and(|rest| rest.starts_with('@'));
+        let is_same_peer = other.peer.strip_prefix(view.peer.name()).is_some_and(|rest| rest.starts_with('@'));
         (&other.rule, &other.bucket) == (&id.rule, &id.bucket) && is_same_peer && other.peer != id.peer
     };
     for (former, _) in shared.journal.links().await?.iter().filter(|(other, _)| is_former(other)) {
@@ -242,15 +254,11 @@ async fn bucket(shared: &Shared, view: &LinkView) -> Result<BucketInfo, Blocked>
 
 /// Claims the link under an epoch above what its receiver has seen: an owner with a lost or restored journal learns
 /// from the receiver how far epochs have come.
-async fn claim(
-    shared: &Shared,
-    id: &LinkId,
-    line: &watch::Receiver<Option<Arc<Connection>>>,
-    at_least: u64,
-) -> Result<Claimed, Error> {
+async fn claim(shared: &Shared, id: &LinkId, line: &Far, at_least: u64) -> Result<Claimed, Error> {
     let claimed = shared.tenure.claim(id, at_least).await?;
     let standing = line.borrow().clone();
-    let (Claimed::Owned(lease), Some(standing)) = (&claimed, standing) else { return Ok(claimed) };
+    // Nothing at an S3 endpoint keeps epochs.
+    let (Claimed::Owned(lease), Some(FarEnd::Site(standing))) = (&claimed, standing) else { return Ok(claimed) };
     match standing.highest_epoch(&link_name(id)).await {
         Ok(highest) if highest >= lease.epoch => shared.tenure.claim(id, highest + 1).await,
         // Should it have seen more, it will say so at the first frame.
@@ -276,7 +284,7 @@ async fn begin(
     let wants_existing = view.rule.replicate.existing_objects;
     let (cursor, reach, committed_through) = match floor {
         Some(floor) if wants_existing => {
-            tracing::warn!(bucket, rule = %view.rule.name, peer = %view.peer.name, "The journal does not know a link that its store knows; everything is compared with the peer.");
+            tracing::warn!(bucket, rule = %view.rule.name, peer = view.peer.name(), "The journal does not know a link that its store knows; everything is compared with the peer.");
             let pass = Existing { cursor: None, until: floor.clone(), except: None, compares: true };
             (floor, Reach { covered: Some(scope), since: None, existing: Some(pass) }, 0)
         }

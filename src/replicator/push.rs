@@ -42,11 +42,19 @@ pub enum Pushed {
 impl Route {
     /// Sends the version of a row: its current record is read first; one that the rule no longer covers is done.
     pub async fn push_row(&self, line: &Connection, settings: &Settings, key: &str, id: VersionId) -> Pushed {
+        match self.current(settings, key, id).await {
+            Ok(version) => self.push(line, settings, &version, None).await,
+            Err(pushed) => pushed,
+        }
+    }
+
+    /// A version as the store holds it now, where the rule still covers it; else what is to be said of its push.
+    pub(super) async fn current(&self, settings: &Settings, key: &str, id: VersionId) -> Result<Version, Pushed> {
         match self.store.stat(&self.bucket, key, id).await {
-            Ok(Some(version)) if includes(settings, &version) => self.push(line, settings, &version, None).await,
-            Ok(Some(_)) => Pushed::Done(Outcome::Superseded),
-            Ok(None) => not_found(),
-            Err(e) => Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
+            Ok(Some(version)) if includes(settings, &version) => Ok(version),
+            Ok(Some(_)) => Err(Pushed::Done(Outcome::Superseded)),
+            Ok(None) => Err(not_found()),
+            Err(e) => Err(Pushed::Failed(Failure::Retryable(format!("read own store: {e}")))),
         }
     }
 

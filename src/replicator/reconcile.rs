@@ -5,9 +5,12 @@
 //! not answer ends the comparison with an error. Called by `verify.rs`.
 pub mod walk;
 
+use super::far::{Far, FarEnd};
+use super::foreign::{End, compare as foreign};
+use super::tenure::Lease;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Ask, Descent, Difference, Item, KeyRange, Misfit};
-use crate::peer::client::{self, Connection};
+use crate::peer::client;
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::store::{self, Store};
 use futures::Stream;
@@ -15,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage_engine::wire::Fields;
-use tokio::sync::watch;
 use walk::Walk;
 
 /// Items of a page: its digest is the price of an equal one, and a few pages are held at once. With keys of
@@ -47,6 +49,8 @@ pub enum Error {
     /// Outside the grant; a person must look.
     #[error("the peer refuses: {0}")]
     Refused(String),
+    #[error("the S3 endpoint: {0}")]
+    Foreign(#[from] foreign::Error),
     #[error(transparent)]
     Misfit(#[from] Misfit),
     #[error(
@@ -62,7 +66,9 @@ pub struct Sides {
     pub bucket: String,
     pub peer_bucket: String,
     pub projection: Arc<Projection>,
-    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub line: Far,
+    /// The claim under which what is found at a foreign target is kept; `None`: the link is not pushed from here.
+    pub lease: Option<Arc<Lease>>,
     /// Bytes of questions and answers so far.
     pub wire_bytes: AtomicU64,
     /// Questions so far.
@@ -131,6 +137,10 @@ impl Sides {
     /// # Errors
     /// Any [`Error`]: then nothing is known of the page.
     pub async fn compare(&self, page: Page) -> Result<Vec<Difference>, Error> {
+        let far = self.line.borrow().clone();
+        if let Some(FarEnd::S3(end)) = far {
+            return self.list(&end, page).await;
+        }
         let mut surplus = 0;
         let mut descent = Descent::new(page.range, page.items);
         while let Some(ask) = descent.ask() {
@@ -147,6 +157,18 @@ impl Sides {
             }
         }
         Ok(descent.differences())
+    }
+
+    /// What differs in a page from what a foreign target holds, which is listed.
+    async fn list(&self, end: &End, mut page: Page) -> Result<Vec<Difference>, Error> {
+        let Some(lease) = self.lease.clone() else {
+            return Err(Error::NotPushedHere("it has no claim on the link".into()));
+        };
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        page.items.sort();
+        let (store, bucket, projection) = (&self.store, &*self.bucket, &*self.projection);
+        let here = foreign::Here { store, bucket, projection, lease };
+        Ok(foreign::page(end, &here, &page.range, &page.items).await?)
     }
 
     fn walk(&self) -> Walk {
@@ -173,7 +195,7 @@ impl Sides {
     }
 
     async fn ask_once(&self, ask: &Ask) -> Result<Answer, Error> {
-        let line = self.line.borrow().clone().ok_or(Error::PeerDown)?;
+        let Some(FarEnd::Site(line)) = self.line.borrow().clone() else { return Err(Error::PeerDown) };
         let question = Question {
             bucket: self.peer_bucket.clone(),
             projection: (*self.projection).clone(),

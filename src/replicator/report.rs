@@ -58,6 +58,9 @@ pub struct LinkReport {
     /// The rule's recovery point objective; absent where none is promised.
     #[serde(default)]
     pub rpo_seconds: Option<f64>,
+    /// How the S3 endpoint at its far end is spoken to, while it can be reached; absent for another site.
+    #[serde(default)]
+    pub dialect: Option<String>,
     /// Name in the journal of the process that pushes the link, where it is another and known.
     pub owner: Option<String>,
 }
@@ -196,6 +199,9 @@ pub struct PeerReport {
     /// Round trip of the last ping; absent while it is down.
     pub rtt_ms: Option<f64>,
     pub last_error: Option<String>,
+    /// How an S3 endpoint is spoken to; absent for another site.
+    #[serde(default)]
+    pub dialect: Option<String>,
 }
 
 /// A document that is not in force, and why.

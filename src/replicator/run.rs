@@ -1,12 +1,12 @@
 //! The loop of one link: wait, `step`, perform. All decisions are the link's (`crate::link`); this
 //! file reads the feed, pushes, records, and shows.
 use super::ask::Ask;
+use super::far::{Far, FarEnd};
 use super::push::{Pushed, Route, link_name};
 use super::report::{ConditionReport, LinkReport};
 use super::survey::{self, Surveyed};
 use crate::journal::{self, Journal, LinkId};
 use crate::link::{Action, Change, Checkpoint, Event, Link, Record, Settings, Survey};
-use crate::peer::client::Connection;
 use crate::rule::plan::LinkView;
 use crate::store::{self, Backlog, Batch, Cursor};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
@@ -51,7 +51,7 @@ pub struct Run<'a> {
     pub link: Link,
     pub journal: Arc<dyn Journal>,
     pub clock: Arc<dyn Clock>,
-    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub line: Far,
     pub commands: &'a mut mpsc::Receiver<Command>,
     /// The rule as it is now: what the link starts with the next time.
     pub view: &'a mut LinkView,
@@ -246,14 +246,14 @@ impl Run<'_> {
                 let (route, settings, line) = self.way();
                 busy.flights.push(Box::pin(async move {
                     let Some(line) = line else { return (id, gone()) };
-                    (id, route.push(&line, &settings, &change.version, change.traceparent.clone()).await)
+                    (id, line.push(&route, &settings, &change.version, change.traceparent.clone()).await)
                 }));
             }
             Action::PushRow { id, key, version_id } => {
                 let (route, settings, line) = self.way();
                 busy.flights.push(Box::pin(async move {
                     let Some(line) = line else { return (id, gone()) };
-                    (id, route.push_row(&line, &settings, &key, version_id).await)
+                    (id, line.push_row(&route, &settings, &key, version_id).await)
                 }));
             }
             Action::Done { outcome, pending_since, bytes } => {
@@ -281,7 +281,7 @@ impl Run<'_> {
         }
     }
 
-    fn way(&self) -> (Arc<Route>, Arc<Settings>, Option<Arc<Connection>>) {
+    fn way(&self) -> (Arc<Route>, Arc<Settings>, Option<FarEnd>) {
         (self.route.clone(), self.settings.clone(), self.line.borrow().clone())
     }
 

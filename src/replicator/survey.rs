@@ -1,15 +1,14 @@
 //! One read of a link's pass over existing versions: of the feed, or, where the feed has lost the link's place, of a
 //! page of keys compared with the peer. Called by the link's loop (`run.rs`); it changes nothing.
+use super::far::Far;
 use super::push::Route;
 use super::reconcile::{self, Sides};
 use super::run::{BATCH, changes};
 use crate::link::project::Projection;
 use crate::link::reconcile::Difference;
 use crate::link::{Change, Settings, Survey};
-use crate::peer::client::Connection;
 use crate::store::{self, Cursor};
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// Items of a page: all of it may differ and is then taken in at once, without bytes.
 const PAGE_ITEMS: usize = 2048;
@@ -39,7 +38,7 @@ pub enum Error {
 pub async fn read(
     route: Arc<Route>,
     settings: Arc<Settings>,
-    line: watch::Receiver<Option<Arc<Connection>>>,
+    line: Far,
     since: Option<u64>,
     survey: Survey,
 ) -> Result<Surveyed, Error> {
@@ -54,7 +53,7 @@ pub async fn read(
 async fn compare(
     route: &Route,
     settings: &Settings,
-    line: watch::Receiver<Option<Arc<Connection>>>,
+    line: Far,
     since: Option<u64>,
     survey: Survey,
 ) -> Result<Surveyed, Error> {
@@ -64,6 +63,7 @@ async fn compare(
         peer_bucket: route.peer_bucket.clone(),
         projection: Arc::new(Projection { since, ..Projection::of(settings) }),
         line,
+        lease: Some(route.lease.clone()),
         wire_bytes: 0.into(),
         questions: 0.into(),
     };

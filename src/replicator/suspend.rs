@@ -128,7 +128,7 @@ impl Suspensions {
         let document = match () {
             () if destination.suspend => format!("spec.destinations of ReplicationRule {}", rule.name),
             () if rule.suspend => format!("spec.suspend of ReplicationRule {}", rule.name),
-            () if set.peers.get(&destination.peer).is_some_and(|p| p.suspend) => {
+            () if set.far(&destination.peer).is_some_and(|far| far.is_suspended()) => {
                 format!("spec.suspend of Peer {}", destination.peer)
             }
             () if set.sites.get(&rule.site).is_some_and(|s| s.suspend) => format!("spec.suspend of Site {}", rule.site),

@@ -119,9 +119,10 @@ impl Tolls {
             toll.is_bulk.store(rule.is_bulk, Ordering::Relaxed);
         }
         let mut peers = self.peers.lock().expect("no panic while held");
-        peers.retain(|name, _| set.peers.contains_key(name));
-        for (name, peer) in &set.peers {
-            peers.entry(name.clone()).or_default().bucket().set(peer.bandwidth);
+        peers.retain(|name, _| set.far(name).is_some());
+        let sites = set.peers.iter().map(|(name, peer)| (name, peer.bandwidth));
+        for (name, bandwidth) in sites.chain(set.foreign.iter().map(|(name, target)| (name, target.bandwidth))) {
+            peers.entry(name.clone()).or_default().bucket().set(bandwidth);
         }
         let Some(own) = set.sites.get(site) else { return };
         self.site.bucket().set(own.bandwidth);

@@ -248,8 +248,8 @@ impl Replicator {
         if let Some(rule) = rule.filter(|name| set.rules.get(*name).is_none_or(|r| r.site != self.site)) {
             return Err(Refused::Unknown(format!("no rule {rule}; {}", known(own()))));
         }
-        if let Some(peer) = peer.filter(|name| !set.peers.contains_key(*name)) {
-            return Err(Refused::Unknown(format!("no peer {peer}; {}", known(set.peers.keys().collect()))));
+        if let Some(peer) = peer.filter(|name| set.far(name).is_none()) {
+            return Err(Refused::Unknown(format!("no peer {peer}; {}", known(set.peer_names().collect()))));
         }
         let is_meant = |(r, d): &(&Rule, &Destination)| {
             rule.is_none_or(|name| r.name == name) && peer.is_none_or(|name| d.peer == name)

@@ -4,13 +4,13 @@
 //! Differences are looked at twice, the second time when the link has caught up with the first look; only what
 //! differs in the same state both times stands, and nothing while the link may still carry it. It never changes
 //! this site, and sends under the link's own claim, a few versions at a time. `proof.rs` does the same slowly, for ever.
+use super::far::Far;
 use super::push::{Pushed, Route};
 use super::reconcile::{Error, Page, Sides};
 use super::report::LinkReport;
 use crate::link::project::Projection;
 use crate::link::reconcile::Difference;
 use crate::link::{Failure, Outcome, Settings, is_delete};
-use crate::peer::client::Connection;
 use crate::store::Store;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct Verify {
     pub bucket: String,
     pub peer_bucket: String,
     pub store: Arc<dyn Store>,
-    pub line: watch::Receiver<Option<Arc<Connection>>>,
+    pub line: Far,
     pub route: watch::Receiver<Option<Arc<Route>>>,
     pub shown: watch::Receiver<LinkReport>,
     pub clock: Arc<dyn Clock>,
@@ -209,6 +209,7 @@ impl Verify {
             peer_bucket: self.peer_bucket.clone(),
             projection: Arc::new(Projection { since, ..Projection::of(&self.settings) }),
             line: self.line.clone(),
+            lease: self.route.borrow().as_ref().map(|route| route.lease.clone()),
             wire_bytes: 0.into(),
             questions: 0.into(),
         }
@@ -318,7 +319,7 @@ impl Verify {
         let route =
             self.route.borrow().clone().ok_or("the link is not pushed by this process; ask the one that does")?;
         let line = self.line.borrow().clone().ok_or("the peer is down")?;
-        match route.push_row(&line, &self.settings, key, id).await {
+        match line.push_row(&route, &self.settings, key, id).await {
             Pushed::Done(outcome) => Ok(outcome),
             Pushed::Failed(Failure::Retryable(reason) | Failure::Refused(reason)) => Err(reason),
             Pushed::Failed(Failure::ClockAhead { .. }) => Err("stamped ahead of the peer's clock".into()),

@@ -1,20 +1,19 @@
 //! Turns one resource into the plain value a replicator works with: quantities into numbers, defaults filled in.
 //!
 //! Pure. Called by the watchers for each document by itself; what concerns several is `rule/validate.rs`.
-use super::resource::peer::{Inbound, PeerSpec, ReplicatorPeer};
+use super::resource::peer::{Inbound, PeerSpec, ReplicatorPeer, S3Peer};
 use super::resource::replication_rule::{Forward, Mode, Ordering, ReplicationRuleSpec, TransferClass};
 use super::resource::shared::{Bytes, CaKind, Duration, Switch};
 use super::resource::site::SiteSpec;
 use super::resource::{Peer, ReplicationRule, Resource, Site};
-use super::{Brake, Destination, FileRef, Filter, Grant, PeerDoc, Replicate, Rule, SiteDoc};
+use super::{Brake, Destination, FileRef, Filter, ForeignDoc, Grant, PeerDoc, Replicate, Rule, SiteDoc};
 
 /// A document by itself in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
     Site(SiteDoc),
     Peer(PeerDoc),
-    /// Name of a Peer that is a bare S3 endpoint.
-    Foreign(String),
+    Foreign(ForeignDoc),
     /// Its `uid` is empty where the document has none: `rule/validate.rs` derives it.
     Rule(Rule),
 }
@@ -25,7 +24,7 @@ impl Accepted {
         match self {
             Accepted::Site(site) => ("Site", &site.name),
             Accepted::Peer(peer) => ("Peer", &peer.name),
-            Accepted::Foreign(name) => ("Peer", name),
+            Accepted::Foreign(target) => ("Peer", &target.name),
             Accepted::Rule(rule) => ("ReplicationRule", &rule.name),
         }
     }
@@ -71,17 +70,15 @@ fn accept_site(site: &Site) -> Result<SiteDoc, Unusable> {
 }
 
 fn accept_peer(peer: &Peer) -> Result<Accepted, Unusable> {
-    let PeerSpec { type_: _, replicator, s3: _, bandwidth_limit, suspend } = &peer.spec;
+    let PeerSpec { type_: _, replicator, s3, bandwidth_limit, suspend } = &peer.spec;
     let name = peer.metadata.name.clone().unwrap_or_default();
+    let bandwidth = rate("spec.bandwidthLimit", bandwidth_limit)?;
     let Some(ReplicatorPeer { site_id, endpoint, tls, inbound, drills }) = replicator else {
-        return Ok(Accepted::Foreign(name));
+        let missing = || Unusable { field: "spec.s3", message: "type S3 needs the member s3".into() };
+        let s3 = s3.as_ref().ok_or_else(missing)?;
+        return accept_foreign(name, s3, bandwidth, *suspend).map(Accepted::Foreign);
     };
     let (endpoint, host) = authority("spec.replicator.endpoint", endpoint)?;
-    let file = |kind: &CaKind, name: &str, key: &str| FileRef {
-        is_secret: *kind == CaKind::Secret,
-        name: name.into(),
-        key: key.into(),
-    };
     Ok(Accepted::Peer(PeerDoc {
         name,
         site_id: site_id.clone(),
@@ -94,8 +91,35 @@ fn accept_peer(peer: &Peer) -> Result<Accepted, Unusable> {
         inbound: inbound.iter().map(grant).collect(),
         drills: is_on(drills),
         suspend: *suspend,
-        bandwidth: rate("spec.bandwidthLimit", bandwidth_limit)?,
+        bandwidth,
     }))
+}
+
+fn file(kind: &CaKind, name: &str, key: &str) -> FileRef {
+    FileRef { is_secret: *kind == CaKind::Secret, name: name.into(), key: key.into() }
+}
+
+fn accept_foreign(name: String, s3: &S3Peer, bandwidth: Option<u64>, suspend: bool) -> Result<ForeignDoc, Unusable> {
+    let endpoint = s3.endpoint.strip_suffix('/').unwrap_or(&s3.endpoint).to_string();
+    let (_, rest) = endpoint.split_once("://").unwrap_or_default();
+    if rest.is_empty() || rest.contains(['/', '?', '#', '@', ' ']) {
+        let message = format!("`{endpoint}`: write http://host:port or https://host:port, without a path");
+        return Err(Unusable { field: "spec.s3.endpoint", message });
+    }
+    Ok(ForeignDoc {
+        name,
+        endpoint,
+        region: s3.region.clone(),
+        path_style: s3.path_style,
+        credentials_secret: s3.credentials_secret_ref.as_ref().map(|r| r.name.clone()),
+        ca: s3.ca_ref.as_ref().map(|r| file(&r.kind, &r.name, &r.key)),
+        dialect: s3.dialect.clone(),
+        probe_interval_millis: millis("spec.s3.probe.interval", &s3.probe.interval)?,
+        probe_timeout_millis: millis("spec.s3.probe.timeout", &s3.probe.timeout)?,
+        probe_failures: u32::try_from(s3.probe.failure_threshold).unwrap_or(1).max(1),
+        suspend,
+        bandwidth,
+    })
 }
 
 fn grant(inbound: &Inbound) -> Grant {

@@ -3,7 +3,7 @@
 //! The replicator carries a plan out for the links it owns: an altered link keeps its cursor, a stopped one
 //! drains. The order of the changes is the order to carry them out. What an altered link must send of the past is
 //! its own to find (`link/existing.rs`): it also changes while no process runs.
-use super::{Destination, Filter, PeerDoc, Rule, RuleSet, SiteDoc, link_settings};
+use super::{Destination, FarDoc, Filter, Rule, RuleSet, SiteDoc, link_settings};
 use crate::link;
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub struct LinkView {
     pub rule: Rule,
     pub destination: Destination,
     pub site: SiteDoc,
-    pub peer: PeerDoc,
+    pub peer: FarDoc,
     /// What rules of a higher priority send to the same peer.
     pub yields_to: Vec<Filter>,
 }
@@ -47,12 +47,12 @@ impl LinkView {
     /// The far end as the journal names it: to another site there, or another bucket, goes another link, which has
     /// sent nothing yet.
     pub fn far_end(&self) -> String {
-        format!("{}@{}/{}", self.peer.name, self.peer.site_id, self.destination.bucket)
+        format!("{}@{}/{}", self.peer.name(), self.peer.site_id(), self.destination.bucket)
     }
     /// Another bucket or site at the far end: nothing of the old link's progress holds.
     fn is_elsewhere(&self, other: &Self) -> bool {
-        (&self.rule.bucket, &self.destination.bucket, &self.peer.site_id, &self.site.site_id)
-            != (&other.rule.bucket, &other.destination.bucket, &other.peer.site_id, &other.site.site_id)
+        (&self.rule.bucket, &self.destination.bucket, self.peer.site_id(), &self.site.site_id)
+            != (&other.rule.bucket, &other.destination.bucket, other.peer.site_id(), &other.site.site_id)
     }
 }
 
@@ -60,11 +60,11 @@ impl LinkView {
 pub fn links(set: &RuleSet, site: &str) -> BTreeMap<LinkName, LinkView> {
     let Some(own) = set.sites.get(site) else { return BTreeMap::new() };
     let view = |(rule, destination): (&Rule, &Destination)| {
-        let peer = set.peers.get(&destination.peer)?;
-        let name = LinkName { rule: rule.uid.clone(), peer: peer.name.clone() };
-        let yields_to = set.higher(rule, &peer.name);
+        let peer = set.far(&destination.peer)?;
+        let name = LinkName { rule: rule.uid.clone(), peer: peer.name().into() };
+        let yields_to = set.higher(rule, peer.name());
         let (rule, destination) = (rule.clone(), destination.clone());
-        Some((name, LinkView { rule, destination, site: own.clone(), peer: peer.clone(), yields_to }))
+        Some((name, LinkView { rule, destination, site: own.clone(), peer, yields_to }))
     };
     set.links_of(site).filter_map(view).collect()
 }

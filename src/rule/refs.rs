@@ -1,9 +1,12 @@
 //! Where the files of Secrets and ConfigMaps stand when there is no API server: `secrets/<name>/<key>` and
 //! `configmaps/<name>/<key>` below one folder, the shape of a mounted Secret. It gives paths and looks whether
 //! they are there; it never reads a secret. Callers: the folder watcher and the peer listener's identity.
-use super::{FileRef, PeerDoc, Problem, RuleSet, SiteDoc};
+use super::{FileRef, ForeignDoc, PeerDoc, Problem, RuleSet, SiteDoc};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Keys of a Secret with credentials for an S3 endpoint.
+pub const CREDENTIALS: [&str; 2] = ["accessKeyId", "secretAccessKey"];
 
 /// A folder of references.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,9 @@ impl Refs {
         for peer in set.peers.values() {
             self.look(&format!("Peer/{}", peer.name), "spec.replicator.tls", &of_peer(peer), &mut problems);
         }
+        for target in set.foreign.values() {
+            self.look(&format!("Peer/{}", target.name), "spec.s3", &of_foreign(target), &mut problems);
+        }
         problems
     }
 
@@ -106,6 +112,10 @@ fn secret(name: &str, key: &str) -> FileRef {
 }
 fn of_site(site: &SiteDoc) -> Vec<FileRef> {
     ["tls.crt", "tls.key", "ca.crt"].map(|key| secret(&site.tls_secret, key)).to_vec()
+}
+fn of_foreign(target: &ForeignDoc) -> Vec<FileRef> {
+    let keys = target.credentials_secret.iter().flat_map(|name| CREDENTIALS.map(|key| secret(name, key)));
+    keys.chain(target.ca.clone()).collect()
 }
 fn of_peer(peer: &PeerDoc) -> Vec<FileRef> {
     let own = peer.client_secret.iter().flat_map(|name| ["tls.crt", "tls.key"].map(|key| secret(name, key)));

@@ -30,8 +30,8 @@ pub fn validate(drafts: &[Draft], previous: Option<&RuleSet>) -> (RuleSet, Vec<P
             Accepted::Site(site) => {
                 check.set.sites.insert(site.name.clone(), site.clone());
             }
-            Accepted::Foreign(name) => {
-                check.foreign.insert(name.clone());
+            Accepted::Foreign(target) => {
+                check.set.foreign.insert(target.name.clone(), target.clone());
             }
             Accepted::Peer(_) | Accepted::Rule(_) => {}
         }
@@ -56,8 +56,6 @@ fn namespace_of(drafts: &[Draft]) -> String {
 struct Check {
     namespace: String,
     set: RuleSet,
-    /// Peers that are bare S3 endpoints.
-    foreign: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -175,7 +173,7 @@ impl Check {
     }
 
     fn contradictions(&self, rule: &Rule) -> Result<(), Refused> {
-        let foreign = rule.destinations.iter().find(|d| self.foreign.contains(&d.peer));
+        let foreign = rule.destinations.iter().find(|d| self.set.foreign.contains_key(&d.peer));
         if let Some(d) = foreign.filter(|_| rule.active_active) {
             let message = format!("Peer {} is an S3 endpoint, which never writes here; use mode OneWay", d.peer);
             return Err(refused("spec.mode", "ModeUnsupportedByPeer", message));
@@ -194,9 +192,8 @@ impl Check {
     /// Whether a link to the Peer can be run.
     fn reach(&self, peer: &str, own_id: &str) -> Result<(), Refused> {
         let field = "spec.destinations";
-        if self.foreign.contains(peer) {
-            let message = format!("Peer {peer} is an S3 endpoint; this version sends to Replicators only");
-            return Err(refused(field, "PeerTypeUnsupported", message));
+        if self.set.foreign.contains_key(peer) {
+            return Ok(());
         }
         match self.set.peers.get(peer) {
             None => Err(refused(field, "PeerNotFound", format!("no Peer {peer} that can be used; write one"))),

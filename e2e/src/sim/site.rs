@@ -291,6 +291,7 @@ impl World {
             yields_to: Vec::new(),
             existing_objects: true,
             commit_order: self.options.commit_order,
+            by_arrival: false,
             bandwidth: self.options.bandwidth,
             window_versions: self.options.window_versions,
             window_bytes: self.options.window_bytes,

@@ -48,7 +48,7 @@ fn row_of(row: &PgRow) -> Result<Row, Error> {
 }
 
 /// Number of a link that is owned under exactly this epoch, held so until the transaction ends.
-async fn owned(db: &mut PgConnection, link: &LinkId, epoch: u64) -> Result<i64, Trouble> {
+pub(super) async fn owned(db: &mut PgConnection, link: &LinkId, epoch: u64) -> Result<i64, Trouble> {
     let found: Option<i64> = sqlx::query_scalar(
         "SELECT o.link FROM link_owner o JOIN link l ON l.id = o.link
          WHERE l.rule = $1 AND l.bucket = $2 AND l.peer = $3 AND o.epoch = $4 FOR KEY SHARE OF o",
@@ -145,12 +145,18 @@ pub async fn load(pool: &PgPool, link: &LinkId, limit: usize) -> Result<(Option<
     Ok((checkpoint.as_ref().map(checkpoint_of).transpose()?, rows))
 }
 
-/// Checkpoint and rows go; link and owner stay.
+/// Checkpoint, rows and what is kept of a foreign target go; link and owner stay.
 pub async fn release(pool: &PgPool, link: &LinkId, epoch: u64) -> Result<(), Trouble> {
     let mut tx = pool.begin().await?;
     let id = owned(&mut tx, link, epoch).await?;
-    sqlx::query("DELETE FROM checkpoint WHERE link = $1").bind(id).execute(&mut *tx).await?;
-    sqlx::query("DELETE FROM link_row WHERE link = $1").bind(id).execute(&mut *tx).await?;
+    for forget in [
+        "DELETE FROM checkpoint WHERE link = $1",
+        "DELETE FROM link_row WHERE link = $1",
+        "DELETE FROM version_map WHERE link = $1",
+        "DELETE FROM upload WHERE link = $1",
+    ] {
+        sqlx::query(forget).bind(id).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use storage_engine::clock::SystemClock;
 use storage_engine::identity::{Files, Identity};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -179,7 +180,7 @@ struct Rig {
     sides: Sides,
     /// Bytes `fra` has read and written, after TLS.
     counters: Arc<Counters>,
-    _line: watch::Sender<Option<Arc<Connection>>>,
+    _line: watch::Sender<Option<FarEnd>>,
     _certificates: tempfile::TempDir,
 }
 
@@ -214,13 +215,14 @@ async fn rig(here: Numbered, there: Numbered) -> Rig {
     };
     let own = Identity::load(identity("ams")).await.unwrap();
     let connection = PeerClient::connect(&target, &own, &tasks).await.unwrap();
-    let (tell, line) = watch::channel(Some(Arc::new(connection)));
+    let (tell, line) = watch::channel(Some(FarEnd::Site(Arc::new(connection))));
     let sides = Sides {
         store: Arc::new(here),
         bucket: "logs".into(),
         peer_bucket: "logs".into(),
         projection: Arc::new(projection()),
         line,
+        lease: None,
         wire_bytes: 0.into(),
         questions: 0.into(),
     };

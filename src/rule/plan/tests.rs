@@ -1,5 +1,5 @@
 use super::super::validate::uid;
-use super::super::{Brake, FileRef, Replicate};
+use super::super::{Brake, FileRef, PeerDoc, Replicate};
 use super::*;
 use crate::link::includes;
 use crate::store::memory::MemoryStore;
@@ -71,6 +71,7 @@ fn rule(name: &str, peers: &[&str]) -> Rule {
 fn set(rules: Vec<Rule>) -> RuleSet {
     RuleSet {
         sites: [("fra".to_string(), site())].into(),
+        foreign: BTreeMap::new(),
         peers: ["ams", "nyc"].map(|p| (p.to_string(), peer(p))).into(),
         rules: rules.into_iter().map(|r| (r.name.clone(), r)).collect(),
     }
@@ -140,7 +141,7 @@ fn a_link_has_its_own_limit_and_any_suspension_holds() {
     let mut r = rule("logs", &["ams", "nyc"]);
     r.bandwidth = Some(100);
     r.destinations[0].bandwidth = Some(7);
-    let settings = |s: &SiteDoc, p: &PeerDoc| link_settings(&r, &r.destinations[0], s, p);
+    let settings = |s: &SiteDoc, p: &PeerDoc| link_settings(&r, &r.destinations[0], s, &FarDoc::Site(p.clone()));
     let shared = PeerDoc { bandwidth: Some(3), ..peer("ams") };
     assert_eq!(settings(&site(), &shared).bandwidth, Some(7), "what links share is kept elsewhere");
     assert!(!settings(&site(), &peer("ams")).suspend);
