@@ -14,6 +14,9 @@ pub enum Error {
     /// Throttled or failing for now: the same request may succeed later.
     #[error("the S3 endpoint is busy or failing: {0}")]
     Busy(String),
+    /// It was carried out, and its answer is none that S3 gives.
+    #[error("the S3 endpoint's answer cannot be read: {0}")]
+    Unreadable(String),
     /// Nothing can be sent to the bucket until a person mends it: condition and what to do.
     #[error("{reason}: {message}")]
     Unfit { reason: &'static str, message: String },
@@ -124,6 +127,7 @@ pub(super) fn judge(status: u16, code: &str, message: &str) -> Error {
         {
             Error::Busy(said)
         }
+        (200..=299, _) => Error::Unreadable(said),
         (404, _) => Error::NotFound,
         _ => Error::Refused(said),
     }

@@ -75,22 +75,18 @@ impl Target {
     /// Any [`Error`].
     pub async fn check(&self) -> Result<bool, Error> {
         let versioning = self.client.get_bucket_versioning().bucket(&self.bucket).send();
-        let versioning = match in_time(0, async { versioning.await.map_err(of) }).await {
-            Ok(versioning) => versioning,
+        match in_time(0, async { versioning.await.map_err(of) }).await {
+            Ok(versioning) if versioning.status() == Some(&BucketVersioningStatus::Enabled) => {}
+            Ok(_) => return Err(self.unversioned()),
             Err(Error::NotFound) => {
                 let message =
                     format!("bucket {} does not exist at the endpoint; make it, with versioning enabled", self.bucket);
                 return Err(Error::Unfit { reason: "TargetBucketNotFound", message });
             }
             Err(Error::Refused(said)) => return Err(denied(&self.bucket, &said)),
+            // Some servers answer in another form: the canary tells.
+            Err(Error::Unreadable(_)) => {}
             Err(e) => return Err(e),
-        };
-        if versioning.status() != Some(&BucketVersioningStatus::Enabled) {
-            let message = format!(
-                "versioning of bucket {} is not enabled at the endpoint; enable it, an unversioned bucket keeps one version of a key",
-                self.bucket
-            );
-            return Err(Error::Unfit { reason: "TargetNotVersioned", message });
         }
         let lock = self.client.get_object_lock_configuration().bucket(&self.bucket).send();
         match in_time(0, async { lock.await.map_err(of) }).await {
@@ -99,9 +95,17 @@ impl Target {
                 Ok(enabled == Some(&ObjectLockEnabled::Enabled))
             }
             // Without a configuration, without the feature, or without the right to read it.
-            Err(Error::NotFound | Error::Refused(_)) => Ok(false),
+            Err(Error::NotFound | Error::Refused(_) | Error::Unreadable(_)) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    fn unversioned(&self) -> Error {
+        let message = format!(
+            "versioning of bucket {} is not enabled at the endpoint; enable it, an unversioned bucket keeps one version of a key",
+            self.bucket
+        );
+        Error::Unfit { reason: "TargetNotVersioned", message }
     }
 
     /// Writes, deletes and ends a canary; whether its ids were kept (plain S3 need not).
@@ -110,6 +114,9 @@ impl Target {
         let birth = version.birth.as_ref().expect("it was just born");
         let terms = Terms { object_lock: false, now_millis: canary.now_millis };
         let put = self.put(&version, birth, &terms, None).await?;
+        if put == "null" {
+            return Err(self.unversioned());
+        }
         let is_kept = |id: &str, of: &Version| !self.dialect.keeps_ids() || id == uuid(of.id);
         let mut ids_kept = is_kept(&put, &version);
         if !ids_kept {
