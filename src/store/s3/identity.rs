@@ -68,7 +68,7 @@ mod tests {
             identity.to_metadata().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         assert_eq!(Identity::of_copy(&metadata), Some(identity));
         assert_eq!(Identity::of_copy(&BTreeMap::new()), None);
-        let broken = metadata.into_iter().map(|(name, _)| (name, "?".to_string())).collect();
+        let broken = metadata.into_keys().map(|name| (name, "?".to_string())).collect();
         assert_eq!(Identity::of_copy(&broken), None);
     }
 }
