@@ -84,7 +84,7 @@ pub async fn purge(client: &Client, bucket: &str, key: &str, id: &str) {
 }
 
 pub async fn tag(client: &Client, bucket: &str, key: &str, id: &str, value: &str) {
-    let tag = Tag::builder().key("stage & more").value(value).build().expect("a tag");
+    let tag = Tag::builder().key("stage + more").value(value).build().expect("a tag");
     let set = Tagging::builder().tag_set(tag).build().expect("a tag set");
     client.put_object_tagging().bucket(bucket).key(key).version_id(id).tagging(set).send().await.expect("tag");
 }

@@ -115,6 +115,32 @@ async fn all_ids(s3: &Client) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_there_is_found_and_sent_again_in_its_place() {
+    let pair = Pair::start("AWS").await;
+    write_everything(&pair.here).await;
+    let before = pair.alike().await;
+    // Somebody ends the second oldest version of a key, and an object nobody wrote twice.
+    let page = pair.there.list_object_versions().bucket("orders").send().await.expect("list");
+    let of = |key: &str| {
+        page.versions().iter().filter(|v| v.key() == Some(key)).filter_map(|v| v.version_id()).collect::<Vec<_>>()
+    };
+    purge(&pair.there, "orders", "a", of("a")[1]).await;
+    purge(&pair.there, "orders", "large", of("large")[0]).await;
+    assert_ne!(read(&pair.there, "orders").await, before);
+    let verify = |repair: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_isthmus"));
+        command.args(["verify", "to-ams", "--socket"]).arg(pair.fra.socket()).args(repair);
+        async move { command.output().await.expect("it runs") }
+    };
+    let found = verify(&[]).await;
+    assert_eq!(found.status.code(), Some(1), "{}", String::from_utf8_lossy(&found.stdout));
+    let repaired = verify(&["--repair"]).await;
+    assert_eq!(repaired.status.code(), Some(0), "{}", String::from_utf8_lossy(&repaired.stdout));
+    assert_eq!(pair.alike().await, before);
+    assert_eq!(verify(&[]).await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_it_sends_the_rest_and_nothing_twice() {
     let mut pair = Pair::start("AWS").await;
     for round in 0..4 {

@@ -2,6 +2,7 @@
 //! ids where it is asked in its own dialect, as MinIO, RustFS and Ceph's gateway do.
 use crate::endpoint::{Endpoint, delete, purge, put, put_parts, tag};
 use crate::site::{Rule, Site};
+use base64::Engine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -44,6 +45,10 @@ struct Bucket {
     /// Oldest first.
     held: Vec<Held>,
     uploads: BTreeMap<String, (String, String, BTreeMap<String, String>)>,
+    /// ETags of parts, by upload and number.
+    parts: BTreeMap<(String, String), String>,
+    /// The second part of an upload was refused once.
+    has_failed: bool,
     made: u64,
 }
 
@@ -139,6 +144,14 @@ impl StandIn {
             }
             Method::GET if has("versions") => xml(list(&bucket, said.query.get("prefix").map_or("", |p| p))),
             Method::GET if has("tagging") => xml("<Tagging><TagSet></TagSet></Tagging>".into()),
+            Method::GET if has("uploadId") => {
+                let of_it = bucket.parts.iter().filter(|((upload, _), _)| *upload == said.query["uploadId"]);
+                let part = |((_, number), etag): (&(String, String), &String)| {
+                    format!("<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag></Part>")
+                };
+                let parts: String = of_it.map(part).collect();
+                xml(format!("<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"))
+            }
             Method::GET => plain(StatusCode::NOT_FOUND),
             Method::HEAD if said.key.is_empty() => plain(StatusCode::OK),
             Method::HEAD => {
@@ -166,7 +179,13 @@ impl StandIn {
             Method::PUT if has("tagging") => plain(StatusCode::OK),
             Method::PUT if has("partNumber") => {
                 assert!(length > 0, "a part has bytes");
-                answer().header("etag", "\"part\"").body(Full::default()).unwrap()
+                if said.query["partNumber"] == "2" && !std::mem::replace(&mut bucket.has_failed, true) {
+                    return plain(StatusCode::SERVICE_UNAVAILABLE);
+                }
+                let md5 = base64::engine::general_purpose::STANDARD.decode(&said.headers["content-md5"]).unwrap();
+                let etag: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
+                bucket.parts.insert((said.query["uploadId"].clone(), said.query["partNumber"].clone()), etag.clone());
+                answer().header("etag", format!("\"{etag}\"")).body(Full::default()).unwrap()
             }
             Method::PUT => {
                 bucket.held.push(Held { key: said.key.clone(), id: id.clone(), headers: Some(said.headers.clone()) });
@@ -270,7 +289,9 @@ async fn minio_is_spoken_to_as_its_own_replication_does() {
     assert!(posts[1].headers.contains_key("x-minio-source-mtime"));
     assert_eq!(posts[1].headers["x-minio-replication-actual-object-size"], ((5 << 20) + 10).to_string());
     let parts = stand_in.said("parts", Method::PUT);
-    assert_eq!(parts.iter().map(|p| p.query["partNumber"].as_str()).collect::<Vec<_>>(), ["1", "2"]);
+    // The second one failed once: it alone went again, in the same upload.
+    assert_eq!(parts.iter().map(|p| p.query["partNumber"].as_str()).collect::<Vec<_>>(), ["1", "2", "2"]);
+    assert_eq!(posts.len(), 2, "one begin, one end");
     let marker = &stand_in.said("object", Method::DELETE)[0];
     assert_eq!(marker.query["versionId"], uuid(&ids[2]));
     assert_eq!(marker.headers["x-minio-source-deletemarker"], "true");

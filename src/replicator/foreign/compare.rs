@@ -49,12 +49,13 @@ pub struct Here<'a> {
 /// Any [`Error`]: then nothing is known of the range.
 pub async fn page(end: &End, here: &Here<'_>, range: &KeyRange, items: &[Item]) -> Result<Vec<Difference>, Error> {
     let (after, upto) = (range.after.as_deref(), range.upto.as_deref());
+    // The map first: what is sent between the two is in the list, and counts as there.
+    let rows = end.journal.mapped(&end.link, after, upto, PAGE_MAX).await.map_err(Failed::from)?;
     let seen = end.target.versions_in(after, upto, &here.projection.prefix, PAGE_MAX).await.map_err(Failed::from)?;
     let mut by_key: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
     for one in seen.ok_or(Error::Surplus)? {
         by_key.entry(one.key.clone()).or_default().push(one);
     }
-    let rows = end.journal.mapped(&end.link, after, upto, PAGE_MAX).await.map_err(Failed::from)?;
     if rows.len() == PAGE_MAX {
         return Err(Error::Surplus);
     }
@@ -94,7 +95,8 @@ async fn of_key(
     if remote != held {
         let lease = here.lease.clone();
         let mut known = Known::under(end, lease, here.store.clone(), here.bucket, &key).await?;
-        known.learn(&seen).await?;
+        let before = rows.iter().map(|row| row.version_id).collect();
+        known.learn(&seen, &before).await?;
         rows = known.rows().cloned().collect();
         for row in rows.iter_mut().filter(|row| row.state == 0) {
             if let Some(state) = proven(end, here, row, &seen).await? {

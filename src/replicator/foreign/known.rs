@@ -8,7 +8,7 @@ use crate::replicator::tenure::Lease;
 use crate::store::Store;
 use crate::store::s3::Identity;
 use crate::store::s3::list::Seen;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use storage_engine::version::{Kind, Version, VersionId};
 
@@ -79,15 +79,18 @@ impl<'a> Known<'a> {
         if self.has_looked {
             return Ok(());
         }
+        let before: BTreeSet<VersionId> = self.rows.keys().copied().collect();
         let seen = self.end.target.versions_of(&self.key).await?;
-        self.learn(&seen).await?;
+        self.learn(&seen, &before).await?;
         self.has_looked = true;
         Ok(())
     }
 
-    /// Learns from a whole list of the key's versions, newest first.
-    pub(super) async fn learn(&mut self, seen: &[Seen]) -> Result<(), Failed> {
-        let is_there = |row: &Mapped| seen.iter().any(|s| s.remote_id == row.remote_id);
+    /// Learns from a whole list of the key's versions, newest first. Only what was known `before` the list was asked for
+    /// and is not in it is gone: what was sent since stands in no list yet.
+    pub(super) async fn learn(&mut self, seen: &[Seen], before: &BTreeSet<VersionId>) -> Result<(), Failed> {
+        let is_there =
+            |row: &Mapped| !before.contains(&row.version_id) || seen.iter().any(|s| s.remote_id == row.remote_id);
         let gone: Vec<VersionId> = self.rows.values().filter(|row| !is_there(row)).map(|row| row.version_id).collect();
         for id in gone {
             self.rows.remove(&id);

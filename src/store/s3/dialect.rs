@@ -132,10 +132,11 @@ pub(super) fn uuid(id: VersionId) -> String {
 
 /// RFC 3339 with nanoseconds, which hold the clock's counter: MinIO orders the versions of a key by it.
 fn time(hlc: Hlc) -> String {
-    let nanos = i128::from(hlc.millis()) * 1_000_000 + i128::from(hlc.bits() & 0xffff);
-    let at = DateTime::from_nanos(nanos).ok().and_then(|at| at.fmt(DateTimeFormat::DateTime).ok());
+    let (millis, counter) = (hlc.millis(), hlc.bits() & 0xffff);
+    let seconds = DateTime::from_secs(i64::try_from(millis / 1_000).unwrap_or(i64::MAX));
     // Beyond the year 9999 there is no such text; nothing is born there.
-    at.unwrap_or_default()
+    let text = seconds.fmt(DateTimeFormat::DateTime).unwrap_or_default();
+    format!("{}.{:09}Z", text.trim_end_matches('Z'), millis % 1_000 * 1_000_000 + counter)
 }
 
 #[cfg(test)]
