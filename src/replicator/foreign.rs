@@ -178,22 +178,23 @@ async fn update(
     let row = known.of(version.id).cloned().expect("the caller found it");
     let state = state(settings, version);
     let mut outcome = Outcome::AlreadyPresent;
-    if row.state != state {
-        if let Some(tags) = &part.tags
-            && end.target.tags(&version.key, &row.remote_id).await? != tags.set
-        {
-            known.allow()?;
-            end.target.set_tags(&version.key, &row.remote_id, &tags.set).await?;
-            outcome = Outcome::Applied;
-        }
-        known.set(journal::Mapped { state, ..row.clone() }).await?;
+    if row.state != state
+        && let Some(tags) = &part.tags
+        && end.target.tags(&version.key, &row.remote_id).await? != tags.set
+    {
+        known.allow()?;
+        end.target.set_tags(&version.key, &row.remote_id, &tags.set).await?;
+        outcome = Outcome::Applied;
     }
-    // They are in no state: every site adds its own to them.
+    // A guard that another site brought is in no state of ours, and is set there all the same.
     let guards = version.guards();
     if settings.object_lock && !guards.is_empty() && end.target.has_lock() {
         known.allow()?;
         end.target.guard(&version.key, &row.remote_id, &guards, end.clock.now_millis()).await?;
         outcome = Outcome::Applied;
+    }
+    if row.state != state {
+        known.set(journal::Mapped { state, ..row }).await?;
     }
     Ok(outcome)
 }

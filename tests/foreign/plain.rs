@@ -19,8 +19,12 @@ struct Pair {
 
 impl Pair {
     async fn start(dialect: &str) -> Pair {
+        Pair::with(dialect, VERSIONED).await
+    }
+
+    async fn with(dialect: &str, buckets: &str) -> Pair {
         let dir = tempfile::Builder::new().prefix("isthmus-foreign-").tempdir().expect("make a directory");
-        let (mut fra, mut ams) = sites(dir.path(), VERSIONED);
+        let (mut fra, mut ams) = sites(dir.path(), buckets);
         fra.peer("ams", &ams.s3(), dialect);
         fra.rule(TO_AMS);
         ams.start().await;
@@ -159,6 +163,27 @@ async fn killed_in_the_middle_it_sends_the_rest_and_nothing_twice() {
     assert_eq!(all.len(), 9);
     let uploads = pair.there.list_multipart_uploads().bucket("orders").send().await.expect("list uploads");
     assert!(uploads.uploads().len() <= 4, "at most one a kill, begun and not yet known: {:?}", uploads.uploads().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_and_legal_hold_stand_there_too() {
+    let pair = Pair::with("AWS", "{name: orders, versioning: true, object_lock: true}").await;
+    let until = aws_sdk_s3::primitives::DateTime::from_secs(4_000_000_000);
+    let kept = pair.here.put_object().bucket("orders").key("kept").body(b"bytes".to_vec().into());
+    let kept = kept.object_lock_mode(aws_sdk_s3::types::ObjectLockMode::Governance);
+    kept.object_lock_retain_until_date(until).send().await.expect("put under retention");
+    let held = put(&pair.here, "orders", "held", "bytes").await;
+    pair.alike().await;
+    let hold = aws_sdk_s3::types::ObjectLockLegalHold::builder();
+    let hold = hold.status(aws_sdk_s3::types::ObjectLockLegalHoldStatus::On).build();
+    let hold = pair.here.put_object_legal_hold().bucket("orders").key("held").version_id(held).legal_hold(hold);
+    hold.send().await.expect("hold it");
+    pair.alike().await;
+    let there = pair.there.get_object_retention().bucket("orders").key("kept").send().await.expect("its retention");
+    assert_eq!(there.retention().and_then(|r| r.retain_until_date()), Some(&until));
+    let there = pair.there.get_object_legal_hold().bucket("orders").key("held").send().await.expect("its hold");
+    let status = there.legal_hold().and_then(|h| h.status());
+    assert_eq!(status, Some(&aws_sdk_s3::types::ObjectLockLegalHoldStatus::On));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,10 @@ async fn proven(end: &End, here: &Here<'_>, row: &Mapped, seen: &[Seen]) -> Resu
     if !seen.iter().any(|s| s.remote_id == row.remote_id && is_alike(s)) {
         return Ok(None);
     }
+    // Whether they stand there only a push finds out.
+    if !version.guards().is_empty() {
+        return Ok(None);
+    }
     let tags = version.tags.as_ref().map(|tags| &tags.set);
     if let Some(tags) = tags
         && end.target.tags(&row.key, &row.remote_id).await.map_err(Failed::from)? != *tags

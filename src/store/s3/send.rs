@@ -210,9 +210,17 @@ impl Target {
             };
             let retention =
                 ObjectLockRetention::builder().mode(mode).retain_until_date(date(kept.until_millis)).build();
-            let request = self.client.put_object_retention().bucket(&self.bucket).key(key).version_id(remote_id);
-            let request = request.bypass_governance_retention(true).retention(retention);
-            self.limited(0, async { request.send().await.map_err(of) }).await?;
+            let set = async |bypass: bool| {
+                let request = self.client.put_object_retention().bucket(&self.bucket).key(key).version_id(remote_id);
+                let request = request.set_bypass_governance_retention(bypass.then_some(true));
+                let request = request.retention(retention.clone());
+                self.limited(0, async { request.send().await.map_err(of) }).await
+            };
+            match set(false).await {
+                // It may shorten what stands there: for that one needs a right.
+                Err(Error::Refused(_)) => set(true).await?,
+                other => other?,
+            };
         }
         if guards.was_held() {
             let status = if guards.is_held() { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
