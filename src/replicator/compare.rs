@@ -31,9 +31,9 @@ impl Replicator {
         let views = plan::links(&state.in_force, &self.site);
         let is_meant = |peer: &str| part.peer.as_ref().is_none_or(|wanted| wanted == peer);
         let mut links = Vec::new();
-        for (name, view) in views.iter().filter(|(_, v)| v.rule.name == rule && is_meant(&v.peer.name)) {
-            let (Some(link), Some(line)) = (state.links.get(name), state.lines.get(&view.peer.name)) else { continue };
-            let mut one = self.comparison(view, link.ways(line), repair);
+        for (name, view) in views.iter().filter(|(_, v)| v.rule.name == rule && is_meant(v.peer.name())) {
+            let Some(link) = state.links.get(name) else { continue };
+            let mut one = self.comparison(view, link.ways(), repair);
             one.settings.prefix = narrowed(&one.settings.prefix, &part.prefix).ok_or_else(|| {
                 format!("spec.prefix: `{}` lies outside the rule's own prefix `{}`", part.prefix, one.settings.prefix)
             })?;

@@ -104,6 +104,7 @@ pub const IS_MISSING: [&str; 2] = ["SecretNotFound", "ConfigMapNotFound"];
 pub fn named(set: &RuleSet) -> BTreeSet<(bool, String)> {
     let of_store = set.sites.values().map(|site| secret(&site.api_secret, "tls.crt"));
     let all = set.sites.values().flat_map(of_site).chain(set.peers.values().flat_map(of_peer)).chain(of_store);
+    let all = all.chain(set.foreign.values().flat_map(of_foreign));
     all.map(|reference| (reference.is_secret, reference.name)).collect()
 }
 

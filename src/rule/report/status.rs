@@ -14,8 +14,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value as Json;
 
 /// Problems of what a document refers to; every other is one of the document itself.
-const UNRESOLVED: [&str; 6] =
-    ["SiteNotFound", "PeerNotFound", "PeerTypeUnsupported", "ResolvedNothing", "SecretNotFound", "ConfigMapNotFound"];
+const UNRESOLVED: [&str; 5] =
+    ["SiteNotFound", "PeerNotFound", "ResolvedNothing", "SecretNotFound", "ConfigMapNotFound"];
 
 /// What statuses are made of.
 pub struct View<'a> {
@@ -141,6 +141,7 @@ impl View<'_> {
             last_seen_time: up.map(|_| time(self.now)).or_else(|| last_seen(object)),
             // Whole milliseconds: the last digit would be news ten times a minute.
             round_trip: up.and_then(|p| p.rtt_ms).map(|ms| format!("{}ms", ms.round())),
+            dialect: up.and_then(|p| p.dialect.clone()),
             attached_rules: i32::try_from(attached).ok(),
             ..PeerStatus::default()
         }
