@@ -4,6 +4,7 @@
 //!
 //! What holds a link back is told to its loop (`run.rs`), which sends nothing until it fits; nothing else stops. One
 //! task a link, spawned by `replicator.rs`; dropping it halfway is safe.
+use super::far::FarEnd;
 use super::push::link_name;
 use super::receive::{CLOCK_AHEAD_MS, Receive};
 use super::report::ConditionReport;
@@ -75,7 +76,8 @@ impl Watcher {
     /// `None`: there is nobody to ask, or the link is not pushed here.
     async fn look(&self, link: &Verify, told: &mut Option<Told>) -> Result<Option<Vec<ConditionReport>>, String> {
         let (route, line) = (link.route.borrow().clone(), link.line.borrow().clone());
-        let (Some(route), Some(line)) = (route, line) else { return Ok(None) };
+        // A bucket at an S3 endpoint is looked at by its gate (`foreign/gate.rs`).
+        let (Some(route), Some(FarEnd::Site(line))) = (route, line) else { return Ok(None) };
         let own = link.store.bucket(&link.bucket).await.map_err(|e| e.to_string())?;
         let documents = if link.documents { to_bring(link, &own) } else { Vec::new() };
         let is_known = told.as_ref().is_some_and(|t| {
