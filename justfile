@@ -34,6 +34,11 @@ kill kills="200":
 kill-again seed test:
     SEED={{seed}} cargo test --locked --test local {{test}} -- --nocapture
 
+# Code changed at random in merge, link and journal; the tests must notice (cargo install --locked cargo-mutants).
+# Hours: `just mutants --shard 0/50` does a fiftieth.
+mutants *ARGS:
+    cargo mutants -p isthmus -p storage-engine -f 'src/link/**' -f 'src/journal/**' -f 'storage-engine/src/version/**' {{ARGS}} -- --lib
+
 # Bugs planted on purpose; the simulator must find each.
 planted-bugs:
     cargo test --workspace --locked --features e2e/planted-bugs --test sim_planted -- --nocapture

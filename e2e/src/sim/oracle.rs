@@ -62,7 +62,7 @@ impl Oracle {
             for (id, all) in &self.all {
                 let held = site.store.get(&id.0, id.1);
                 self.judge_guarded(id, number, held)?;
-                // A comparison sees no guards and no void purges.
+                // A comparison sees no void purges, and of guards only those that the sending site set.
                 if self.lost.contains(id) || (has_compared && !(all.guards().is_empty() && all.purges.is_empty())) {
                     continue;
                 }
@@ -76,7 +76,7 @@ impl Oracle {
                         return Err(format!("site {number} holds {} {} as {held:?}, acked was {all:?}", id.0, id.1));
                     }
                 } else {
-                    self.judge_part(id, all, held, &reach)?;
+                    self.judge_part(id, all, held, &reach, has_compared)?;
                 }
             }
             self.judge_extra(number, site, &reach)?;
@@ -100,7 +100,14 @@ impl Oracle {
     }
 
     /// Where links carry a part only: what has a way here is here.
-    fn judge_part(&self, id: &Id, all: &Version, held: Option<&Version>, reach: &Reach<'_>) -> Result<(), String> {
+    fn judge_part(
+        &self,
+        id: &Id,
+        all: &Version,
+        held: Option<&Version>,
+        reach: &Reach<'_>,
+        has_compared: bool,
+    ) -> Result<(), String> {
         let missing = |what: &str| {
             Err(format!("site {} lacks the {what} of {} {}: {held:?}, acked was {all:?}", reach.to, id.0, id.1))
         };
@@ -109,7 +116,8 @@ impl Oracle {
         let blank = Version::blank(&id.0, id.1);
         let held = held.unwrap_or(&blank);
         for (_, stamp) in all.purges.iter() {
-            if has_way(&stamp.origin, true) && !held.purges.iter().any(|(_, s)| s == stamp) {
+            let is_gone = has_compared && held.purged().is_some();
+            if has_way(&stamp.origin, true) && !is_gone && !held.purges.iter().any(|(_, s)| s == stamp) {
                 return missing("purge");
             }
         }
