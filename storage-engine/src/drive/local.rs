@@ -2,6 +2,8 @@
 //!
 //! It owns opening (superblock, replay, orphans), the queue to the committer thread, shard files and
 //! all reads. It decides nothing about records: that is the committer with the participant's rules.
+mod sink;
+
 use super::disk::{Directory, Disk};
 use super::format::{OpenError, Superblock, Unreadable, parity};
 use super::index::layers::Layers;
@@ -16,7 +18,8 @@ use crate::quorum::participant::{KeyView, Reply, Request};
 use crate::record::{BucketId, Recent};
 use crate::version::Hlc;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use sink::Sink;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
@@ -29,8 +32,6 @@ use uuid::Uuid;
 /// Room of the queue, in units of 4 KiB and one per request: 4 MiB of shards wait per drive at most.
 const QUEUE_ROOM: u32 = 1_024;
 const ROOM_BYTES: usize = 4 << 10;
-/// Bytes of a shard gathered before one write to its file.
-const WRITE_BYTES: usize = 256 << 10;
 /// Reads up to this size come from the page cache or one seek and run where they are asked for;
 /// longer ones would hold up an async thread.
 const READ_INLINE: u64 = 64 << 10;
@@ -385,9 +386,7 @@ impl Drive for LocalDrive {
         if self.space().0 < SPACE_RESERVE {
             return Err(Error::Full { slot: self.0.slot });
         }
-        let sink =
-            Sink { drive: self.clone(), name: shard_name(blob), waiting: BytesMut::new(), written: 0, sealed: false };
-        Ok(Box::new(sink))
+        Ok(Box::new(Sink::new(self.clone(), shard_name(blob))))
     }
 
     async fn read_shard(&self, blob: Uuid, range: Range<u64>) -> Result<Bytes, Error> {
@@ -458,66 +457,6 @@ impl Drive for LocalDrive {
         if let Some(lock) = &self.0.lock {
             // Dropping the file would do the same, only later.
             drop(lock.unlock());
-        }
-    }
-}
-
-/// A shard on its way into a file of its own.
-struct Sink {
-    drive: LocalDrive,
-    name: String,
-    waiting: BytesMut,
-    written: u64,
-    sealed: bool,
-}
-
-impl Sink {
-    async fn flush(&mut self, bytes: Bytes, last: bool) -> Result<(), Error> {
-        self.drive.online()?;
-        let (name, at) = (self.name.clone(), self.written);
-        self.written += bytes.len() as u64;
-        let done = self.drive.blocking(move |drive| {
-            let disk = &drive.0.disk;
-            disk.write_at(&name, at, &bytes)?;
-            if last {
-                disk.sync(&name)?;
-                disk.sync_folder(name.rsplit_once('/').map_or("", |(folder, _)| folder))?;
-            }
-            Ok(())
-        });
-        done.await.map_err(|e| self.drive.write_failed(&e))
-    }
-}
-
-#[async_trait]
-impl ShardSink for Sink {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        // A piece of a full stripe is large enough as it is and is not copied.
-        if self.waiting.is_empty() && bytes.len() >= WRITE_BYTES {
-            return self.flush(bytes, false).await;
-        }
-        self.waiting.extend_from_slice(&bytes);
-        if self.waiting.len() < WRITE_BYTES {
-            return Ok(());
-        }
-        let bytes = self.waiting.split().freeze();
-        self.flush(bytes, false).await
-    }
-
-    /// Durable already on return, so that a commit waits for no shard but its own.
-    async fn seal(mut self: Box<Self>) -> Result<(), Error> {
-        let bytes = self.waiting.split().freeze();
-        self.flush(bytes, true).await?;
-        self.sealed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if !self.sealed {
-            // What stays because this failed is an orphan, removed at the next open.
-            drop(self.drive.0.disk.remove(&self.name));
         }
     }
 }
