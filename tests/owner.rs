@@ -2,45 +2,33 @@
 //! real TLS. Each runs on a thread and a runtime of its own, so that it can be killed or paused as a process can.
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use isthmus::cli::certs;
 use isthmus::journal::memory::MemoryJournal;
 use isthmus::journal::{Journal, postgres};
-use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::Replicator;
-use isthmus::replicator::own::Shared;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::receive::Receive;
 use isthmus::replicator::tenure::{Tenure, Terms};
-use isthmus::rule::refs::Refs;
-use isthmus::rule::watch_folder::{self, Snapshot};
+use isthmus::rule::watch_folder::Snapshot;
 use isthmus::store::bundled::BundledStore;
-use isthmus::telemetry::metrics::Metrics;
+use pair::{Folder, body, document, objects_with};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
-use storage_engine::clock::SystemClock;
-use storage_engine::drive::Drive;
-use storage_engine::drive::memory::MemoryDrive;
-use storage_engine::identity::{Files, Identity};
-use storage_engine::object::{Body, List, Objects, Put, Versioning};
-use storage_engine::version::Origin;
+use storage_engine::object::{List, Objects, Put};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+mod pair;
 #[path = "../src/journal/postgres/server.rs"]
 #[allow(dead_code)] // the journal's own tests use the rest
 mod pg;
 
 const BUCKETS: [&str; 2] = ["logs", "photos"];
-const TRUST: &str = "test.example";
 
 /// Terms in tenths of seconds, for what need not be shown with the real ones.
 const SHORT: Terms = Terms {
@@ -87,110 +75,34 @@ impl Spy {
 
 /// Site `fra` with its store and two replicators to come; site `ams`, which listens.
 struct World {
-    dir: tempfile::TempDir,
+    folder: Arc<Folder>,
     fra: Objects,
     ams: Objects,
     spy: Arc<Spy>,
-    rules: watch::Receiver<Snapshot>,
-    _tell: Vec<watch::Sender<Snapshot>>,
+    rules: watch::Sender<Snapshot>,
+    _ams_rules: watch::Sender<Snapshot>,
     journal: OpenJournal,
     written: usize,
 }
 
-fn objects(origin: &str) -> Objects {
-    let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
-    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
-}
-
-fn document(kind: &str, name: &str, spec: &str) -> String {
-    format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
-}
-
-/// The documents of a site: itself, its peer at `port`, and a rule per bucket where it sends.
-fn write_documents(dir: &Path, own: &str, peer: &str, port: u16, sends: bool) {
-    std::fs::create_dir_all(dir).unwrap();
-    let site = format!(
-        "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
-         listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: {own}}}}}"
-    );
-    std::fs::write(dir.join("site.yaml"), document("Site", own, &site)).unwrap();
-    let grants: String = BUCKETS.iter().map(|b| format!("      - {{bucket: {b}}}\n")).collect();
-    let peer_spec = format!(
-        "  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{port}\"\n    tls:\n      \
-         caRef: {{kind: Secret, name: {own}}}\n      identities: [\"{}\"]\n    inbound:\n{grants}",
-        certs::spiffe_id(TRUST, peer)
-    );
-    std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &peer_spec)).unwrap();
-    for bucket in BUCKETS.iter().filter(|_| sends) {
-        let rule = format!("  siteRef: {{name: {own}}}\n  bucket: {bucket}\n  destinations: [{{peer: {peer}}}]");
-        std::fs::write(dir.join(format!("{bucket}.yaml")), document("ReplicationRule", bucket, &rule)).unwrap();
-    }
-}
-
-/// The rules of a folder, and who could tell of others.
-fn rules(dir: &Path) -> (watch::Sender<Snapshot>, watch::Receiver<Snapshot>) {
-    let snapshot = watch_folder::read(dir, None).snapshot;
-    assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
-    watch::channel(snapshot)
-}
-
-async fn replicator(
-    site: &str,
-    store: &Objects,
-    refs: &Path,
-    rules: watch::Receiver<Snapshot>,
-    tenure: Arc<Tenure>,
-    journal: Arc<dyn Journal>,
-) -> Arc<Replicator> {
-    let shared = Shared {
-        store: Arc::new(BundledStore(store.clone())),
-        journal,
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::default()),
-        tenure,
-        pace: Pace::default(),
-    };
-    let own = rules.borrow().rules.sites[site].clone();
-    let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
-    Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
-}
-
 impl World {
     async fn new(journal: OpenJournal) -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let secrets = dir.path().join("secrets");
-        let hosts: &[&str] = &["127.0.0.1"];
-        certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
-        let (fra, ams) = (objects("fra"), objects("ams"));
-        for (store, bucket) in [&fra, &ams].into_iter().flat_map(|s| BUCKETS.map(|b| (s, b))) {
-            store.create_bucket(bucket, Versioning::Enabled).await.unwrap();
-        }
+        let folder = Folder::new();
+        let (fra, ams) = (objects_with("fra", &BUCKETS).await, objects_with("ams", &BUCKETS).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        write_documents(&dir.path().join("fra"), "fra", "ams", listener.local_addr().unwrap().port(), true);
-        write_documents(&dir.path().join("ams"), "ams", "fra", 1, false);
-        let (tell_fra, at_fra) = rules(&dir.path().join("fra"));
-        let (tell_ams, at_ams) = rules(&dir.path().join("ams"));
+        folder.write_sites(&listener, &format!("[{{bucket: {}}}, {{bucket: {}}}]", BUCKETS[0], BUCKETS[1]));
+        for bucket in BUCKETS {
+            let rule = format!("  siteRef: {{name: fra}}\n  bucket: {bucket}\n  destinations: [{{peer: ams}}]");
+            folder.write("fra", &format!("{bucket}.yaml"), &document("ReplicationRule", bucket, &rule));
+        }
+        let (at_fra, at_ams) = (folder.read("fra"), folder.read("ams"));
         let seen: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
-        let tenure = Arc::new(Tenure::new(seen.clone(), "ams".into(), Terms::default()));
-        let receiving = replicator("ams", &ams, dir.path(), at_ams, tenure, seen).await;
+        let tenure = pair::tenure("ams", &seen);
+        let shared = pair::shared(Arc::new(BundledStore(ams.clone())), seen, tenure, Pace::default());
+        let receiving = folder.replicator("ams", shared, at_ams.subscribe()).await;
         let spy = Arc::new(Spy { inner: receiving.receiver(), heard: Mutex::default() });
-        let own = Files::in_folder(&secrets.join("ams"));
-        let authority = own.authorities[0].clone();
-        let server = Server {
-            site: "ams".into(),
-            identity: Arc::new(Identity::load(own).await.unwrap()),
-            resolver: Arc::new(move |uri| {
-                let is_fra = uri == certs::spiffe_id(TRUST, "fra");
-                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into(), authority: authority.clone() })
-            }),
-            receiver: spy.clone(),
-            clock: Arc::new(SystemClock),
-            settings: isthmus::peer::server::Settings::default(),
-            counters: Arc::new(Counters::default()),
-        };
-        let tasks = TaskTracker::new();
-        tokio::spawn(Arc::new(server).run(listener, tasks, CancellationToken::new()));
-        World { dir, fra, ams, spy, rules: at_fra, _tell: vec![tell_fra, tell_ams], journal, written: 0 }
+        folder.listen(listener, spy.clone()).await;
+        World { folder: Arc::new(folder), fra, ams, spy, rules: at_fra, _ams_rules: at_ams, journal, written: 0 }
     }
 
     /// Writes some objects into every bucket of `fra`.
@@ -199,8 +111,7 @@ impl World {
             self.written += 1;
             for bucket in BUCKETS {
                 let bytes = Bytes::from(format!("object {} of {bucket}", self.written));
-                let body: Body = futures::stream::iter([Ok(bytes)]).boxed();
-                self.fra.put(bucket, &format!("k{:05}", self.written), Put::default(), body).await.unwrap();
+                self.fra.put(bucket, &format!("k{:05}", self.written), Put::default(), body(bytes)).await.unwrap();
             }
         }
     }
@@ -228,8 +139,8 @@ impl World {
 
     /// Starts a replicator of `fra`.
     fn start(&self, name: &str, terms: Terms) -> Instance {
-        let (fra, refs, rules, journal) =
-            (self.fra.clone(), self.dir.path().to_owned(), self.rules.clone(), self.journal.clone());
+        let (store, folder, rules, journal) =
+            (BundledStore(self.fra.clone()), self.folder.clone(), self.rules.subscribe(), self.journal.clone());
         let (kill, killed) = oneshot::channel::<()>();
         let (freezer, mut freezes) = mpsc::channel::<blocking::Receiver<()>>(1);
         let (tell, told) = blocking::channel();
@@ -239,7 +150,8 @@ impl World {
             runtime.block_on(async move {
                 let journal = journal().await;
                 let tenure = Arc::new(Tenure::new(journal.clone(), holder, terms));
-                let replicator = replicator("fra", &fra, &refs, rules, tenure, journal).await;
+                let shared = pair::shared(Arc::new(store), journal, tenure, Pace::default());
+                let replicator = folder.replicator("fra", shared, rules).await;
                 tell.send(replicator.clone()).unwrap();
                 tokio::spawn(async move { replicator.run(CancellationToken::new()).await });
                 tokio::spawn(async move {

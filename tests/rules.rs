@@ -1,39 +1,26 @@
 //! What a rule promises while it comes, changes and goes: one site's replicator over its documents and its journal,
 //! pushing to another site over real TLS.
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::StreamExt;
-use isthmus::cli::certs;
 use isthmus::journal::Journal;
 use isthmus::journal::memory::MemoryJournal;
-use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::peer::{Ack, Incoming, Receiver};
-use isthmus::replicator::own::Shared;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::receive::Receive;
-use isthmus::replicator::tenure::{Tenure, Terms};
 use isthmus::replicator::{Replicator, accepted};
-use isthmus::rule::refs::Refs;
 use isthmus::rule::watch_folder::{self, Loaded, Snapshot};
 use isthmus::store::bundled::BundledStore;
-use isthmus::telemetry::metrics::Metrics;
-use std::path::Path;
+use pair::{Folder, body, document, objects_with};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use storage_engine::clock::SystemClock;
-use storage_engine::drive::Drive;
-use storage_engine::drive::memory::MemoryDrive;
-use storage_engine::identity::{Files, Identity};
-use storage_engine::object::{Body, List, Objects, Put, Versioning};
-use storage_engine::version::Origin;
+use storage_engine::object::{List, Objects, Put, Versioning};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-const TRUST: &str = "test.example";
+mod pair;
+
 /// The bucket of `fra`; `ams` has it too, and another.
 const LOGS: &str = "logs";
 const COPIES: &str = "copies";
@@ -72,7 +59,7 @@ impl Receiver for Gate {
 
 /// Site `fra` with documents, store and journal; site `ams`, which listens.
 struct World {
-    dir: tempfile::TempDir,
+    folder: Folder,
     fra: Objects,
     ams: Objects,
     gate: Arc<Gate>,
@@ -89,84 +76,31 @@ struct Life {
     task: JoinHandle<()>,
 }
 
-fn objects(origin: &str) -> Objects {
-    let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
-    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
-}
-
-fn document(kind: &str, name: &str, spec: &str) -> String {
-    format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
-}
-
-/// The documents of a site but for its rules: itself, and its peer at `port`.
-fn write_documents(dir: &Path, own: &str, peer: &str, port: u16) {
-    std::fs::create_dir_all(dir).unwrap();
-    let site = format!(
-        "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
-         listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: {own}}}}}"
-    );
-    std::fs::write(dir.join("site.yaml"), document("Site", own, &site)).unwrap();
-    let peer_spec = format!(
-        "  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{port}\"\n    tls:\n      \
-         caRef: {{kind: Secret, name: {own}}}\n      identities: [\"{}\"]\n    inbound: [{{bucket: {LOGS}}}, {{bucket: {COPIES}}}]",
-        certs::spiffe_id(TRUST, peer)
-    );
-    std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &peer_spec)).unwrap();
-}
-
 async fn replicator(
+    folder: &Folder,
     site: &str,
     store: &Objects,
-    refs: &Path,
+    journal: Arc<MemoryJournal>,
     rules: watch::Receiver<Snapshot>,
-    journal: Arc<dyn Journal>,
 ) -> Arc<Replicator> {
-    let shared = Shared {
-        store: Arc::new(BundledStore(store.clone())),
-        tenure: Arc::new(Tenure::new(journal.clone(), site.into(), Terms::default())),
-        journal,
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::default()),
-        pace: Pace::default(),
-    };
-    let own = rules.borrow().rules.sites[site].clone();
-    let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
-    Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
+    let journal: Arc<dyn Journal> = journal;
+    let tenure = pair::tenure(site, &journal);
+    let shared = pair::shared(Arc::new(BundledStore(store.clone())), journal, tenure, Pace::default());
+    folder.replicator(site, shared, rules).await
 }
 
 impl World {
     async fn new() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let secrets = dir.path().join("secrets");
-        let hosts: &[&str] = &["127.0.0.1"];
-        certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
-        let (fra, ams) = (objects("fra"), objects("ams"));
-        for (store, bucket) in [(&fra, LOGS), (&ams, LOGS), (&ams, COPIES)] {
-            store.create_bucket(bucket, Versioning::Enabled).await.unwrap();
-        }
+        let folder = Folder::new();
+        let (fra, ams) = (objects_with("fra", &[LOGS]).await, objects_with("ams", &[LOGS, COPIES]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        write_documents(&dir.path().join("fra"), "fra", "ams", listener.local_addr().unwrap().port());
-        write_documents(&dir.path().join("ams"), "ams", "fra", 1);
-        let (tell, at_ams) = watch::channel(watch_folder::read(&dir.path().join("ams"), None).snapshot);
-        let receiving = replicator("ams", &ams, dir.path(), at_ams, Arc::new(MemoryJournal::default())).await;
+        folder.write_sites(&listener, &format!("[{{bucket: {LOGS}}}, {{bucket: {COPIES}}}]"));
+        let at_ams = folder.read("ams");
+        let receiving = replicator(&folder, "ams", &ams, Arc::default(), at_ams.subscribe()).await;
         let gate = Gate { inner: receiving.receiver(), heard: 0.into(), open: watch::channel(true).0 };
         let gate = Arc::new(gate);
-        let own = Files::in_folder(&secrets.join("ams"));
-        let authority = own.authorities[0].clone();
-        let server = Server {
-            site: "ams".into(),
-            identity: Arc::new(Identity::load(own).await.unwrap()),
-            resolver: Arc::new(move |uri| {
-                let is_fra = uri == certs::spiffe_id(TRUST, "fra");
-                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into(), authority: authority.clone() })
-            }),
-            receiver: gate.clone(),
-            clock: Arc::new(SystemClock),
-            settings: isthmus::peer::server::Settings::default(),
-            counters: Arc::new(Counters::default()),
-        };
-        tokio::spawn(Arc::new(server).run(listener, TaskTracker::new(), CancellationToken::new()));
-        World { dir, fra, ams, gate, journal: MemoryJournal::default(), _ams_rules: tell }
+        folder.listen(listener, gate.clone()).await;
+        World { folder, fra, ams, gate, journal: MemoryJournal::default(), _ams_rules: at_ams }
     }
 
     /// Writes the rule's document; `spec` follows site and bucket.
@@ -175,15 +109,15 @@ impl World {
         self.write_rule_file(&text);
     }
     fn write_rule_file(&self, text: &str) {
-        std::fs::write(self.dir.path().join("fra/rule.yaml"), text).unwrap();
+        self.folder.write("fra", "rule.yaml", text);
     }
 
     async fn start(&self) -> Life {
-        let journal: Arc<dyn Journal> = Arc::new(self.journal.clone());
+        let journal = Arc::new(self.journal.clone());
         let restored = Loaded::restore(accepted::restore(&*journal).await.unwrap());
-        let loaded = watch_folder::read(&self.dir.path().join("fra"), Some(&restored));
+        let loaded = watch_folder::read(&self.folder.of("fra"), Some(&restored));
         let (tell, rules) = watch::channel(loaded.snapshot.clone());
-        let replicator = replicator("fra", &self.fra, self.dir.path(), rules, journal).await;
+        let replicator = replicator(&self.folder, "fra", &self.fra, journal, rules).await;
         let stop = CancellationToken::new();
         let (running, told) = (replicator.clone(), stop.clone());
         let task = tokio::spawn(async move { running.run(told).await });
@@ -192,14 +126,13 @@ impl World {
 
     /// Reads the documents again, as the watcher does.
     fn read_again(&self, life: &mut Life) {
-        life.loaded = watch_folder::read(&self.dir.path().join("fra"), Some(&life.loaded));
+        life.loaded = watch_folder::read(&self.folder.of("fra"), Some(&life.loaded));
         assert_eq!(life.loaded.snapshot.problems, []);
         life.tell.send_replace(life.loaded.snapshot.clone());
     }
 
     async fn put(&self, key: &str) {
-        let body: Body = futures::stream::iter([Ok(Bytes::from(format!("bytes of {key}")))]).boxed();
-        self.fra.put(LOGS, key, Put::default(), body).await.unwrap();
+        self.fra.put(LOGS, key, Put::default(), body(format!("bytes of {key}"))).await.unwrap();
     }
 
     /// Keys in a bucket of `ams`.
@@ -292,7 +225,7 @@ async fn a_rule_that_is_gone_is_forgotten_and_begins_anew() {
     world.write_rule("  destinations: [{peer: ams}]");
     let mut life = world.start().await;
     world.arrive(LOGS, &["a"]).await;
-    std::fs::remove_file(world.dir.path().join("fra/rule.yaml")).unwrap();
+    std::fs::remove_file(world.folder.of("fra").join("rule.yaml")).unwrap();
     world.read_again(&mut life);
     wait_until("its place is gone", async || world.journal.links().await.unwrap().is_empty()).await;
     let suspended = async || world.fra.set_versioning(LOGS, Versioning::Suspended).await.is_ok();

@@ -1,41 +1,29 @@
 //! `verify` over everything: two replicators with their stores and real TLS, and a feed that loses changes.
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::StreamExt;
-use isthmus::cli::certs;
 use isthmus::journal::Journal;
 use isthmus::journal::memory::MemoryJournal;
-use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::replicator::Replicator;
-use isthmus::replicator::own::Shared;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::report::LinkReport;
-use isthmus::replicator::tenure::{Tenure, Terms};
 use isthmus::replicator::verify::{LinkVerify, VerifyReport};
-use isthmus::rule::refs::Refs;
-use isthmus::rule::watch_folder::{self, Snapshot};
+use isthmus::rule::watch_folder::Snapshot;
 use isthmus::store::bundled::BundledStore;
 use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
-use isthmus::telemetry::metrics::Metrics;
+use pair::{Folder, body, document, objects_with};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use storage_engine::clock::SystemClock;
-use storage_engine::drive::Drive;
-use storage_engine::drive::memory::MemoryDrive;
-use storage_engine::identity::{Files, Identity};
-use storage_engine::object::{Conditions, Objects, Put, Versioning};
-use storage_engine::version::{Origin, Version, VersionId};
+use storage_engine::object::{Conditions, Objects, Put};
+use storage_engine::version::{Version, VersionId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 const BUCKET: &str = "logs";
-const TRUST: &str = "test.example";
+
+mod pair;
 
 /// A store whose feed can lose changes of keys with `lost`, of tags and of purges, and the place of every reader: what a
 /// comparison is for.
@@ -109,59 +97,23 @@ impl Store for Forgetful {
     }
 }
 
-fn objects(origin: &str) -> Objects {
-    let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
-    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
-}
-
-fn body_of(key: &str) -> Body {
-    futures::stream::iter([Ok(Bytes::from(format!("bytes of {key}")))]).boxed()
-}
-
-fn document(kind: &str, name: &str, spec: &str) -> String {
-    format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
-}
-
-/// The documents of a site: itself, its peer at `port`, and a rule where it sends.
-fn rules(dir: &Path, own: &str, peer: &str, port: u16, sends: Option<&Setup>) -> watch::Sender<Snapshot> {
-    std::fs::create_dir_all(dir).unwrap();
-    let site = format!(
-        "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
-         listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: {own}}}}}"
-    );
-    std::fs::write(dir.join("site.yaml"), document("Site", own, &site)).unwrap();
-    let peer_spec = format!(
-        "  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{port}\"\n    tls:\n      \
-         caRef: {{kind: Secret, name: {own}}}\n      identities: [\"{}\"]\n    inbound:\n      - {{bucket: {BUCKET}, versionDeletes: Enabled}}\n",
-        certs::spiffe_id(TRUST, peer)
-    );
-    std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &peer_spec)).unwrap();
-    if let Some(setup) = sends {
-        let existing = if setup.leaves_existing { ", existingObjects: Disabled" } else { "" };
-        let rule = format!(
-            "  siteRef: {{name: {own}}}\n  bucket: {BUCKET}\n  destinations: [{{peer: {peer}}}]\n  replicate: {{versionDeletes: Enabled{existing}}}"
-        );
-        std::fs::write(dir.join("rule.yaml"), document("ReplicationRule", "to-ams", &rule)).unwrap();
-    }
-    let snapshot = watch_folder::read(dir, None).snapshot;
-    assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
-    watch::Sender::new(snapshot)
-}
+/// The inbound entries of both peers.
+const INBOUND: &str = "[{bucket: logs, versionDeletes: Enabled}]";
 
 async fn replicator(
+    folder: &Folder,
     site: &str,
     store: Arc<dyn Store>,
-    refs: &Path,
-    rules: watch::Receiver<Snapshot>,
+    rules: &watch::Sender<Snapshot>,
     pace: Pace,
 ) -> Arc<Replicator> {
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
-    let tenure = Arc::new(Tenure::new(journal.clone(), site.into(), Terms::default()));
-    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::default()));
-    let shared = Shared { store, journal, clock, metrics, tenure, pace };
-    let own = rules.borrow().rules.sites[site].clone();
-    let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
-    Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
+    let tenure = pair::tenure(site, &journal);
+    folder.replicator(site, pair::shared(store, journal, tenure, pace), rules.subscribe()).await
+}
+
+fn body_of(key: &str) -> Body {
+    body(format!("bytes of {key}"))
 }
 
 /// How a world begins.
@@ -183,7 +135,7 @@ impl Default for Setup {
 
 /// `fra` sends to `ams`.
 struct World {
-    dir: tempfile::TempDir,
+    folder: Folder,
     fra: Objects,
     ams: Objects,
     store: Arc<Forgetful>,
@@ -199,43 +151,27 @@ impl World {
     }
 
     async fn with(setup: Setup) -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let secrets = dir.path().join("secrets");
-        let hosts: &[&str] = &["127.0.0.1"];
-        certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
-        let (fra, ams) = (objects("fra"), objects("ams"));
-        for store in [&fra, &ams] {
-            store.create_bucket(BUCKET, Versioning::Enabled).await.unwrap();
-        }
+        let folder = Folder::new();
+        let (fra, ams) = (objects_with("fra", &[BUCKET]).await, objects_with("ams", &[BUCKET]).await);
         for key in &setup.before {
             fra.put(BUCKET, key, Put::default(), body_of(key)).await.unwrap();
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let at_fra = rules(&dir.path().join("fra"), "fra", "ams", port, Some(&setup));
-        let at_ams = rules(&dir.path().join("ams"), "ams", "fra", 1, None);
+        folder.write_sites(&listener, INBOUND);
+        let existing = if setup.leaves_existing { ", existingObjects: Disabled" } else { "" };
+        let rule = format!(
+            "  siteRef: {{name: fra}}\n  bucket: {BUCKET}\n  destinations: [{{peer: ams}}]\n  replicate: {{versionDeletes: Enabled{existing}}}"
+        );
+        folder.write("fra", "rule.yaml", &document("ReplicationRule", "to-ams", &rule));
+        let (at_fra, at_ams) = (folder.read("fra"), folder.read("ams"));
         let store = Arc::new(BundledStore(ams.clone()));
-        let receiving = replicator("ams", store, dir.path(), at_ams.subscribe(), setup.pace).await;
-        let own = Files::in_folder(&secrets.join("ams"));
-        let authority = own.authorities[0].clone();
-        let server = Server {
-            site: "ams".into(),
-            identity: Arc::new(Identity::load(own).await.unwrap()),
-            resolver: Arc::new(move |uri| {
-                let is_fra = uri == certs::spiffe_id(TRUST, "fra");
-                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into(), authority: authority.clone() })
-            }),
-            receiver: receiving.receiver(),
-            clock: Arc::new(SystemClock),
-            settings: isthmus::peer::server::Settings::default(),
-            counters: Arc::new(Counters::default()),
-        };
-        tokio::spawn(Arc::new(server).run(listener, TaskTracker::new(), CancellationToken::new()));
+        let receiving = replicator(&folder, "ams", store, &at_ams, setup.pace).await;
+        folder.listen(listener, receiving.receiver()).await;
         let (loses, has_expired) = (AtomicBool::new(setup.loses), AtomicBool::new(false));
         let store = Arc::new(Forgetful { inner: BundledStore(fra.clone()), loses, has_expired });
-        let sending = replicator("fra", store.clone(), dir.path(), at_fra.subscribe(), setup.pace).await;
+        let sending = replicator(&folder, "fra", store.clone(), &at_fra, setup.pace).await;
         let rules = [at_fra, at_ams];
-        let mut world = World { dir, fra, ams, store, replicator: sending, running: None, rules };
+        let mut world = World { folder, fra, ams, store, replicator: sending, running: None, rules };
         world.run();
         world
     }
@@ -251,8 +187,8 @@ impl World {
         let (stop, running) = self.running.take().expect("it runs");
         stop.cancel();
         running.await.unwrap();
-        let (rules, pace) = (self.rules[0].subscribe(), Setup::default().pace);
-        self.replicator = replicator("fra", self.store.clone(), self.dir.path(), rules, pace).await;
+        let pace = Setup::default().pace;
+        self.replicator = replicator(&self.folder, "fra", self.store.clone(), &self.rules[0], pace).await;
         self.run();
     }
 
@@ -378,7 +314,7 @@ async fn what_is_under_way_is_no_difference_and_what_the_peer_added_neither() {
     let world = World::new().await;
     let version = world.put("shared").await;
     world.arrives(&version).await;
-    let body: Body = futures::stream::iter([Ok(Bytes::from_static(b"born there"))]).boxed();
+    let body = body("born there");
     world.ams.put(BUCKET, "elsewhere", Put::default(), body).await.unwrap();
     world.ams.delete(BUCKET, "shared", Some(version.id), Conditions::default(), false).await.unwrap();
     let found = world.verify(true).await;
