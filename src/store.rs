@@ -17,6 +17,7 @@ pub trait Store: Send + Sync + 'static {
     /// The bucket, or [`Error::NoSuchBucket`].
     async fn bucket(&self, name: &str) -> Result<BucketInfo, Error>;
     /// Changes after `cursor` (`None`: from the beginning), at most `limit`; waits until there is one.
+    /// An empty batch says that what stood there needs no sending, and its cursor is behind it.
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error>;
     /// Where the feed of a bucket ends now: everything acked before lies before it.
     async fn head(&self, bucket: &str) -> Result<Cursor, Error>;

@@ -58,10 +58,16 @@ async fn put(objects: &Objects, key: &str) -> Change {
     (key.to_owned(), written.version.id)
 }
 
+/// The next changes; a batch that only tells the place is read on from.
 async fn next(objects: &Objects, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
-    tokio::time::timeout(DEADLINE, objects.changes("bucket", cursor, limit))
-        .await
-        .expect("a change within the deadline")
+    let mut cursor = cursor.cloned();
+    loop {
+        let reading = objects.changes("bucket", cursor.as_ref(), limit);
+        match tokio::time::timeout(DEADLINE, reading).await.expect("a change within the deadline") {
+            Ok(batch) if batch.events.is_empty() => cursor = Some(batch.cursor),
+            other => return other,
+        }
+    }
 }
 
 /// Reads on until all of `wanted` was seen; returns how often each change was.

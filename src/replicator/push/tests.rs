@@ -2,9 +2,9 @@
 use super::*;
 use crate::link::part::own_part;
 use crate::link::tests::settings;
-use crate::store::Applied;
 use crate::store::bundled::BundledStore;
 use crate::store::conformance::{BUCKET, body, objects};
+use crate::store::{Applied, Cursor};
 use futures::TryStreamExt;
 use storage_engine::bucket::lock::Lock;
 use storage_engine::object::{Conditions, Error as Refused, Put};
@@ -47,33 +47,41 @@ fn what_the_rule_keeps_here_does_not_travel() {
     assert_eq!(sent(false, false), None);
 }
 
-/// A site that tells another what it holds when the test says so.
+/// A site that tells another its changes when the test says so.
 struct Site {
     origin: &'static str,
     store: BundledStore,
+    told: Option<Cursor>,
 }
 
 impl Site {
     async fn start(origin: &'static str) -> Site {
         let objects = objects(origin).await;
         objects.set_lock(BUCKET, Lock::default()).await.unwrap();
-        Site { origin, store: BundledStore(objects) }
+        Site { origin, store: BundledStore(objects), told: None }
     }
 
-    /// Sends the version as it is now; whether the peer learnt anything.
-    async fn tell(&self, peer: &Site, id: VersionId) -> bool {
+    /// Sends what changed since it was last asked; whether there was anything.
+    async fn tell(&mut self, peer: &Site) -> bool {
         let (own_origin, peer_origin) = (Origin::new(self.origin), Origin::new(peer.origin));
         let settings = Settings { own_origin, peer_origin, ..settings() };
-        let Some(version) = self.store.stat(BUCKET, "k", id).await.unwrap() else { return false };
-        let Some(part) = to_send(&settings, &version).filter(|_| includes(&settings, &version)) else { return false };
-        let has_bytes = part.is_live() && part.birth.as_ref().is_some_and(|b| b.size_bytes > 0);
-        let body = match has_bytes {
-            true => Some(self.store.read_version(BUCKET, &part.key, part.id).await.unwrap()),
-            false => None,
-        };
-        let said = peer.store.apply_version(BUCKET, part, body, None).await.unwrap();
-        assert_ne!(said, Applied::NeedsBody);
-        said == Applied::Applied
+        let mut any = false;
+        while self.store.backlog(BUCKET, self.told.as_ref(), "").await.unwrap().versions > 0 {
+            let batch = self.store.changes(BUCKET, self.told.as_ref(), 10).await.unwrap();
+            for event in batch.events.iter().filter(|e| includes(&settings, &e.version)) {
+                let Some(part) = to_send(&settings, &event.version) else { continue };
+                let has_bytes = part.is_live() && part.birth.as_ref().is_some_and(|b| b.size_bytes > 0);
+                let body = match has_bytes {
+                    true => Some(self.store.read_version(BUCKET, &part.key, part.id).await.unwrap()),
+                    false => None,
+                };
+                let said = peer.store.apply_version(BUCKET, part, body, None).await.unwrap();
+                assert_ne!(said, Applied::NeedsBody);
+            }
+            self.told = Some(batch.cursor);
+            any = true;
+        }
+        any
     }
 
     async fn act(&self, act: Act, id: VersionId) -> Result<(), Refused> {
@@ -96,9 +104,9 @@ enum Act {
 /// Runs acts (0: at A, 1: at B), and after each of them who tells whom (bit 0: A tells B, bit 1: B tells A).
 async fn two_sites_agree(acts: [(usize, Act); 3], told: [u8; 2]) {
     let story = format!("{acts:?}, told {told:?}");
-    let (a, b) = (Site::start("a").await, Site::start("b").await);
+    let (mut a, mut b) = (Site::start("a").await, Site::start("b").await);
     let id = a.store.0.put(BUCKET, "k", Put::default(), body(b"bytes")).await.unwrap().version.id;
-    a.tell(&b, id).await;
+    a.tell(&b).await;
     let mut done = Vec::new();
     for (step, (site, act)) in acts.into_iter().enumerate() {
         match [&a, &b][site].act(act, id).await {
@@ -108,13 +116,13 @@ async fn two_sites_agree(acts: [(usize, Act); 3], told: [u8; 2]) {
         }
         let told = told.get(step).copied().unwrap_or_default();
         if told & 1 > 0 {
-            a.tell(&b, id).await;
+            a.tell(&b).await;
         }
         if told & 2 > 0 {
-            b.tell(&a, id).await;
+            b.tell(&a).await;
         }
     }
-    while a.tell(&b, id).await | b.tell(&a, id).await {}
+    while a.tell(&b).await | b.tell(&a).await {}
     let at = async |site: &Site| site.store.stat(BUCKET, "k", id).await.unwrap().unwrap();
     let (at_a, at_b) = (at(&a).await, at(&b).await);
     if at_a.purged().is_none() {

@@ -34,6 +34,10 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How long a quiet feed waits before it looks whether enough drives still answer.
 const RECHECK: Duration = Duration::from_secs(5);
 
+/// How long a quiet feed keeps to itself that it passed changes which need no showing: those of the drives that log
+/// later than others, as a rule, so that one word is enough for many.
+const TELL: Duration = Duration::from_millis(50);
+
 /// Attempts resolved at once.
 const RESOLVES_AT_ONCE: usize = 16;
 
@@ -43,7 +47,9 @@ const BACKLOG_ENTRIES: usize = 256;
 
 impl Objects {
     /// Changes of a bucket after `cursor` (`None`: from the beginning), at most `limit`; waits until
-    /// there is one. Each acked change is shown at least once; a batch is sorted by clock reading.
+    /// there is one. Each acked change is shown at least once; a batch is sorted by clock reading. Where all that
+    /// stood behind the cursor was shown before or came to nothing, the batch is empty and its place is behind it:
+    /// a reader that kept its old place would see a backlog in it.
     ///
     /// # Errors
     /// - [`Error::Expired`]: the cursor is of another store; reconcile instead.
@@ -57,6 +63,7 @@ impl Objects {
         let limit = limit.clamp(1, BATCH_MAX);
         let mut waits_since: Option<Instant> = None;
         let mut everybody = true;
+        let mut tells_at: Option<Instant> = None;
         loop {
             let tails = inner.tails(bucket, &position, &mut heads, limit, everybody).await?;
             let mut merged = inner.merge(bucket, &tails, &position, limit, &Decided::new());
@@ -71,8 +78,16 @@ impl Objects {
                 let events = merged.settled.into_iter().map(|s| s.event).collect();
                 return Ok(Batch { events, cursor: position.to_cursor() });
             }
+            let is_passed = |t: &Tail| t.entries.first().is_some_and(|e| e.lsn <= position.place(t.slot));
+            if tells_at.is_none() && tails.iter().any(is_passed) {
+                tells_at = Some(Instant::now() + TELL);
+            }
+            let until_told = tells_at.map(|at| at.saturating_duration_since(Instant::now()));
+            if until_told.is_some_and(|left| left.is_zero()) {
+                return Ok(Batch { events: Vec::new(), cursor: position.to_cursor() });
+            }
             let patience = match merged.undecided.is_empty() {
-                true => RECHECK,
+                true => until_told.unwrap_or(RECHECK),
                 false => GRACE.saturating_sub(waits_since.get_or_insert_with(Instant::now).elapsed()),
             };
             if merged.undecided.is_empty() {
@@ -80,8 +95,11 @@ impl Objects {
             }
             // A full page may have more behind it that no head will tell of.
             let has_more = tails.iter().any(|t| t.entries.len() >= limit);
-            everybody =
-                if has_more && merged.undecided.is_empty() { false } else { !moved(&mut heads, patience).await };
+            everybody = if has_more && merged.undecided.is_empty() {
+                false
+            } else {
+                !moved(&mut heads, patience).await && until_told.is_none()
+            };
         }
     }
 
@@ -282,5 +300,32 @@ impl Backlog {
         let more = |counted: u64| u64::try_from(u128::from(counted) * u128::from(left) / u128::from(passed.max(1)));
         self.versions = self.versions.saturating_add(more(self.versions).unwrap_or(u64::MAX));
         self.bytes = self.bytes.saturating_add(more(self.bytes).unwrap_or(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::fixture::{Set, body};
+    use crate::object::{Put, Versioning};
+
+    #[tokio::test]
+    async fn a_reader_is_told_its_place_behind_what_was_shown_before() {
+        let set = Set::new();
+        let objects = set.start();
+        objects.create_bucket("bucket", Versioning::Enabled).await.expect("W");
+        objects.put("bucket", "k", Put::default(), body("bytes")).await.expect("W");
+        let head = objects.head("bucket").await.expect("it answers");
+        let shown = objects.changes("bucket", None, 10).await.expect("a change");
+        assert_eq!(shown.events.len(), 1);
+        // The place of a reader that met the change on the drive that logged it first.
+        let mut position = objects.0.position(None).expect("of this store");
+        position.set(0, *set.drives[0].head().borrow());
+        let cursor = position.to_cursor();
+        let reading = objects.changes("bucket", Some(&cursor), 10);
+        let read = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("it does not wait for a change");
+        let read = read.expect("it answers");
+        assert!(read.events.is_empty(), "{:?}", read.events);
+        assert!(read.cursor.has_passed(&head));
     }
 }
