@@ -13,6 +13,7 @@ pub mod far;
 pub mod foreign;
 pub mod lease;
 pub mod line;
+pub mod others;
 pub mod own;
 pub mod proof;
 pub mod push;

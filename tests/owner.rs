@@ -222,6 +222,25 @@ fn in_memory() -> OpenJournal {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replicator_knows_how_far_the_others_links_are() {
+    let mut world = World::new(in_memory()).await;
+    let one = world.start("one", Terms::default());
+    let two = world.start("two", Terms::default());
+    until(&mut world, "each owns one link", || one.owned() == 1 && two.owned() == 1).await;
+    world.all_arrive().await;
+    let known = async {
+        loop {
+            match one.replicator.others().await.as_slice() {
+                [other] if other.lag_seconds == Some(0.0) && other.backlog_versions == Some(0) => return other.clone(),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let other = tokio::time::timeout(Duration::from_secs(60), known).await.expect("the other's link is measured");
+    assert_eq!(other.state, "standby");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_of_a_killed_owner_move_within_20_s_without_loss() {
     let server = match pg::Server::start(&[]).await {
         Ok(server) => server,

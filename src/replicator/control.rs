@@ -5,6 +5,7 @@
 use super::Replicator;
 use super::compare::Part;
 use super::lease::Leadership;
+use super::report::{LinkReport, SiteReport};
 use super::verify::VerifyReport;
 use crate::rule::report::job::{self, Stage};
 use crate::rule::report::status::View;
@@ -24,6 +25,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const TICK: Duration = Duration::from_secs(1);
 /// A deleted rule is let go after so long even where a link of it did not drain: a link has 30 s, and is cut then.
 const LET_GO: Duration = Duration::from_secs(40);
+/// How often links that another replicator pushes are measured: numbers of status are written no oftener.
+const OTHERS_EVERY: Duration = Duration::from_secs(10);
 /// Comparisons at once; each reads a bucket and asks a peer.
 const JOBS_AT_ONCE: usize = 2;
 
@@ -42,6 +45,8 @@ struct Memory {
     /// Rules being deleted, by uid, since when.
     going: BTreeMap<String, Instant>,
     jobs: BTreeMap<String, Running>,
+    /// Links that another replicator pushes, and when they were measured.
+    others: (Option<Instant>, Vec<LinkReport>),
 }
 
 /// A job's comparison.
@@ -77,7 +82,7 @@ impl Control {
         let now = self.replicator.now_millis();
         self.finalizers(objects, memory).await;
         let Snapshot { rules, problems, .. } = self.rules.borrow().clone();
-        let report = self.replicator.report();
+        let report = self.report(memory).await;
         let view = View {
             site: self.replicator.site_name(),
             rules: &rules,
@@ -93,6 +98,22 @@ impl Control {
         }
         memory.jobs.retain(|uid, _| objects.values().any(|o| o.uid == *uid && !o.is_deleting));
         self.writer.write(objects, wanted).await;
+    }
+
+    /// What this process shows, with what is known of the links others push.
+    async fn report(&self, memory: &mut Memory) -> SiteReport {
+        if memory.others.0.is_none_or(|at| at.elapsed() >= OTHERS_EVERY) {
+            memory.others = (Some(Instant::now()), self.replicator.others().await);
+        }
+        let mut report = self.replicator.report();
+        for link in report.links.iter_mut().filter(|l| l.state == "standby") {
+            let is_same = |other: &&LinkReport| other.rule == link.rule && other.peer == link.peer;
+            if let Some(other) = memory.others.1.iter().find(is_same) {
+                let rpo_seconds = link.rpo_seconds;
+                *link = LinkReport { rpo_seconds, suspended: link.suspended.clone(), ..other.clone() };
+            }
+        }
+        report
     }
 
     /// Holds what needs an orderly end, and lets go what has had one. Nothing is ever deleted at a store.

@@ -5,7 +5,7 @@ mod sites;
 
 use cluster::Api;
 use serde_json::json;
-use sites::{BUCKET, Fleet};
+use sites::{BUCKET, Fleet, Site};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,10 +88,60 @@ async fn kube_rules_of_an_api_server_run_and_outlive_it() {
     api.until(&a.namespace, "FailoverDrill", "friday", |s| condition(s, "Accepted") == "False DrillEngineMissing")
         .await;
 
+    // Certificates of another CA on both sites, under way; then the peer is lost and comes back, which takes new handshakes.
+    a.rotate(&api).await;
+    b.rotate(&api).await;
+    let rotated = Instant::now();
+    let mut round = 0;
+    while rotated.elapsed() < Duration::from_secs(65) {
+        a.put(&format!("rotated-{round}"), 2).await;
+        b.until_holds(&format!("rotated-{round}"), 2).await;
+        round += 1;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    b.kill();
+    a.put("lost", 5).await;
+    api.until(&a.namespace, "ReplicationRule", BUCKET, |s| ready(s) == "False PeerUnreachable").await;
+    b.run();
+    b.until_ready().await;
+    b.until_holds("lost", 5).await;
+    let whole = api.until(&a.namespace, "ReplicationRule", BUCKET, |s| ready(s) == "True Replicating").await;
+    assert_eq!(whole["parkedVersions"], 0, "no transfer failed for good");
+
     // A deleted rule drains and goes; what was replicated stays.
     api.delete(&a.namespace, "ReplicationRule", BUCKET).await;
     api.until_gone(&a.namespace, "ReplicationRule", BUCKET).await;
     assert_eq!((a.count("first").await, b.count("first").await), (20, 20));
+    fleet.stop().await;
+}
+
+/// Figures, not a verdict: `ISTHMUS_E2E_RULES=1000` says how many rules.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kube_many_rules_are_planned_soon() {
+    let Some(rules) = std::env::var("ISTHMUS_E2E_RULES").ok().and_then(|n| n.parse::<usize>().ok()) else {
+        println!("SKIPPED: ISTHMUS_E2E_RULES is not set (how many rules)");
+        return;
+    };
+    let Some(api) = Api::of_environment().await else { return };
+    let fleet = Fleet::prepare(&api).await;
+    fleet.apply_documents(&api).await;
+    for n in 0..rules {
+        let spec = json!({"siteRef": {"name": "a"}, "bucket": BUCKET, "priority": 1,
+            "filter": {"prefix": format!("{n:04}/")}, "destinations": [{"peer": "b"}]});
+        api.apply(&fleet.sites[0].namespace, "ReplicationRule", &format!("many-{n:04}"), spec).await;
+    }
+    let began = Instant::now();
+    fleet.sites.iter().for_each(Site::run);
+    let a = &fleet.sites[0];
+    a.until_ready().await;
+    println!("{rules} rules planned {:?} after the start", began.elapsed());
+    let last = format!("many-{:04}", rules - 1);
+    api.until(&a.namespace, "ReplicationRule", &last, |s| ready(s) == "True Replicating").await;
+    println!("the last one's status was written {:?} after the start", began.elapsed());
+    let altered = Instant::now();
+    api.merge(&a.namespace, "ReplicationRule", &last, json!({"spec": {"suspend": true}})).await;
+    api.until(&a.namespace, "ReplicationRule", &last, |s| ready(s) == "False Suspended").await;
+    println!("a changed rule was told {:?} after the change; memory {} MiB", altered.elapsed(), a.memory_mib());
     fleet.stop().await;
 }
 

@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub const BUCKET: &str = "orders";
@@ -29,18 +29,17 @@ pub struct Site {
     pub namespace: String,
     name: &'static str,
     dir: PathBuf,
+    /// Two issues of certificates, each of a CA of its own.
+    certs: [PathBuf; 2],
     s3: u16,
     peer: u16,
     admin: u16,
-    process: Option<Child>,
+    process: Mutex<Option<Child>>,
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.process {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.kill();
     }
 }
 
@@ -53,13 +52,15 @@ impl Fleet {
     /// Everything but the processes and the documents.
     pub async fn prepare(api: &Api) -> Fleet {
         let root = tempfile::tempdir().expect("make a directory");
-        let certs = root.path().join("certs");
-        let made = Command::new(env!("CARGO_BIN_EXE_isthmus"))
-            .arg("certs")
-            .arg(&certs)
-            .args(["--trust-domain", "kube.example", "--site", "a=127.0.0.1", "--site", "b=127.0.0.1"])
-            .status();
-        assert!(made.expect("run isthmus certs").success());
+        let certs = ["certs-1", "certs-2"].map(|dir| root.path().join(dir));
+        for dir in &certs {
+            let made = Command::new(env!("CARGO_BIN_EXE_isthmus"))
+                .arg("certs")
+                .arg(dir)
+                .args(["--trust-domain", "kube.example", "--site", "a=127.0.0.1", "--site", "b=127.0.0.1"])
+                .status();
+            assert!(made.expect("run isthmus certs").success());
+        }
         let cut = Arc::new(AtomicBool::new(false));
         let way = proxy(&api.address, cut.clone());
         let mut sites = Vec::new();
@@ -68,8 +69,8 @@ impl Fleet {
             let namespace = format!("isthmus-e2e-{}-{name}", storage_engine::entropy::id().as_simple());
             let dir = root.path().join(name);
             fs::create_dir_all(&dir).expect("make a directory");
-            let site = Site { namespace, name, dir, s3, peer, admin, process: None };
-            site.provision(api, &certs, way).await;
+            let site = Site { namespace, name, dir, certs: certs.clone(), s3, peer, admin, process: Mutex::default() };
+            site.provision(api, way).await;
             sites.push(site);
         }
         Fleet { sites, cut, _root: root }
@@ -77,10 +78,8 @@ impl Fleet {
 
     /// The processes run; they wait for their documents.
     pub async fn start(api: &Api) -> Fleet {
-        let mut fleet = Fleet::prepare(api).await;
-        for site in &mut fleet.sites {
-            site.process = Some(site.spawn(&[]));
-        }
+        let fleet = Fleet::prepare(api).await;
+        fleet.sites.iter().for_each(Site::run);
         fleet
     }
 
@@ -107,9 +106,9 @@ impl Fleet {
         self.cut.store(is_cut, Ordering::SeqCst);
     }
 
-    pub async fn stop(mut self) {
-        for site in &mut self.sites {
-            let mut child = site.process.take().expect("it runs");
+    pub async fn stop(self) {
+        for site in &self.sites {
+            let mut child = site.process.lock().expect("no panic while held").take().expect("it runs");
             let id = child.id().to_string();
             assert!(Command::new("kill").args(["-TERM", &id]).status().expect("send SIGTERM").success());
             assert_eq!(child.wait().expect("wait").code(), Some(0), "{}", site.log());
@@ -118,7 +117,7 @@ impl Fleet {
 }
 
 impl Site {
-    async fn provision(&self, api: &Api, certs: &Path, way: u16) {
+    async fn provision(&self, api: &Api, way: u16) {
         let ns = &self.namespace;
         api.apply_object("", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}})).await;
         api.apply_object(
@@ -147,13 +146,7 @@ impl Site {
             "subjects": [{"kind": "ServiceAccount", "name": "isthmus-replicator", "namespace": ns}]}),
         )
         .await;
-        let read = |key: &str| fs::read_to_string(certs.join(self.name).join(key)).expect("read a certificate");
-        let data = json!({"tls.crt": read("tls.crt"), "tls.key": read("tls.key"), "ca.crt": read("ca.crt")});
-        api.apply_object(
-            ns,
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls"}, "stringData": data}),
-        )
-        .await;
+        self.write_secret(api, 0).await;
 
         let token = api.token(ns, "isthmus-replicator").await;
         let mut cluster = api.authority.clone();
@@ -170,22 +163,62 @@ impl Site {
         )).expect("write the configuration");
     }
 
-    fn spawn(&self, more: &[&str]) -> Child {
+    fn spawn(&self) -> Child {
         let log = fs::File::create(self.dir.join("log")).expect("make the log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_isthmus"));
-        command.args(["site", "--config"]).arg(self.dir.join("site.yaml")).args(more);
+        command.args(["site", "--config"]).arg(self.dir.join("site.yaml"));
         command.stdin(Stdio::null()).stderr(log).spawn().expect("start a site")
+    }
+
+    /// Starts its process.
+    pub fn run(&self) {
+        *self.process.lock().expect("no panic while held") = Some(self.spawn());
+    }
+
+    /// kill -9, where it runs.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.process.lock().ok().and_then(|mut p| p.take()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Another certificate, of another CA, takes the place of the one in the Secret; waits until the process has it.
+    pub async fn rotate(&self, api: &Api) {
+        self.write_secret(api, 1).await;
+        let fresh = fs::read(self.certs[1].join(self.name).join("tls.crt")).expect("read a certificate");
+        let held = self.dir.join("refs/secrets/tls/tls.crt");
+        self.until("the Secret is written", async || fs::read(&held).is_ok_and(|h| h == fresh)).await;
+    }
+
+    async fn write_secret(&self, api: &Api, issue: usize) {
+        let read = |issue: usize, file: &str| {
+            fs::read_to_string(self.certs[issue].join(self.name).join(file)).expect("read a certificate")
+        };
+        // While CAs change both are believed.
+        let authorities = read(0, "ca.crt") + &read(1, "ca.crt");
+        let data = json!({"tls.crt": read(issue, "tls.crt"), "tls.key": read(issue, "tls.key"), "ca.crt": authorities});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls"}, "stringData": data});
+        api.apply_object(&self.namespace, secret).await;
     }
 
     /// Runs it until it ends by itself; its exit code and what it said.
     pub async fn run_to_end(&self) -> (Option<i32>, String) {
-        let mut child = self.spawn(&[]);
+        let mut child = self.spawn();
         let by = Instant::now() + PATIENCE;
         while child.try_wait().expect("look at it").is_none() && Instant::now() < by {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let _ = child.kill();
         (child.wait().expect("wait").code(), self.log())
+    }
+
+    /// What the process holds of memory.
+    pub fn memory_mib(&self) -> u64 {
+        let id = self.process.lock().expect("no panic while held").as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or_default() / 1024
     }
 
     fn log(&self) -> String {

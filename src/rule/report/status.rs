@@ -187,7 +187,8 @@ impl View<'_> {
             oldest_pending_time: links.iter().filter_map(|l| l.oldest_pending).min().map(time),
             backlog_versions: sum(|l| l.backlog_versions),
             backlog_bytes: sum(|l| l.backlog_bytes).map(quantity),
-            parked_versions: sum(|l| Some(l.parked_versions)),
+            // Who pushes a link knows what waits for a person; nobody else does.
+            parked_versions: sum(|l| (l.state != "standby").then_some(l.parked_versions)),
             brake_released: rule.and_then(|r| i64::try_from(r.brake_release).ok()),
             measured_time: Some(time(self.now)),
             destinations: links.iter().map(|l| self.destination(l, object)).collect(),
@@ -206,7 +207,7 @@ impl View<'_> {
             oldest_pending_time: link.oldest_pending.map(time),
             backlog_versions: link.backlog_versions.and_then(|n| i64::try_from(n).ok()),
             backlog_bytes: link.backlog_bytes.and_then(|n| i64::try_from(n).ok()).map(quantity),
-            parked_versions: i64::try_from(link.parked_versions).ok(),
+            parked_versions: i64::try_from(link.parked_versions).ok().filter(|_| link.state != "standby"),
             last_replicated_time: None,
             existing_objects: link.existing_versions.filter(|n| *n > 0).map(|n| Progress {
                 listed: i64::try_from(n - link.existing_unread.unwrap_or(0).min(n)).unwrap_or(i64::MAX),
@@ -314,7 +315,10 @@ fn stalled(links: &[&LinkReport]) -> Verdict {
 
 fn is_in_order(link: &LinkReport) -> bool {
     let within = link.rpo_seconds.is_none_or(|rpo| link.lag_seconds.is_some_and(|lag| lag <= rpo));
-    matches!(link.state.as_str(), "live" | "catching_up") && within && !link.is_held()
+    matches!(link.state.as_str(), "live" | "catching_up" | "standby")
+        && link.lag_seconds.is_some()
+        && within
+        && !link.is_held()
 }
 
 /// The summary where something fails: Accepted and what follows it; Stalled fails when it is True.

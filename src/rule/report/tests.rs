@@ -128,6 +128,16 @@ fn lag_is_a_time_the_server_ages_and_is_absent_without_a_backlog() {
 }
 
 #[test]
+fn a_link_of_another_replicator_counts_by_what_is_known_of_it() {
+    let other = LinkReport { state: "standby".into(), ..link("a") };
+    let (status, conditions) = shown(specs::rule("logs", "ams"), Some(other.clone()));
+    assert_eq!((&status["peersReady"], conditions["Ready"].as_str()), (&json!("1/1"), "True Replicating"));
+    assert_eq!(status.get("parkedVersions"), None, "only who pushes it knows");
+    let unknown = LinkReport { lag_seconds: None, backlog_versions: None, ..other };
+    assert_eq!(shown(specs::rule("logs", "ams"), Some(unknown)).0["peersReady"], "0/1");
+}
+
+#[test]
 fn statuses_fit_their_definitions() {
     use crate::document::{Node, schema};
     let (status, _) = shown(specs::rule("logs", "ams"), Some(link("a")));
