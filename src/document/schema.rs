@@ -4,8 +4,10 @@
 //! It reads the subset of JSON Schema that our own types generate (inlined, structural); it is no general
 //! validator.
 use super::{Node, Value};
+use regex::Regex;
 use serde_json::Value as Json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,13 +108,18 @@ fn check_text(schema: &Json, text: &str) -> Vec<String> {
     if let Some(max) = schema["maxLength"].as_u64().filter(|max| length > *max) {
         wrong.push(format!("has {length} characters, may have {max}"));
     }
-    if let Some(pattern) = schema["pattern"].as_str() {
-        let pattern_holds = regex::Regex::new(pattern).expect("the patterns are our own").is_match(text);
-        if !pattern_holds {
-            wrong.push(format!("is `{text}`, must match {pattern}"));
-        }
+    if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| !matches(pattern, text)) {
+        wrong.push(format!("is `{text}`, must match {pattern}"));
     }
     wrong
+}
+
+/// Compiled once: a thousand documents are held against a dozen patterns each.
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
+    let compile = || Regex::new(pattern).expect("the patterns are our own");
+    let regex = COMPILED.lock().expect("no panic while held").entry(pattern.into()).or_insert_with(compile).clone();
+    regex.is_match(text)
 }
 
 fn check_number(schema: &Json, number: &serde_json::Number) -> Vec<String> {

@@ -9,11 +9,12 @@ use super::report::{LinkReport, SiteReport};
 use super::verify::VerifyReport;
 use crate::rule::report::job::{self, Stage};
 use crate::rule::report::status::View;
-use crate::rule::report::{FINALIZER, Wanted, Writer};
+use crate::rule::report::{FINALIZER, WRITES_AT_ONCE, Wanted, Writer};
 use crate::rule::resource::job::ReplicationJobSpec;
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::{Object, Objects};
 use crate::rule::{RuleSet, accept};
+use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,6 @@ impl Control {
 
     async fn tick(&mut self, objects: &Objects, leader: &Leadership, memory: &mut Memory) {
         let now = self.replicator.now_millis();
-        self.finalizers(objects, memory).await;
         let Snapshot { rules, problems, .. } = self.rules.borrow().clone();
         let report = self.report(memory).await;
         let view = View {
@@ -98,6 +98,7 @@ impl Control {
         }
         memory.jobs.retain(|uid, _| objects.values().any(|o| o.uid == *uid && !o.is_deleting));
         self.writer.write(objects, wanted).await;
+        self.finalizers(objects, memory).await;
     }
 
     /// What this process shows, with what is known of the links others push.
@@ -119,6 +120,7 @@ impl Control {
     /// Holds what needs an orderly end, and lets go what has had one. Nothing is ever deleted at a store.
     async fn finalizers(&self, objects: &Objects, memory: &mut Memory) {
         memory.going.retain(|uid, _| objects.values().any(|o| o.uid == *uid && o.is_deleting));
+        let mut to_hold = Vec::new();
         for object in objects.values() {
             let is_held = object.finalizers.iter().any(|f| f == FINALIZER);
             let is_ours = match object.kind {
@@ -127,7 +129,7 @@ impl Control {
                 _ => false,
             };
             match (is_held, object.is_deleting) {
-                (false, false) if is_ours => drop(self.writer.hold(object, true).await),
+                (false, false) if is_ours => to_hold.push(object.clone()),
                 (true, true) => {
                     let since = *memory.going.entry(object.uid.clone()).or_insert_with(Instant::now);
                     if self.has_ended(object).await || since.elapsed() >= LET_GO {
@@ -137,6 +139,10 @@ impl Control {
                 _ => {}
             }
         }
+        let writer = &self.writer;
+        let hold = |object: Arc<Object>| async move { writer.hold(&object, true).await };
+        let holds = futures::stream::iter(to_hold).map(hold);
+        holds.buffer_unordered(WRITES_AT_ONCE).collect::<Vec<_>>().await;
     }
 
     /// Whether nothing runs for an object any more. A journal that does not answer is no proof.

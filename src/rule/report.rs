@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// Numbers of one object are written at most so often.
 pub const NUMBERS_EVERY: Duration = Duration::from_secs(10);
 /// Writes under way at once: a thousand rules are through in seconds, and the server is not flooded.
-const WRITES_AT_ONCE: usize = 8;
+pub const WRITES_AT_ONCE: usize = 8;
 /// Who owns the fields we apply.
 const MANAGER: &str = "isthmus-controller";
 /// Holds an object until what it asked for has ended.
