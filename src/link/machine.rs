@@ -360,7 +360,7 @@ impl Link {
     /// Takes a push out of flight; `None`: it was forgotten before.
     fn land(&mut self, id: PushId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
-        self.flying_bytes -= flight.weight;
+        self.flying_bytes -= scope::room(flight.weight);
         self.existing.flying -= usize::from(flight.is_existing());
         Some(flight)
     }
@@ -526,14 +526,17 @@ impl Link {
 
     fn has_room(&self, weight: u64) -> bool {
         let Settings { window_versions, window_bytes, commit_order, .. } = self.settings;
-        let fits = || self.flights.len() < window_versions && self.flying_bytes.saturating_add(weight) <= window_bytes;
+        let fits = || {
+            self.flights.len() < window_versions
+                && self.flying_bytes.saturating_add(scope::room(weight)) <= window_bytes
+        };
         self.flights.is_empty() || (!commit_order && fits())
     }
 
     fn fly(&mut self, now: Millis, flight: Flight) -> PushId {
         let id = self.next_push;
         self.next_push += 1;
-        self.flying_bytes += flight.weight;
+        self.flying_bytes += scope::room(flight.weight);
         self.existing.flying += usize::from(flight.is_existing());
         self.pacer.spend(now, flight.weight, self.settings.bandwidth);
         self.flights.insert(id, flight);

@@ -138,6 +138,14 @@ pub(super) fn weight(body_bytes: u64) -> u64 {
     body_bytes.saturating_add(HEAD_BYTES)
 }
 
+/// A larger version is poured out as the peer takes it in, and holds no more than this in memory.
+const POURED_BYTES: u64 = 4 << 20;
+
+/// What a change of this weight takes of the window: a large one must not keep all others out of it.
+pub(super) fn room(weight: u64) -> u64 {
+    weight.min(POURED_BYTES)
+}
+
 /// Whether what travels differs between two settings: what was read under the old ones is judged again.
 pub(super) fn is_altered(old: &Settings, new: &Settings) -> bool {
     let who = |s: &Settings| (s.own_origin.clone(), s.peer_origin.clone(), s.existing_objects);

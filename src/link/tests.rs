@@ -130,6 +130,19 @@ fn bytes_bound_the_window_but_one_version_always_flies() {
 }
 
 #[test]
+fn a_version_larger_than_the_window_does_not_keep_the_others_out() {
+    let mut large = change(1, "here");
+    let version = Arc::make_mut(&mut large.version);
+    version.birth.as_mut().expect("it was just born").size_bytes = 50 << 30;
+    let mut link = up(Settings { window_bytes: 32 << 20, ..settings() });
+    let both = Event::Changed { changes: vec![large, change(2, "here")], cursor: cursor(2) };
+    let flying = pushes(&link.step(1, both));
+    assert_eq!(flying.len(), 2);
+    link.step(2, taken(flying[0]));
+    assert_eq!(pushes(&link.step(3, changed(3..=3))).len(), 1, "what landed leaves the window as it came");
+}
+
+#[test]
 fn replicas_are_passed_over_and_the_cursor_moves() {
     let mut link = up(settings());
     let replica = Event::Changed { changes: vec![change(7, "there"), change(8, "elsewhere")], cursor: cursor(8) };
