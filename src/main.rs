@@ -4,10 +4,6 @@ use isthmus::cli::{self, Cli, Verb, exit};
 use isthmus::{role, telemetry};
 use std::process::ExitCode;
 
-/// Records are decoded, joined and sent as many small allocations: a third of the CPU of a version with the C library's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
