@@ -74,7 +74,7 @@ async fn errors_name_what_is_wrong() {
     store.call(Call::new("PUT", "/B_")).await.error(400, "InvalidBucketName");
     store.put("/box/k", b"x").await;
     store.call(Call::new("DELETE", "/box")).await.error(409, "BucketNotEmpty");
-    store.call(Call::new("GET", "/box").query("policy", "")).await.error(501, "NotImplemented");
+    store.call(Call::new("GET", "/box").query("logging", "")).await.error(501, "NotImplemented");
     store.call(Call::new("HEAD", "/box/absent")).await.expect(404);
 }
 
