@@ -232,7 +232,12 @@ impl Connection {
         tasks.spawn(async move {
             let written = AtomicU64::new(0);
             match writing.stop.run_until_cancelled(outgoing.write_to(&mut line, &written)).await {
-                Some(result) => writing.end(result.err().unwrap_or(Ended::Stopped)),
+                Some(result) => {
+                    // Acks may wait behind the end of the line: the reader ends when it has read them.
+                    let read = async { writing.ended.subscribe().wait_for(Option::is_some).await.map(drop) };
+                    let _ = tokio::time::timeout(FAREWELL_MAX, read).await;
+                    writing.end(result.err().unwrap_or(Ended::Stopped));
+                }
                 None => {
                     let farewell = async { outgoing.flush_to(&mut line).await.ok().map(|()| line.shutdown()) };
                     if let Ok(Some(shutdown)) = tokio::time::timeout(FAREWELL_MAX, farewell).await {

@@ -82,6 +82,8 @@ pub struct Outgoing {
     control: mpsc::UnboundedReceiver<Bytes>,
     control_waiting: Arc<AtomicUsize>,
     data: mpsc::UnboundedReceiver<(Bytes, Option<OwnedSemaphorePermit>)>,
+    /// Taken from the lanes and not yet on the line; outlives a write that is given up half way.
+    buffer: BytesMut,
 }
 
 /// An empty outbox and its other end.
@@ -90,7 +92,12 @@ pub fn outbox() -> (Outbox, Outgoing) {
     let (data, data_rx) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(OUTBOX_BYTES));
     let control_waiting = Arc::new(AtomicUsize::new(0));
-    let outgoing = Outgoing { control: control_rx, control_waiting: control_waiting.clone(), data: data_rx };
+    let outgoing = Outgoing {
+        control: control_rx,
+        control_waiting: control_waiting.clone(),
+        data: data_rx,
+        buffer: BytesMut::with_capacity(2 * WRITE_BYTES),
+    };
     (Outbox { control, control_waiting, data, room }, outgoing)
 }
 
@@ -141,12 +148,11 @@ impl Outbox {
 
 impl Outgoing {
     /// Writes until `line` breaks or every [`Outbox`] is gone, joining what waits into one write. The
-    /// number of bytes written is added to `written`.
+    /// number of bytes written is added to `written`. Dropped half way, the next call goes on from there.
     ///
     /// # Errors
     /// [`Ended`] when the line broke.
     pub async fn write_to<W: AsyncWrite + Unpin>(&mut self, line: &mut W, written: &AtomicU64) -> Result<(), Ended> {
-        let mut buffer = BytesMut::with_capacity(2 * WRITE_BYTES);
         loop {
             let first = tokio::select! {
                 biased;
@@ -157,35 +163,46 @@ impl Outgoing {
                 Some((bytes, _room)) = self.data.recv() => bytes,
                 else => return Ok(()),
             };
-            buffer.extend_from_slice(&first);
-            self.gather(&mut buffer);
-            line.write_all(&buffer).await?;
-            line.flush().await?;
-            written.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-            buffer.clear();
-            if buffer.capacity() > 4 * WRITE_BYTES {
-                buffer = BytesMut::with_capacity(2 * WRITE_BYTES);
-            }
+            self.buffer.extend_from_slice(&first);
+            self.gather();
+            let count = self.buffer.len();
+            self.write_buffer(line).await?;
+            written.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
 
     /// Writes what waits now, and no more.
+    ///
+    /// # Errors
+    /// [`Ended`] when the line broke.
     pub async fn flush_to<W: AsyncWrite + Unpin>(&mut self, line: &mut W) -> Result<(), Ended> {
-        let mut buffer = BytesMut::new();
-        self.gather(&mut buffer);
-        line.write_all(&buffer).await?;
+        self.gather();
+        while !self.buffer.is_empty() {
+            self.write_buffer(line).await?;
+            self.gather();
+        }
+        Ok(())
+    }
+
+    /// Writes the buffer and empties it; what one frame made large is given back.
+    async fn write_buffer<W: AsyncWrite + Unpin>(&mut self, line: &mut W) -> Result<(), Ended> {
+        line.write_all_buf(&mut self.buffer).await?;
         line.flush().await?;
+        self.buffer.clear();
+        if self.buffer.capacity() > 4 * WRITE_BYTES {
+            self.buffer = BytesMut::with_capacity(2 * WRITE_BYTES);
+        }
         Ok(())
     }
 
     /// Joins frames that wait, control first, up to [`WRITE_BYTES`] and one frame.
-    fn gather(&mut self, buffer: &mut BytesMut) {
-        while buffer.len() < WRITE_BYTES {
+    fn gather(&mut self) {
+        while self.buffer.len() < WRITE_BYTES {
             if let Ok(bytes) = self.control.try_recv() {
                 self.control_waiting.fetch_sub(1, Ordering::Relaxed);
-                buffer.extend_from_slice(&bytes);
+                self.buffer.extend_from_slice(&bytes);
             } else if let Ok((bytes, _room)) = self.data.try_recv() {
-                buffer.extend_from_slice(&bytes);
+                self.buffer.extend_from_slice(&bytes);
             } else {
                 return;
             }
@@ -227,6 +244,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             self.silent_at = Instant::now() + self.silence_max;
             self.read.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads on and forgets it, until the other end closes.
+    pub async fn discard(&mut self) {
+        while self.line.read_buf(&mut self.buffer).await.is_ok_and(|count| count > 0) {
+            self.buffer.clear();
         }
     }
 }

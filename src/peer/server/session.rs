@@ -116,6 +116,10 @@ impl Session {
         // Bodies whose End has not come see their channel close: an error, never a short body.
         self.streams().clear();
         self.over.cancel();
+        if matches!(ended, Ended::Goodbye(_)) {
+            // A line closed over unread bytes is reset, and the reset may overtake the last acks.
+            let _ = tokio::time::timeout(FAREWELL_MAX, reader.discard()).await;
+        }
         ended
     }
 
@@ -295,8 +299,10 @@ impl Session {
         self.acked(stream, ack, cost);
     }
 
-    /// Sends the ack. The stream is given up first: the sender may fill its place at once.
+    /// Sends the ack and gives the stream up in one step: the sender may fill its place at once, and a
+    /// connection that leaves when the last stream is gone takes its ack along.
     fn acked(&self, stream: u32, ack: Ack, cost: usize) {
+        self.give_back(cost);
         {
             let mut streams = self.streams();
             if let Some(state) = streams.get_mut(&stream) {
@@ -305,9 +311,8 @@ impl Session {
                     streams.remove(&stream);
                 }
             }
+            self.outbox.control(&Frame { stream, message: Message::Ack(ack) });
         }
-        self.give_back(cost);
-        self.outbox.control(&Frame { stream, message: Message::Ack(ack) });
         self.fewer.notify_one();
     }
 

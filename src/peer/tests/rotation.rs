@@ -52,22 +52,43 @@ async fn rotate(rig: &Rig, site: &str, of_site: &Identity, all: [&Identity; 2], 
     assert!(of_site.reload().await.unwrap(), "{site} {n}: the new certificate is read");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_change_under_load_and_no_ack_is_lost() {
+/// A site that counts what it applied, its connections asked to leave at this age.
+async fn counting(lifetime: Duration) -> (Rig, Arc<AtomicU64>) {
     let applied = Arc::new(AtomicU64::new(0));
-    let counting = applied.clone();
-    let settings = Settings { lifetime: Duration::from_millis(400), ..Settings::default() };
+    let counter = applied.clone();
+    let settings = Settings { lifetime, ..Settings::default() };
     let rig = Rig::with(settings, move |incoming| {
-        let counting = counting.clone();
+        let counter = counter.clone();
         Box::pin(async move {
             let ack = drain(incoming).await;
             if ack == Ack::Applied {
-                counting.fetch_add(1, Ordering::Relaxed);
+                counter.fetch_add(1, Ordering::Relaxed);
             }
             ack
         })
     })
     .await;
+    (rig, applied)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_leave_under_load_take_every_ack_along() {
+    let (rig, applied) = counting(Duration::from_millis(2)).await;
+    let fra = rig.identity("fra").await;
+    let (acked, done) = (AtomicU64::new(0), CancellationToken::new());
+    let enough = async {
+        while rig.counters.connections.load(Ordering::Relaxed) < 400 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        done.cancel();
+    };
+    within(async { tokio::join!(load(&rig, &fra, &acked, &done), enough) }).await;
+    assert_eq!(acked.load(Ordering::Relaxed), applied.load(Ordering::Relaxed), "every version taken was acked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_change_under_load_and_no_ack_is_lost() {
+    let (rig, applied) = counting(Duration::from_millis(400)).await;
     let fra = rig.identity("fra").await;
     let (acked, done) = (AtomicU64::new(0), CancellationToken::new());
     let rotations = async {
