@@ -299,11 +299,14 @@ impl Replicator {
     /// Everything this process shows of itself.
     pub fn report(&self) -> SiteReport {
         let state = self.state();
-        let documents = self.rules.borrow().rules.clone();
+        let snapshot = self.rules.borrow();
+        let documents = &snapshot.rules;
+        let named =
+            documents.links_of(&self.site).map(|(rule, to)| ((rule.name.as_str(), to.peer.as_str()), (rule, to)));
+        let told: BTreeMap<_, (&Rule, &Destination)> = named.collect();
         let promise = |mut shown: LinkReport| {
-            let of_shown = |(r, d): &(&Rule, &Destination)| r.name == shown.rule && d.peer == shown.peer;
-            if let Some((rule, destination)) = documents.links_of(&self.site).find(of_shown) {
-                shown.suspended = state.suspensions.why(&documents, rule, destination);
+            if let Some((rule, destination)) = told.get(&(shown.rule.as_str(), shown.peer.as_str())) {
+                shown.suspended = state.suspensions.why(documents, rule, destination);
                 shown.rpo_seconds = rule.rpo_millis.map(|ms| ms as f64 / 1000.0);
             }
             shown
@@ -311,11 +314,11 @@ impl Replicator {
         let mut links: Vec<_> = state.links.values().map(|l| promise(l.report())).collect();
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
         let foreign = state.in_force.foreign.values().map(|doc| foreign_report(doc, &state.links));
-        let problems = self.rules.borrow().problems.clone().into_iter().map(|p| ProblemReport {
-            document: p.document,
-            place: p.place,
+        let problems = snapshot.problems.iter().map(|p| ProblemReport {
+            document: p.document.clone(),
+            place: p.place.clone(),
             reason: p.reason.into(),
-            message: p.message,
+            message: p.message.clone(),
         });
         SiteReport {
             site: self.site_id.clone(),
@@ -330,12 +333,7 @@ impl Replicator {
 
     /// All metrics in OpenMetrics text.
     pub fn metrics_text(&self) -> String {
-        for line in self.state().lines.values() {
-            let labels = crate::telemetry::metrics::PeerLabels { peer: line.doc.name.clone() };
-            let up = i64::from(line.standing.borrow().is_some());
-            self.shared.metrics.peer_up.get_or_create(&labels).set(up);
-        }
-        self.shared.metrics.encode()
+        self.shared.metrics.encode(&self.report())
     }
 
     /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.

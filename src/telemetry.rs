@@ -2,6 +2,7 @@
 pub mod cluster;
 pub mod listener;
 pub mod metrics;
+pub mod shown;
 pub mod store;
 
 use tracing_subscriber::EnvFilter;

@@ -8,6 +8,7 @@ use isthmus::peer::client::{Connection, PeerClient, Target};
 use isthmus::peer::server::{Counters, Known, Server, Settings};
 use isthmus::peer::{Ack, Outgoing};
 use isthmus::replicator::receive::Receive;
+use isthmus::replicator::report::SiteReport;
 use isthmus::rule::watch_folder::{self, Snapshot};
 use isthmus::store::bundled::BundledStore;
 use isthmus::telemetry::metrics::Metrics;
@@ -110,7 +111,7 @@ impl World {
 
     /// How often versions were refused, by the reason that is shown.
     fn refused(&self, reason: &str) -> u64 {
-        let text = self.metrics.encode();
+        let text = self.metrics.encode(&SiteReport::default());
         let is_it = |l: &&str| l.starts_with("isthmus_peer_frames_refused_total") && l.contains(reason);
         let line = text.lines().find(is_it);
         line.and_then(|l| l.rsplit(' ').next()).map_or(0, |n| n.parse::<f64>().unwrap() as u64)

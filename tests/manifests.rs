@@ -217,8 +217,9 @@ fn documents_and_configurations_in_the_manifests_hold() {
 
 #[test]
 fn alerts_name_metrics_that_there_are() {
-    let page = fs::read_to_string(root().join("src/telemetry/metrics.rs")).expect("read the page of metrics")
-        + &fs::read_to_string(root().join("src/telemetry/cluster.rs")).expect("read the API server's");
+    let read =
+        |file: &str| fs::read_to_string(root().join("src/telemetry").join(file)).expect("read a page of metrics");
+    let page: String = ["metrics.rs", "shown.rs", "cluster.rs"].map(read).concat();
     let mut named = 0;
     for (_, alerts) in of_kind(&["PrometheusRule"]) {
         for rule in list(&alerts["spec"]["groups"]).flat_map(|group| list(&group["rules"])) {

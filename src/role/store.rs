@@ -94,5 +94,5 @@ async fn readyz(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
 }
 
 async fn scrape(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics::text(&shown.registry))
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics::text(&[&shown.registry]))
 }

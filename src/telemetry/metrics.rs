@@ -1,8 +1,11 @@
 //! All metric names of the replicator, on one page. Timestamps, not ages; labels never name a key.
+use super::shown;
 use crate::journal::LinkId;
 use crate::link::Outcome;
+use crate::replicator::report::SiteReport;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -50,10 +53,13 @@ pub fn registry() -> Registry {
     Registry::with_prefix("isthmus")
 }
 
-/// A registry in OpenMetrics text.
-pub fn text(registry: &Registry) -> String {
+/// Registries, whose names differ, in OpenMetrics text.
+pub fn text(registries: &[&Registry]) -> String {
     let mut text = String::new();
-    encode(&mut text, registry).expect("a String takes every byte");
+    for registry in registries {
+        encode_registry(&mut text, registry).expect("a String takes every byte");
+    }
+    encode_eof(&mut text).expect("a String takes every byte");
     text
 }
 
@@ -76,7 +82,6 @@ pub struct Metrics {
     pub conflicts: Counter,
     pub link_owned: Family<LinkLabels, Gauge>,
     pub link_epoch: Family<LinkLabels, Gauge>,
-    pub peer_up: Family<PeerLabels, Gauge>,
     pub frames_refused: Family<RefusedLabels, Counter>,
 }
 
@@ -100,7 +105,6 @@ impl Default for Metrics {
             conflicts: Counter::default(),
             link_owned: Family::default(),
             link_epoch: Family::default(),
-            peer_up: Family::default(),
             frames_refused: Family::default(),
         };
         metrics.register();
@@ -151,7 +155,6 @@ impl Metrics {
         r.register("conflicts", "Versions born without knowing each other", self.conflicts.clone());
         r.register("link_owned", "1 where this process pushes the link", self.link_owned.clone());
         r.register("link_epoch", "Epoch this process owns the link under", self.link_epoch.clone());
-        r.register("peer_up", "1 while the peer answers", self.peer_up.clone());
         r.register("peer_frames_refused", "Frames outside the grant or of a stale epoch", self.frames_refused.clone());
     }
 
@@ -210,9 +213,9 @@ impl Metrics {
         self.attempts_failed.get_or_create(&result_labels(link, reason)).inc();
     }
 
-    /// All metrics in OpenMetrics text.
-    pub fn encode(&self) -> String {
-        text(&self.registry)
+    /// All metrics in OpenMetrics text, with what `report` shows at this moment.
+    pub fn encode(&self, report: &SiteReport) -> String {
+        text(&[&self.registry, &shown::registry_of(report)])
     }
 
     /// Shows what another part of the process counts beside them.

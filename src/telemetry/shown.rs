@@ -1,0 +1,80 @@
+//! What a site shows of its links, peers and documents, as gauges: made from the same snapshot as `isthmus status` at
+//! each scrape, so that the two cannot disagree. What cannot be known is absent.
+use super::metrics::{LinkLabels, PeerLabels, registry};
+use crate::replicator::report::{LinkReport, SiteReport};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Every state a link can be in; one of them is 1.
+pub const STATES: [&str; 8] =
+    ["live", "catching_up", "peer_down", "suspended", "braked", "stopped", "blocked", "standby"];
+
+/// A link and a word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    rule: String,
+    bucket: String,
+    peer: String,
+    state: &'static str,
+}
+
+/// How many documents are, and are not, in force.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    state: &'static str,
+}
+
+fn labels(link: &LinkReport) -> LinkLabels {
+    LinkLabels { rule: link.rule.clone(), bucket: link.bucket.clone(), peer: link.peer.clone() }
+}
+
+/// The gauges of `report`.
+pub fn registry_of(report: &SiteReport) -> Registry {
+    let mut all = registry();
+    links(&mut all, report);
+    peers(&mut all, report);
+    let rules = Family::<RuleLabels, Gauge>::default();
+    let accepted: std::collections::BTreeSet<&str> = report.links.iter().map(|l| l.rule.as_str()).collect();
+    rules.get_or_create(&RuleLabels { state: "accepted" }).set(count(accepted.len()));
+    rules.get_or_create(&RuleLabels { state: "rejected" }).set(count(report.problems.len()));
+    all.register("rules", "Rules with links, and documents that are not in force", rules);
+    all
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn links(all: &mut Registry, report: &SiteReport) {
+    let (state, rpo) = (Family::<StateLabels, Gauge>::default(), Family::<LinkLabels, Seconds>::default());
+    for link in &report.links {
+        let LinkLabels { rule, bucket, peer } = labels(link);
+        for name in STATES {
+            let labels = StateLabels { rule: rule.clone(), bucket: bucket.clone(), peer: peer.clone(), state: name };
+            state.get_or_create(&labels).set(i64::from(link.state == name));
+        }
+        if let Some(seconds) = link.rpo_seconds {
+            rpo.get_or_create(&labels(link)).set(seconds);
+        }
+    }
+    all.register("link_state", "1 for the state the link is in", state);
+    all.register("link_rpo_seconds", "The recovery point objective the rule promises", rpo);
+}
+
+fn peers(all: &mut Registry, report: &SiteReport) {
+    let (up, rtt) = (Family::<PeerLabels, Gauge>::default(), Family::<PeerLabels, Seconds>::default());
+    for peer in &report.peers {
+        let labels = PeerLabels { peer: peer.peer.clone() };
+        up.get_or_create(&labels).set(i64::from(peer.is_up));
+        if let Some(ms) = peer.rtt_ms {
+            rtt.get_or_create(&labels).set(ms / 1000.0);
+        }
+    }
+    all.register("peer_up", "1 while the peer answers", up);
+    all.register("peer_rtt_seconds", "Round trip of the last ping, while the peer answers", rtt);
+}
