@@ -6,6 +6,10 @@
 //! `rule`'s watchers are its edges and do not see each other. ARCHITECTURE.md says it at length.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
+// Fixtures that benchmarks share name the crate from outside.
+#[cfg(test)]
+extern crate self as isthmus;
+
 pub mod cli;
 pub mod config;
 pub mod document;

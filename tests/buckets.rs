@@ -1,35 +1,25 @@
 //! Two sites whose buckets do not fit each other, and documents of a bucket on their way: two replicators with their
 //! stores and real TLS.
-use isthmus::cli::certs;
 use isthmus::journal::Journal;
 use isthmus::journal::memory::MemoryJournal;
-use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::replicator::Replicator;
-use isthmus::replicator::own::Shared;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::report::LinkReport;
-use isthmus::replicator::tenure::{Tenure, Terms};
-use isthmus::rule::refs::Refs;
 use isthmus::rule::watch_folder::{self, Snapshot};
 use isthmus::store::bundled::BundledStore;
-use isthmus::telemetry::metrics::Metrics;
-use std::path::Path;
+use pair::{Folder, body, document, objects_by, shared, tenure};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::bucket::document::Kind;
 use storage_engine::bucket::lock::Lock;
 use storage_engine::clock::{Clock, SystemClock};
-use storage_engine::drive::Drive;
-use storage_engine::drive::memory::MemoryDrive;
-use storage_engine::identity::{Files, Identity};
 use storage_engine::object::{Conditions, Objects, Put, Versioning};
-use storage_engine::version::{Origin, Version};
+use storage_engine::version::Version;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-const TRUST: &str = "test.example";
+mod pair;
 
 /// A wall clock that is so many milliseconds ahead.
 struct Ahead(u64);
@@ -40,55 +30,27 @@ impl Clock for Ahead {
     }
 }
 
-fn objects(origin: &str, clock: Arc<dyn Clock>) -> Objects {
-    let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
-    Objects::new(drives, 2, clock, Origin::new(origin))
-}
-
-fn document(kind: &str, name: &str, spec: &str) -> String {
-    format!("apiVersion: replication.isthmus.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n")
-}
-
-/// The documents of a site: itself, its peer at `port`, which may write `grants`, and a rule for each of `sends`.
-fn rules(dir: &Path, own: &str, peer: &str, port: u16, grants: &str, sends: &[&str]) -> Snapshot {
-    std::fs::create_dir_all(dir).unwrap();
-    let site = format!(
-        "  siteID: {own}\n  trustDomain: {TRUST}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: {own}}}}}\n  \
-         listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: {own}}}}}"
+/// A rule of `fra` for a bucket: to `ams`, but for one that names nobody.
+fn write_rule(folder: &Folder, bucket: &str) {
+    let to = if bucket == "orphan" { "nobody" } else { "ams" };
+    let brake = if bucket == "braked" { "\n  brake: {percent: 1, window: 1h, minVersions: 2}" } else { "" };
+    let rule = format!(
+        "  siteRef: {{name: fra}}\n  bucket: {bucket}\n  destinations: [{{peer: {to}}}]\n  replicate: {{bucketDocuments: Enabled}}{brake}"
     );
-    std::fs::write(dir.join("site.yaml"), document("Site", own, &site)).unwrap();
-    let spec = format!(
-        "  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{port}\"\n    tls:\n      \
-         caRef: {{kind: Secret, name: {own}}}\n      identities: [\"{}\"]\n    inbound: [{grants}]",
-        certs::spiffe_id(TRUST, peer)
-    );
-    std::fs::write(dir.join("peer.yaml"), document("Peer", peer, &spec)).unwrap();
-    for bucket in sends {
-        let to = if *bucket == "orphan" { "nobody" } else { peer };
-        let brake = if *bucket == "braked" { "\n  brake: {percent: 1, window: 1h, minVersions: 2}" } else { "" };
-        let rule = format!(
-            "  siteRef: {{name: {own}}}\n  bucket: {bucket}\n  destinations: [{{peer: {to}}}]\n  replicate: {{bucketDocuments: Enabled}}{brake}"
-        );
-        std::fs::write(dir.join(format!("{bucket}.yaml")), document("ReplicationRule", bucket, &rule)).unwrap();
-    }
-    watch_folder::read(dir, None).snapshot
+    folder.write("fra", &format!("{bucket}.yaml"), &document("ReplicationRule", bucket, &rule));
 }
 
-async fn replicator(site: &str, store: &Objects, refs: &Path, rules: watch::Receiver<Snapshot>) -> Arc<Replicator> {
+async fn replicator(site: &str, store: &Objects, folder: &Folder, rules: watch::Receiver<Snapshot>) -> Arc<Replicator> {
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
-    let tenure = Arc::new(Tenure::new(journal.clone(), site.into(), Terms::default()));
-    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::default()));
-    let store = Arc::new(BundledStore(store.clone()));
     let pace = Pace { pause: Duration::from_secs(3600), ..Pace::default() };
-    let shared = Shared { store, journal, clock, metrics, tenure, pace };
-    let own = rules.borrow().rules.sites[site].clone();
-    let identity = Identity::load(Files::in_folder(&refs.join("secrets").join(site))).await.unwrap();
-    Arc::new(Replicator::new(&own, shared, Refs::new(refs), Arc::new(identity), rules))
+    let tenure = tenure(site, &journal);
+    let store = Arc::new(BundledStore(store.clone()));
+    folder.replicator(site, shared(store, journal, tenure, pace), rules).await
 }
 
 /// `fra` sends to `ams`.
 struct World {
-    _dir: tempfile::TempDir,
+    _folder: Folder,
     fra: Objects,
     ams: Objects,
     replicator: Arc<Replicator>,
@@ -103,36 +65,22 @@ impl World {
 
     /// The same; the clock of the store at `fra` is ahead.
     async fn with_clock(sends: &[&str], grants: &str, ahead_millis: u64) -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let secrets = dir.path().join("secrets");
-        let hosts: &[&str] = &["127.0.0.1"];
-        certs::make(&secrets, TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
-        let (fra, ams) = (objects("fra", Arc::new(Ahead(ahead_millis))), objects("ams", Arc::new(SystemClock)));
+        let folder = Folder::new();
+        let ahead: Arc<dyn Clock> = Arc::new(Ahead(ahead_millis));
+        let (fra, ams) = (objects_by("fra", ahead), objects_by("ams", Arc::new(SystemClock)));
         for store in [&fra, &ams] {
             store.create_bucket("good", Versioning::Enabled).await.unwrap();
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let at_fra = watch::Sender::new(rules(&dir.path().join("fra"), "fra", "ams", port, "", sends));
-        let at_ams = watch::Sender::new(rules(&dir.path().join("ams"), "ams", "fra", 1, grants, &[]));
-        let receiving = replicator("ams", &ams, dir.path(), at_ams.subscribe()).await;
-        let own = Files::in_folder(&secrets.join("ams"));
-        let authority = own.authorities[0].clone();
-        let server = Server {
-            site: "ams".into(),
-            identity: Arc::new(Identity::load(own).await.unwrap()),
-            resolver: Arc::new(move |uri| {
-                let is_fra = uri == certs::spiffe_id(TRUST, "fra");
-                is_fra.then(|| Known { site: "fra".into(), peer: "fra".into(), authority: authority.clone() })
-            }),
-            receiver: receiving.receiver(),
-            clock: Arc::new(SystemClock),
-            settings: isthmus::peer::server::Settings::default(),
-            counters: Arc::new(Counters::default()),
-        };
-        tokio::spawn(Arc::new(server).run(listener, TaskTracker::new(), CancellationToken::new()));
-        let replicator = replicator("fra", &fra, dir.path(), at_fra.subscribe()).await;
-        World { _dir: dir, fra, ams, replicator, _rules: [at_fra, at_ams] }
+        folder.write_sites(listener.local_addr().unwrap().port(), &format!("[{grants}]"));
+        sends.iter().for_each(|bucket| write_rule(&folder, bucket));
+        // One of the rules may name a peer that is not there.
+        let at_fra = watch::Sender::new(watch_folder::read(&folder.of("fra"), None).snapshot);
+        let at_ams = folder.read("ams");
+        let receiving = replicator("ams", &ams, &folder, at_ams.subscribe()).await;
+        folder.listen(listener, receiving.receiver()).await;
+        let replicator = replicator("fra", &fra, &folder, at_fra.subscribe()).await;
+        World { _folder: folder, fra, ams, replicator, _rules: [at_fra, at_ams] }
     }
 
     fn run(&self) {
@@ -141,8 +89,7 @@ impl World {
     }
 
     async fn put(&self, bucket: &str) -> Version {
-        let body = futures::StreamExt::boxed(futures::stream::iter([Ok(bytes::Bytes::from_static(b"x"))]));
-        self.fra.put(bucket, "k", Put::default(), body).await.unwrap().version
+        self.fra.put(bucket, "k", Put::default(), body("x")).await.unwrap().version
     }
 
     /// Waits until what is shown of the link of a bucket is so.

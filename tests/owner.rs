@@ -90,7 +90,10 @@ impl World {
         let folder = Folder::new();
         let (fra, ams) = (objects_with("fra", &BUCKETS).await, objects_with("ams", &BUCKETS).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        folder.write_sites(&listener, &format!("[{{bucket: {}}}, {{bucket: {}}}]", BUCKETS[0], BUCKETS[1]));
+        folder.write_sites(
+            listener.local_addr().unwrap().port(),
+            &format!("[{{bucket: {}}}, {{bucket: {}}}]", BUCKETS[0], BUCKETS[1]),
+        );
         for bucket in BUCKETS {
             let rule = format!("  siteRef: {{name: fra}}\n  bucket: {bucket}\n  destinations: [{{peer: ams}}]");
             folder.write("fra", &format!("{bucket}.yaml"), &document("ReplicationRule", bucket, &rule));

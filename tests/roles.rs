@@ -5,10 +5,13 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+mod process;
+use process::free_ports;
 
 const BUCKET: &str = "orders";
 const SECRET: &str = "a-secret-key";
@@ -45,9 +48,7 @@ impl Process {
         self.child = Self::spawn(self.role, &self.config);
     }
     fn log(&self) -> String {
-        let text = fs::read_to_string(self.config.with_extension("log")).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
+        process::tail(&self.config.with_extension("log"))
     }
     /// Asks it to stop, and says how it ended.
     fn stop(mut self) -> Option<i32> {
@@ -63,12 +64,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|l| l.local_addr().unwrap().port())
 }
 
 /// Status and body of a GET on an admin listener; `None` while nobody listens.

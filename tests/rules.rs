@@ -94,7 +94,8 @@ impl World {
         let folder = Folder::new();
         let (fra, ams) = (objects_with("fra", &[LOGS]).await, objects_with("ams", &[LOGS, COPIES]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        folder.write_sites(&listener, &format!("[{{bucket: {LOGS}}}, {{bucket: {COPIES}}}]"));
+        folder
+            .write_sites(listener.local_addr().unwrap().port(), &format!("[{{bucket: {LOGS}}}, {{bucket: {COPIES}}}]"));
         let at_ams = folder.read("ams");
         let receiving = replicator(&folder, "ams", &ams, Arc::default(), at_ams.subscribe()).await;
         let gate = Gate { inner: receiving.receiver(), heard: 0.into(), open: watch::channel(true).0 };

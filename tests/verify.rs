@@ -157,7 +157,7 @@ impl World {
             fra.put(BUCKET, key, Put::default(), body_of(key)).await.unwrap();
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        folder.write_sites(&listener, INBOUND);
+        folder.write_sites(listener.local_addr().unwrap().port(), INBOUND);
         let existing = if setup.leaves_existing { ", existingObjects: Disabled" } else { "" };
         let rule = format!(
             "  siteRef: {{name: fra}}\n  bucket: {BUCKET}\n  destinations: [{{peer: ams}}]\n  replicate: {{versionDeletes: Enabled{existing}}}"

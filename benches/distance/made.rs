@@ -40,18 +40,14 @@ impl Made {
     fn version(&self, number: u64) -> Version {
         let id = VersionId::from_bytes(u128::from(number + 1).to_be_bytes());
         let birth = Birth {
-            order: Order { hlc: Hlc::from_millis(self.began_millis), origin: Origin::new("a"), version_id: id },
-            base: None,
-            kind: Kind::Object,
             size_bytes: BYTES as u64,
             etag: format!("{number:032x}"),
             crc64nvme: number,
-            checksums: BTreeMap::new(),
-            parts: Vec::new(),
             headers: BTreeMap::from([("content-type".into(), "application/octet-stream".into())]),
-            metadata: BTreeMap::new(),
-            guards: Default::default(),
-            unknown: Default::default(),
+            ..Birth::blank(
+                Order { hlc: Hlc::from_millis(self.began_millis), origin: Origin::new("fra"), version_id: id },
+                Kind::Object,
+            )
         };
         Version { birth: Some(birth), ..Version::blank(&format!("some/folder/object-{number:010}"), id) }
     }

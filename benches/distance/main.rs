@@ -7,6 +7,8 @@
 //!
 //! The round trip is a proxy in this process, which hands bytes on late and carries as many as come: what TCP itself
 //! makes of a long line (its window: `net.ipv4.tcp_rmem`, `tcp_wmem`; loss) is not in it.
+#[path = "../../tests/pair/mod.rs"]
+mod fixture;
 mod made;
 mod pair;
 mod stored;
@@ -142,7 +144,7 @@ async fn queue(dir: &Path, queued: u64) -> anyhow::Result<()> {
     until("the first version", || taken() > 0).await?;
     let steady = steady(&sink).await;
     until("the rest", || taken() == 400_000).await?;
-    until("an idle link", || pair.a.report().is_drained()).await?;
+    until("an idle link", || pair.fra.report().is_drained()).await?;
     let base = resident_mib()?;
 
     // The cable is pulled while versions flow.
@@ -159,7 +161,7 @@ async fn queue(dir: &Path, queued: u64) -> anyhow::Result<()> {
         peak = peak.max(resident_mib()?);
     }
     let all = 410_000 + left / 100 * 100;
-    let behind = pair.a.report().links.iter().filter_map(|l| l.backlog_versions).sum::<u64>();
+    let behind = pair.fra.report().links.iter().filter_map(|l| l.backlog_versions).sum::<u64>();
     print("backlog shown behind the dead peer", "", &format!("{behind} versions"));
     print("memory of both sites while it grows", "< 64 MiB", &format!("{:+.0} MiB ({base:.0} before)", peak - base));
 
@@ -179,7 +181,7 @@ async fn queue(dir: &Path, queued: u64) -> anyhow::Result<()> {
     print("memory of both sites while it drains", "< 64 MiB", &format!("{:+.0} MiB", peak - base));
 
     // The peer's process ends and comes back.
-    until("an idle link", || pair.a.report().is_drained()).await?;
+    until("an idle link", || pair.fra.report().is_drained()).await?;
     pair.wire.set(State::Reset);
     let noticed = until("the end of the line", || !pair.is_up()).await?;
     tokio::time::sleep(Duration::from_secs(15)).await;

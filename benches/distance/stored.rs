@@ -36,7 +36,7 @@ pub struct Stored {
 
 impl Stored {
     pub async fn start(dir: &Path, state: State) -> anyhow::Result<Stored> {
-        let (a, b) = (objects(dir, "a").await?, objects(dir, "b").await?);
+        let (a, b) = (objects(dir, "fra").await?, objects(dir, "ams").await?);
         let shown = Arc::new(Mutex::new(HashMap::new()));
         tokio::spawn(watch(b.clone(), shown.clone()));
         let pair = Pair::start(dir, Arc::new(BundledStore(a.clone())), Arc::new(BundledStore(b)), state).await?;

@@ -43,18 +43,11 @@ pub(super) fn change(place: u64, origin: &str) -> Change {
     let id = VersionId::from_bytes(u128::from(place).to_be_bytes());
     let key = format!("key-{}", place % 10);
     let birth = Birth {
-        order: Order { hlc: Hlc::from_millis(place), origin: Origin::new(origin), version_id: id },
-        base: None,
-        kind: Kind::Object,
         size_bytes: 100,
-        etag: String::new(),
-        crc64nvme: 0,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Default::default(),
+        ..Birth::blank(
+            Order { hlc: Hlc::from_millis(place), origin: Origin::new(origin), version_id: id },
+            Kind::Object,
+        )
     };
     let version = Version { birth: Some(birth), ..Version::blank(&key, id) };
     Change { version: Arc::new(version), pending_since: place, traceparent: None }

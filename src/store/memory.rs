@@ -59,18 +59,11 @@ impl MemoryStore {
         let hlc = self.tick(now, key);
         let order = Order { hlc, origin: self.origin.clone(), version_id: id };
         let birth = Birth {
-            order,
             base,
-            kind,
             size_bytes,
             etag: format!("{:032x}", hlc.bits()),
             crc64nvme: hlc.bits(),
-            checksums: BTreeMap::new(),
-            parts: Vec::new(),
-            headers: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-            guards: Default::default(),
-            unknown: Default::default(),
+            ..Birth::blank(order, kind)
         };
         let version = Version { birth: Some(birth), ..Version::blank(key, id) };
         self.join(now, &version);

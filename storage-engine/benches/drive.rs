@@ -238,18 +238,13 @@ fn record(n: u64) -> Record {
     };
     let mut version = Version::blank(&key(n), id);
     version.birth = Some(Birth {
-        order: Order { hlc, origin: Origin::new("waw"), version_id: id },
-        base: None,
-        kind: Kind::Object,
         size_bytes: 4_096,
         etag,
         crc64nvme: n,
         checksums,
         parts: vec![part],
         headers: BTreeMap::from([("content-type".to_owned(), "image/jpeg".to_owned())]),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Fields::default(),
+        ..Birth::blank(Order { hlc, origin: Origin::new("waw"), version_id: id }, Kind::Object)
     });
     let mut record = Record::new(BUCKET, version, hlc);
     let id = Uuid::from_u128(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) | 1);

@@ -68,6 +68,26 @@ pub struct Birth {
     pub unknown: Fields,
 }
 
+impl Birth {
+    /// An object without bytes, or a marker, with nothing said about it yet.
+    pub fn blank(order: Order, kind: Kind) -> Self {
+        Birth {
+            order,
+            base: None,
+            kind,
+            size_bytes: 0,
+            etag: String::new(),
+            crc64nvme: 0,
+            checksums: BTreeMap::new(),
+            parts: Vec::new(),
+            headers: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            guards: Guards::default(),
+            unknown: Fields::default(),
+        }
+    }
+}
+
 /// The tag set of a version: last writer wins on the whole document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tags {

@@ -32,18 +32,10 @@ fn stamp(millis: u64) -> Stamp {
 
 fn version(key: &str, n: u128, hlc: Ballot) -> Version {
     let birth = Birth {
-        order: Order { hlc, origin: Origin::new("a"), version_id: id(n) },
-        base: None,
-        kind: Kind::Object,
         size_bytes: 3,
         etag: "0123".into(),
         crc64nvme: 7,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Fields::default(),
+        ..Birth::blank(Order { hlc, origin: Origin::new("a"), version_id: id(n) }, Kind::Object)
     };
     Version { birth: Some(birth), ..Version::blank(key, id(n)) }
 }

@@ -1,30 +1,15 @@
 //! The same documents at a real API server, where `ISTHMUS_E2E_KUBECONFIGS` names one: it takes the definitions, the good
 //! documents, and refuses the others in the same words. Everything is a dry run but the definitions and one namespace.
 use super::cases::{Case, cases, good};
+use super::environment;
 use isthmus::rule::resource::crd;
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Config};
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 const NAMESPACE: &str = "isthmus-crd-test";
-
-/// The first API server of the list; `None`: there is none, and that is said.
-async fn client() -> Option<Client> {
-    let Ok(list) = std::env::var("ISTHMUS_E2E_KUBECONFIGS") else {
-        assert!(std::env::var("ISTHMUS_E2E_REQUIRE").is_err(), "ISTHMUS_E2E_KUBECONFIGS is not set");
-        println!("SKIPPED: ISTHMUS_E2E_KUBECONFIGS is not set (needs 1 cluster)");
-        return None;
-    };
-    // A second provider in the dependency tree would make rustls' own choice ambiguous.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let file = list.split(':').next().expect("split gives one at least");
-    let kubeconfig = Kubeconfig::read_from(file).expect("read the kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("use it");
-    Some(Client::try_from(config).expect("make a client"))
-}
 
 fn api(client: &Client, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
@@ -69,7 +54,8 @@ fn object(document: &Json) -> DynamicObject {
 
 #[tokio::test]
 async fn an_api_server_takes_the_definitions_and_says_the_same_as_the_validators() {
-    let Some(client) = client().await else { return };
+    let Some(kubeconfig) = environment::kubeconfig() else { return };
+    let client = environment::client(kubeconfig).await;
     install(&client).await;
     let of = |kind: &str| api(&client, "replication.isthmus.dev", "v1alpha1", kind);
     let dry = PostParams { dry_run: true, ..PostParams::default() };

@@ -2,6 +2,8 @@
 //! sentence that helps, through the generated validators and, where there is one, at a real API server.
 mod api_server;
 mod cases;
+#[path = "../kube/environment.rs"]
+mod environment;
 
 use cases::{Case, cases, good};
 use isthmus::rule::resource::{FailoverDrill, ReplicationJob, Resource, crd};

@@ -3,5 +3,7 @@
 mod endpoint;
 mod moto;
 mod plain;
+#[path = "../process/mod.rs"]
+mod process;
 mod site;
 mod wire;

@@ -1,12 +1,12 @@
 //! One site as a real process, its documents, and what it shows of itself.
 use crate::endpoint::Endpoint;
+use crate::process;
 use isthmus::cli::{certs, socket, status};
 use isthmus::replicator::report::{LinkReport, SiteReport};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::Instant;
 
 const ACCESS_KEY: &str = "writer";
@@ -48,8 +48,8 @@ impl Site {
             fs::copy(root.join("certs").join(name).join(file), own.join(file)).expect("copy a certificate");
         }
         fs::write(dir.join("secret-key"), SECRET_KEY).expect("write a file");
-        // A port that was free a moment ago: it stays the same over restarts.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        // It stays the same over restarts.
+        let [port] = process::free_ports();
         let configuration = format!(
             "store:\n  drives: [drives/0]\n  s3_listen: \"127.0.0.1:{port}\"\n  users:\n    - {{access_key: {ACCESS_KEY}, secret_key_file: secret-key}}\n  buckets: [{buckets}]\nrules_dir: rules\nrefs_dir: refs\njournal: journal.sqlite\npeer_listen: \"127.0.0.1:0\"\nadmin_listen: \"127.0.0.1:0\"\nports_file: ports.json\n"
         );
@@ -103,17 +103,7 @@ impl Site {
 
     /// Starts the process and waits until it shows its status.
     pub async fn start(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("open the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_isthmus"))
-            .args(["site", "--config", "site.yaml"])
-            .current_dir(&self.dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("start isthmus");
-        self.child = Some(child);
+        self.child = Some(process::spawn(&self.dir, &["site", "--config", "site.yaml"]));
         let deadline = Instant::now() + PATIENCE;
         while self.report().await.is_none() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -124,15 +114,11 @@ impl Site {
 
     /// kill -9.
     pub async fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.start_kill().expect("kill -9");
-        child.wait().await.expect("wait for the killed process");
+        process::kill(self.child.take().expect("it runs")).await;
     }
 
     pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
+        process::tail(&self.dir.join("log"))
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -1,9 +1,9 @@
 //! The API server as a person sees it, with the rights of whoever owns the kubeconfig.
+use super::environment;
 use isthmus::rule::resource::crd;
+use kube::Client;
 use kube::api::{Api as Objects, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Config};
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 
@@ -20,14 +20,7 @@ pub struct Api {
 impl Api {
     /// `None`: there is none, and that is said.
     pub async fn of_environment() -> Option<Api> {
-        let Ok(list) = std::env::var("ISTHMUS_E2E_KUBECONFIGS") else {
-            assert!(std::env::var("ISTHMUS_E2E_REQUIRE").is_err(), "ISTHMUS_E2E_KUBECONFIGS is not set");
-            println!("SKIPPED: ISTHMUS_E2E_KUBECONFIGS is not set (needs 1 cluster)");
-            return None;
-        };
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let file = list.split(':').next().expect("split gives one at least");
-        let kubeconfig = Kubeconfig::read_from(file).expect("read the kubeconfig");
+        let kubeconfig = environment::kubeconfig()?;
         let cluster = serde_json::to_value(&kubeconfig.clusters[0].cluster).expect("it is JSON");
         let server = cluster["server"].as_str().expect("it names a server").trim_start_matches("https://").to_string();
         let mut authority = cluster;
@@ -35,12 +28,8 @@ impl Api {
             .as_object_mut()
             .expect("a map")
             .retain(|key, value| key.starts_with("certificate-authority") && !value.is_null());
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("use it");
-        let api = Api {
-            client: Client::try_from(config).expect("make a client"),
-            address: server.trim_end_matches('/').into(),
-            authority,
-        };
+        let client = environment::client(kubeconfig).await;
+        let api = Api { client, address: server.trim_end_matches('/').into(), authority };
         api.install().await;
         Some(api)
     }

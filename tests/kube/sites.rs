@@ -1,6 +1,7 @@
 //! Two sites as local processes, each with a namespace, a ServiceAccount with the Role of the manifests, and its own way to
 //! the API server, which can be cut.
 use super::cluster::Api;
+use super::process::free_ports;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use serde_json::{Value as Json, json};
@@ -41,11 +42,6 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|l| l.local_addr().expect("it is bound").port())
 }
 
 impl Fleet {

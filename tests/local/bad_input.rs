@@ -1,7 +1,8 @@
 //! Bad input at start and while running, over the real binary: one clear line, exit 64, no port bound; a bad
 //! document stops nothing else; a peer that cannot prove who it is gets nothing.
 use crate::documents::configuration;
-use crate::site::{Fleet, LOOK, Site, tail};
+use crate::process::tail;
+use crate::site::{Fleet, LOOK, Site};
 use isthmus::cli::certs;
 use isthmus::replicator::report::SiteReport;
 use std::fs;

@@ -12,6 +12,8 @@ mod load;
 mod mesh;
 mod one_store;
 mod oracle;
+#[path = "../process/mod.rs"]
+mod process;
 mod proxy;
 mod s3;
 mod shape;

@@ -2,6 +2,7 @@
 //! shape (`shape.rs`) by the documents they are given (`documents.rs`). Every listener takes a free port and says which; peers dial each other's fault proxy, so
 //! that no port is ever guessed.
 use crate::documents;
+use crate::process::{self, tail};
 use crate::proxy::{Fault, Proxy};
 use crate::s3::S3;
 use crate::shape::Shape;
@@ -10,8 +11,8 @@ use isthmus::replicator::report::SiteReport;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage_engine::clock::{Clock, SystemClock};
@@ -82,16 +83,7 @@ impl Site {
     /// Starts the process and does not wait for it.
     pub fn spawn(&self) {
         let _ = fs::remove_file(self.dir.join("ports.json"));
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("open the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_isthmus"))
-            .args(["site", "--config", "site.yaml"])
-            .current_dir(&self.dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("start isthmus");
+        let child = process::spawn(&self.dir, &["site", "--config", "site.yaml"]);
         *self.child.lock().expect("no panic while held") = Some(child);
     }
 
@@ -122,10 +114,8 @@ impl Site {
     /// kill -9, at once.
     pub async fn kill(&self) {
         let child = self.child.lock().expect("no panic while held").take();
-        let mut child = child.expect("the site was started");
-        child.start_kill().expect("kill -9");
         self.door.send_replace(None);
-        child.wait().await.expect("wait for the killed process");
+        process::kill(child.expect("the site was started")).await;
     }
 
     /// SIGTERM, and waits for the end.
@@ -289,11 +279,4 @@ impl Drop for Fleet {
             eprintln!("Drives and logs of the sites stay in {}", dir.keep().display());
         }
     }
-}
-
-/// The last lines of a log.
-pub fn tail(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
 }

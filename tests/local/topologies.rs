@@ -5,7 +5,7 @@ use crate::load::{Load, Settings};
 use crate::mesh::{alike, silent};
 use crate::oracle::Oracle;
 use crate::shape::{Shape, Way};
-use crate::site::{Fleet, LOOK, Site};
+use crate::site::{Fleet, LOOK};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,43 +37,40 @@ async fn stop(loads: Vec<Load>) {
     }
 }
 
-async fn restart(site: &Site) {
-    site.kill().await;
-    site.start().await;
+/// Kills and restarts the sites of these places, one after the other, while clients write everywhere; then every site
+/// holds the same and sends nothing more.
+async fn converges_over_restarts(fleet: Fleet, dice: &mut Dice, restarts: &[usize]) {
+    let oracle = Arc::new(Oracle::default());
+    let clients = loads(&fleet, 0..fleet.sites.len(), &oracle, dice);
+    for place in restarts {
+        more(&oracle, BEFORE).await;
+        fleet.sites[*place].kill().await;
+        fleet.sites[*place].start().await;
+    }
+    stop(clients).await;
+    settles(&fleet, &oracle).await;
+}
+
+/// Everything arrives, every site holds the same, and then nothing more is sent.
+async fn settles(fleet: &Fleet, oracle: &Oracle) {
+    fleet.drained(HEAL).await;
+    alike(fleet, oracle).await;
+    silent(fleet).await;
+    fleet.no_alarm();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_sites_that_all_know_each_other_converge() {
     let (mut dice, _replay) = Dice::of("five_sites", 0x5517);
     let fleet = Fleet::start(&["fra", "ams", "waw", "lon", "par"], 4).await;
-    let oracle = Arc::new(Oracle::default());
-    let clients = loads(&fleet, 0..5, &oracle, &mut dice);
-    for site in &fleet.sites[3..] {
-        more(&oracle, BEFORE).await;
-        restart(site).await;
-    }
-    stop(clients).await;
-    fleet.drained(HEAL).await;
-    alike(&fleet, &oracle).await;
-    silent(&fleet).await;
-    fleet.no_alarm();
+    converges_over_restarts(fleet, &mut dice, &[3, 4]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_site_in_the_middle_relays_between_sites_without_a_link() {
     let (mut dice, _replay) = Dice::of("relay", 0x3e1a);
     let fleet = Fleet::start_as(&["fra", "ams", "waw"], 4, Shape::relay(3)).await;
-    let oracle = Arc::new(Oracle::default());
-    let clients = loads(&fleet, 0..3, &oracle, &mut dice);
-    for _ in 0..3 {
-        more(&oracle, BEFORE).await;
-        restart(&fleet.sites[1]).await;
-    }
-    stop(clients).await;
-    fleet.drained(HEAL).await;
-    alike(&fleet, &oracle).await;
-    silent(&fleet).await;
-    fleet.no_alarm();
+    converges_over_restarts(fleet, &mut dice, &[1, 1, 1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,10 +98,7 @@ async fn a_site_joins_a_running_mesh_with_all_there_is_and_leaves_it() {
     let rest = loads(&fleet, 0..2, &oracle, &mut dice);
     more(&oracle, BEFORE).await;
     stop(rest).await;
-    fleet.drained(HEAL).await;
-    alike(&fleet, &oracle).await;
-    silent(&fleet).await;
-    fleet.no_alarm();
+    settles(&fleet, &oracle).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,12 +18,13 @@ use isthmus::telemetry::metrics::Metrics;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use storage_engine::clock::SystemClock;
+use storage_engine::clock::{Clock, SystemClock};
 use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
 use storage_engine::identity::{Files, Identity};
 use storage_engine::object::{Body, Objects, Versioning};
 use storage_engine::version::Origin;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +34,13 @@ const TRUST: &str = "test.example";
 
 /// A store on four drives in memory.
 pub fn objects(origin: &str) -> Objects {
+    objects_by(origin, Arc::new(SystemClock))
+}
+
+/// The same with a clock of its own.
+pub fn objects_by(origin: &str, clock: Arc<dyn Clock>) -> Objects {
     let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
-    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
+    Objects::new(drives, 2, clock, Origin::new(origin))
 }
 
 /// A store on four drives in memory with versioned buckets.
@@ -68,12 +74,16 @@ pub fn shared(store: Arc<dyn Store>, journal: Arc<dyn Journal>, tenure: Arc<Tenu
 }
 
 /// The folder of both sites: their certificates and their documents.
-pub struct Folder(pub tempfile::TempDir);
+pub struct Folder(pub TempDir);
 
 impl Folder {
     /// With certificates of both sites.
     pub fn new() -> Folder {
-        let dir = tempfile::tempdir().unwrap();
+        Folder::of_sites(tempfile::tempdir().unwrap())
+    }
+
+    /// The same in a folder made before.
+    pub fn of_sites(dir: TempDir) -> Folder {
         let hosts: &[&str] = &["127.0.0.1"];
         certs::make(&dir.path().join("secrets"), TRUST, &[("fra", hosts), ("ams", hosts)]).unwrap();
         Folder(dir)
@@ -89,9 +99,8 @@ impl Folder {
     }
 
     /// The documents of both sites but for rules: themselves, and each other as peers that may write what `inbound`
-    /// says, a YAML list in one line; `ams` listens at `listener`.
-    pub fn write_sites(&self, listener: &TcpListener, inbound: &str) {
-        let port = listener.local_addr().unwrap().port();
+    /// says, a YAML list in one line; `ams` is reached at `port`.
+    pub fn write_sites(&self, port: u16, inbound: &str) {
         for (own, peer, port) in [("fra", "ams", port), ("ams", "fra", 1)] {
             fs::create_dir_all(self.of(own)).unwrap();
             let site = format!(

@@ -26,20 +26,7 @@ fn rule() -> Projection {
 
 fn born(key: &str, origin: &str, kind: Kind) -> Version {
     let id = VersionId::from_bytes([7; 16]);
-    let birth = Birth {
-        order: Order { hlc: Hlc::from_millis(1), origin: Origin::new(origin), version_id: id },
-        base: None,
-        kind,
-        size_bytes: 0,
-        etag: String::new(),
-        crc64nvme: 0,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Default::default(),
-    };
+    let birth = Birth::blank(Order { hlc: Hlc::from_millis(1), origin: Origin::new(origin), version_id: id }, kind);
     Version { birth: Some(birth), ..Version::blank(key, id) }
 }
 

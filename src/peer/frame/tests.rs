@@ -18,18 +18,14 @@ fn version() -> Version {
     let id = VersionId::from_bytes([7; 16]);
     let mut version = Version::blank("a/key", id);
     version.birth = Some(Birth {
-        order: Order { hlc: Hlc::from_millis(1_700_000_000_000), origin: Origin::new("ams"), version_id: id },
-        base: None,
-        kind: Kind::Object,
         size_bytes: 3,
         etag: "900150983cd24fb0d6963f7d28e17f72".into(),
         crc64nvme: 42,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
         metadata: BTreeMap::from([("a".into(), "b".into())]),
-        guards: Default::default(),
-        unknown: Fields::default(),
+        ..Birth::blank(
+            Order { hlc: Hlc::from_millis(1_700_000_000_000), origin: Origin::new("ams"), version_id: id },
+            Kind::Object,
+        )
     });
     version
 }

@@ -6,14 +6,12 @@ use crate::peer::{Ack, Incoming, Outgoing, Receiver};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::clock::SystemClock;
 use storage_engine::identity::{Files, Identity};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
-use storage_engine::wire::Fields;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -189,18 +187,8 @@ pub fn outgoing(key: &str, bytes: Bytes) -> Outgoing {
     let id = VersionId::from_bytes([1; 16]);
     let mut version = Version::blank(key, id);
     version.birth = Some(Birth {
-        order: Order { hlc: Hlc::from_millis(1), origin: Origin::new("fra"), version_id: id },
-        base: None,
-        kind: Kind::Object,
         size_bytes: bytes.len() as u64,
-        etag: String::new(),
-        crc64nvme: 0,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Fields::default(),
+        ..Birth::blank(Order { hlc: Hlc::from_millis(1), origin: Origin::new("fra"), version_id: id }, Kind::Object)
     });
     Outgoing {
         link: "rule/bucket".into(),

@@ -87,11 +87,10 @@ async fn of_key(
     here: &Here<'_>,
     key: String,
     seen: Vec<Seen>,
-    rows: Vec<Mapped>,
+    mut rows: Vec<Mapped>,
 ) -> Result<Vec<Item>, Error> {
     let remote: BTreeSet<&str> = seen.iter().map(|s| s.remote_id.as_str()).collect();
     let held: BTreeSet<&str> = rows.iter().map(|row| row.remote_id.as_str()).collect();
-    let mut rows = rows.clone();
     if remote != held {
         let lease = here.lease.clone();
         let mut known = Known::under(end, lease, here.store.clone(), here.bucket, &key).await?;

@@ -1,232 +1,17 @@
 //! Two sides over real TLS: what a comparison finds, what it costs, and what a peer is told.
 use super::*;
-use crate::cli::certs;
-use crate::peer::client::{PeerClient, Target};
-use crate::peer::server::{Counters, Known, Server, Settings};
-use crate::peer::{Ack, Incoming, Receiver};
 use crate::replicator::answer::answer;
-use crate::rule::{FileRef, Grant, PeerDoc};
-use crate::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Stretch};
-use async_trait::async_trait;
+use crate::rule::PeerDoc;
 use futures::StreamExt;
-use std::collections::{BTreeMap, BTreeSet};
-use storage_engine::clock::SystemClock;
-use storage_engine::identity::{Files, Identity};
-use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use rig::{Numbered, Rig, key, number, peer, projection};
+use std::sync::atomic::Ordering;
+use storage_engine::version::Origin;
 
-const TRUST: &str = "test.example";
+mod rig;
 
-/// Versions by number, made when they are asked for, so that a million of them take no room.
-#[derive(Clone, Default)]
-struct Numbered {
-    count: u64,
-    missing: BTreeSet<u64>,
-    /// Born at another site than `ams`.
-    foreign: BTreeSet<u64>,
-    /// The stretch that holds this number cannot be read.
-    unreadable: Option<u64>,
-}
-
-fn key(number: u64) -> String {
-    format!("k{number:09}")
-}
-
-fn version(number: u64, origin: &str) -> Version {
-    let id = VersionId::from_bytes(u128::from(number + 1).to_be_bytes());
-    let birth = Birth {
-        order: Order { hlc: Hlc::from_millis(number), origin: Origin::new(origin), version_id: id },
-        base: None,
-        kind: Kind::Object,
-        size_bytes: 1,
-        etag: String::new(),
-        crc64nvme: number,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Fields::default(),
-    };
-    Version { birth: Some(birth), ..Version::blank(&key(number), id) }
-}
-
-#[async_trait]
-impl Store for Numbered {
-    async fn stretch(&self, _: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, store::Error> {
-        // What is left of one key is asked for by the key.
-        let from = prefix.strip_prefix('k').map_or(0, |number| number.parse().unwrap());
-        let first = after.map_or(from, |after| after[1..].parse::<u64>().unwrap() + 1);
-        let last = (first + limit as u64).min(self.count);
-        if self.unreadable.is_some_and(|number| (first..last).contains(&number)) {
-            return Err(store::Error::Unavailable("two drives are gone".into()));
-        }
-        let held = (first..last).filter(|number| !self.missing.contains(number));
-        let origin = |number: &u64| if self.foreign.contains(number) { "waw" } else { "ams" };
-        let versions = held.map(|number| version(number, origin(&number))).collect();
-        Ok(Stretch { versions, through: (last < self.count).then(|| key(last - 1)) })
-    }
-    async fn bucket(&self, _: &str) -> Result<BucketInfo, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn changes(&self, _: &str, _: Option<&Cursor>, _: usize) -> Result<Batch, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn head(&self, _: &str) -> Result<Cursor, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn stat(&self, _: &str, _: &str, _: VersionId) -> Result<Option<Version>, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn read_version(&self, _: &str, _: &str, _: VersionId) -> Result<Body, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn apply_version(
-        &self,
-        _: &str,
-        _: Version,
-        _: Option<Body>,
-        _: Option<String>,
-    ) -> Result<Applied, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn versions_of(&self, _: &str, _: &str) -> Result<Vec<Version>, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn list_versions(
-        &self,
-        _: &str,
-        _: Option<(String, VersionId)>,
-        _: usize,
-    ) -> Result<Vec<Version>, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn register(&self, _: &str, _: &str, _: bool) -> Result<Option<Cursor>, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn commit(&self, _: &str, _: &str, _: &Cursor, _: &Cursor) -> Result<(), store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn deregister(&self, _: &str, _: &str) -> Result<(), store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-    async fn backlog(&self, _: &str, _: Option<&Cursor>, _: &str) -> Result<Backlog, store::Error> {
-        unimplemented!("a comparison does not ask it")
-    }
-}
-
-/// `ams` as `fra` knows it.
-fn peer(bucket: &str, prefix: &str) -> PeerDoc {
-    let grant = Grant {
-        bucket: bucket.into(),
-        prefix: prefix.into(),
-        origins: vec![],
-        deletes: true,
-        version_deletes: true,
-        documents: false,
-    };
-    PeerDoc {
-        name: "ams".into(),
-        site_id: "ams".into(),
-        endpoint: "ams:8443".into(),
-        server_name: "ams".into(),
-        ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
-        crl: None,
-        client_secret: None,
-        identities: vec![],
-        inbound: vec![grant],
-        drills: false,
-        suspend: false,
-        bandwidth: None,
-    }
-}
-
-fn projection() -> Projection {
-    Projection {
-        prefix: String::new(),
-        tags: BTreeMap::new(),
-        yields_to: Vec::new(),
-        source: Origin::new("ams"),
-        target: Origin::new("fra"),
-        forward_all: false,
-        delete_markers: true,
-        version_deletes: true,
-        object_lock: true,
-        since: None,
-    }
-}
-
-struct Answering(Numbered);
-
-#[async_trait]
-impl Receiver for Answering {
-    async fn receive(&self, _: Incoming) -> Ack {
-        Ack::Refused("a comparison sends nothing".into())
-    }
-    async fn highest_epoch(&self, _: &str, _: &str) -> u64 {
-        0
-    }
-    async fn answer(&self, site: &str, _: &str, question: Question) -> Answer {
-        assert_eq!(site, "ams");
-        answer(Arc::new(self.0.clone()), "fra", Some(peer("logs", "")), question).await
-    }
-}
-
-/// `ams` here compares with `fra` there.
-struct Rig {
-    sides: Sides,
-    /// Bytes `fra` has read and written, after TLS.
-    counters: Arc<Counters>,
-    _line: watch::Sender<Option<FarEnd>>,
-    _certificates: tempfile::TempDir,
-}
-
+/// Both sides over versions by number.
 async fn rig(here: Numbered, there: Numbered) -> Rig {
-    let certificates = tempfile::tempdir().unwrap();
-    let hosts: &[&str] = &["127.0.0.1"];
-    certs::make(certificates.path(), TRUST, &[("ams", hosts), ("fra", hosts)]).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = listener.local_addr().unwrap().to_string();
-    let counters = Arc::new(Counters::default());
-    let identity = |site: &str| Files::in_folder(&certificates.path().join(site));
-    let authority = identity("fra").authorities[0].clone();
-    let server = Server {
-        site: "fra".into(),
-        identity: Arc::new(Identity::load(identity("fra")).await.unwrap()),
-        resolver: Arc::new(move |_| {
-            Some(Known { site: "ams".into(), peer: "ams".into(), authority: authority.clone() })
-        }),
-        receiver: Arc::new(Answering(there)),
-        clock: Arc::new(SystemClock),
-        settings: Settings::default(),
-        counters: counters.clone(),
-    };
-    let tasks = TaskTracker::new();
-    tokio::spawn(Arc::new(server).run(listener, tasks.clone(), CancellationToken::new()));
-    let target = Target {
-        endpoint,
-        server_name: "127.0.0.1".into(),
-        identities: vec![certs::spiffe_id(TRUST, "fra")],
-        site: "ams".into(),
-        peer_site: "fra".into(),
-    };
-    let own = Identity::load(identity("ams")).await.unwrap();
-    let connection = PeerClient::connect(&target, &own, &tasks).await.unwrap();
-    let (tell, line) = watch::channel(Some(FarEnd::Site(Arc::new(connection))));
-    let sides = Sides {
-        store: Arc::new(here),
-        bucket: "logs".into(),
-        peer_bucket: "logs".into(),
-        projection: Arc::new(projection()),
-        line,
-        lease: None,
-        wire_bytes: 0.into(),
-        questions: 0.into(),
-    };
-    Rig { sides, counters, _line: tell, _certificates: certificates }
+    rig::rig(Arc::new(here), Arc::new(there)).await
 }
 
 impl Rig {
@@ -244,14 +29,10 @@ impl Rig {
                     Difference::OnlyThere { .. } => "missing here",
                     Difference::Unlike { .. } => "unlike",
                 };
-                (difference.place().0[1..].parse().unwrap(), kind)
+                (number(difference.place().0), kind)
             }));
         }
         Ok(found)
-    }
-
-    fn wire_bytes(&self) -> u64 {
-        self.counters.bytes_in.load(Ordering::Relaxed) + self.counters.bytes_out.load(Ordering::Relaxed)
     }
 }
 
@@ -289,15 +70,6 @@ async fn cost_grows_with_the_difference_and_is_counted() {
     assert!(rig.wire_bytes() < 200_000, "{} bytes", rig.wire_bytes());
     // Beside the questions and answers there are Hello and pings.
     assert!(rig.wire_bytes() < counted + 20_000, "{counted} of {}", rig.wire_bytes());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a million versions: a minute without optimisation"]
-async fn a_million_versions_with_ten_differences_cost_under_2_mb() {
-    let began = std::time::Instant::now();
-    let rig = ten_differences(1_000_000).await;
-    eprintln!("{} bytes on the wire in {:.1?}", rig.wire_bytes(), began.elapsed());
-    assert!(rig.wire_bytes() < 2_000_000, "{} bytes", rig.wire_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

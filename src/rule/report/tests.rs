@@ -4,6 +4,7 @@ use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::Judged;
 use crate::rule::watch_kube::mock::{Mock, specs};
+use crate::rule::{Problem, RuleSet};
 use std::sync::Arc;
 
 const NOW: u64 = 1_800_000_000_000;
@@ -40,20 +41,17 @@ fn link(rule: &str) -> LinkReport {
     }
 }
 
+/// What the leader of `fra` looks at.
+fn view<'a>(rules: &'a RuleSet, problems: &'a [Problem], report: &'a SiteReport) -> View<'a> {
+    View { site: "fra", rules, problems, report, leader: "me", leader_epoch: 1, now: NOW }
+}
+
 /// Status of rule `a`, with what its link shows; conditions as `type: status reason`.
 fn shown(spec: Json, link: Option<LinkReport>) -> (Json, BTreeMap<String, String>) {
     let objects = objects(&[("a", spec)]);
     let Snapshot { rules, problems, .. } = Judged::default().snapshot(&objects, "default");
     let report = SiteReport { links: link.into_iter().collect(), ..SiteReport::default() };
-    let view = View {
-        site: "fra",
-        rules: &rules,
-        problems: &problems,
-        report: &report,
-        leader: "me",
-        leader_epoch: 1,
-        now: NOW,
-    };
+    let view = view(&rules, &problems, &report);
     let status = serde_json::to_value(view.rule(&objects[&("ReplicationRule", "a".to_string())])).unwrap();
     (status.clone(), conditions_of(&status))
 }
@@ -174,15 +172,7 @@ fn wanted(objects: &Objects, is_up: bool) -> Vec<Wanted> {
         ..PeerReport::default()
     };
     let report = SiteReport { links: vec![link("a")], peers: vec![peer], ..SiteReport::default() };
-    let view = View {
-        site: "fra",
-        rules: &rules,
-        problems: &problems,
-        report: &report,
-        leader: "me",
-        leader_epoch: 1,
-        now: NOW,
-    };
+    let view = view(&rules, &problems, &report);
     let one = |object: &Arc<Object>| {
         let status = match object.kind {
             "Site" => serde_json::to_value(view.site(object)),

@@ -148,18 +148,9 @@ mod tests {
         let id = "01a200000abc7b2681bff33bd4ef61f0".parse().unwrap();
         let hlc = Hlc::from_millis(1_700_000_000_123).next().next();
         let birth = Birth {
-            order: Order { hlc, origin: Origin::new("fra"), version_id: id },
-            base: None,
-            kind: Kind::Object,
             size_bytes: 5,
             etag: "abc".into(),
-            crc64nvme: 0,
-            checksums: Default::default(),
-            parts: Vec::new(),
-            headers: Default::default(),
-            metadata: Default::default(),
-            guards: Default::default(),
-            unknown: Default::default(),
+            ..Birth::blank(Order { hlc, origin: Origin::new("fra"), version_id: id }, Kind::Object)
         };
         Version { birth: Some(birth), ..Version::blank("k", id) }
     }

@@ -148,23 +148,16 @@ impl Target {
         let id = VersionId::from_bytes(id);
         let key = format!("{}{CANARY}{}", canary.prefix, canary.id);
         let birth = Birth {
-            order: Order {
-                hlc: Hlc::from_millis(canary.now_millis + u64::from(place)),
-                origin: Origin::new("canary"),
-                version_id: id,
-            },
-            base: None,
-            kind,
-            size_bytes: 0,
             // The MD5 of nothing.
             etag: "d41d8cd98f00b204e9800998ecf8427e".into(),
-            crc64nvme: 0,
-            checksums: Default::default(),
-            parts: Vec::new(),
-            headers: Default::default(),
-            metadata: Default::default(),
-            guards: Default::default(),
-            unknown: Default::default(),
+            ..Birth::blank(
+                Order {
+                    hlc: Hlc::from_millis(canary.now_millis + u64::from(place)),
+                    origin: Origin::new("canary"),
+                    version_id: id,
+                },
+                kind,
+            )
         };
         Version { birth: Some(birth), ..Version::blank(&key, id) }
     }

@@ -268,20 +268,7 @@ mod tests {
         let origin = Origin::new("a");
         let order = Order { hlc: Hlc::from_millis(1), origin: origin.clone(), version_id: id };
         let mut born = Version::blank("k", id);
-        born.birth = Some(Birth {
-            order,
-            base: None,
-            kind: Kind::DeleteMarker,
-            size_bytes: 0,
-            etag: String::new(),
-            crc64nvme: 0,
-            checksums: BTreeMap::new(),
-            parts: Vec::new(),
-            headers: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-            guards: Default::default(),
-            unknown: Default::default(),
-        });
+        born.birth = Some(Birth::blank(order, Kind::DeleteMarker));
         let mut tagged = Version::blank("k", id);
         tagged.tags = Some(Tags::new(Stamp::new(Hlc::from_millis(2), origin), BTreeMap::new()));
         let entry = |effect| Entry { bucket, key: "k".into(), effect };

@@ -239,24 +239,10 @@ mod tests {
 
     #[test]
     fn the_flag_of_a_birth_says_nothing_of_a_purge_that_joined_it() {
-        let born = Birth {
-            order: Order {
-                hlc: Hlc::from_millis(1),
-                origin: Origin::new("a"),
-                version_id: VersionId::from_bytes([7; 16]),
-            },
-            base: None,
-            kind: Kind::Object,
-            size_bytes: 0,
-            etag: String::new(),
-            crc64nvme: 0,
-            checksums: Default::default(),
-            parts: Vec::new(),
-            headers: Default::default(),
-            metadata: Default::default(),
-            guards: Default::default(),
-            unknown: Default::default(),
-        };
+        let born = Birth::blank(
+            Order { hlc: Hlc::from_millis(1), origin: Origin::new("a"), version_id: VersionId::from_bytes([7; 16]) },
+            Kind::Object,
+        );
         let mut shown = Record { ballot: Hlc::from_millis(1), pending_since: 1, ..record(9, true) };
         shown.version.birth = Some(born);
         let shows = |settled| {

@@ -9,7 +9,6 @@ use super::blob::Data;
 use super::{Error, Inner};
 use crate::record::{BucketId, Record};
 use crate::version::{Birth, Hlc, Kind, Order, Part, Version, VersionId};
-use crate::wire::Fields;
 use std::collections::BTreeMap;
 
 /// Documents fetched at a time while walking a prefix; a page of part records is about 1 MiB.
@@ -135,17 +134,13 @@ fn birth(order: Order, base: Option<Order>, content: Option<&Content>) -> Birth 
     let kind = if content.is_some() { Kind::Object } else { Kind::DeleteMarker };
     let content = content.cloned().unwrap_or_default();
     Birth {
-        order,
         base,
-        kind,
         size_bytes: content.size_bytes,
         etag: content.etag,
         crc64nvme: content.crc64nvme,
         checksums: content.checksums,
         parts: content.parts,
-        headers: BTreeMap::new(),
         metadata: content.fields,
-        guards: Default::default(),
-        unknown: Fields::default(),
+        ..Birth::blank(order, kind)
     }
 }

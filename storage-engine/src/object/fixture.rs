@@ -9,7 +9,6 @@ use crate::drive::{self, Drive, Logged, Lsn, ShardSink};
 use crate::quorum::participant::{KeyView, Reply, Request};
 use crate::record::{BucketId, Record};
 use crate::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
-use crate::wire::Fields;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -76,20 +75,8 @@ pub(crate) type Event = Box<dyn FnOnce() + Send>;
 pub(crate) async fn write(objects: &Objects, bucket: &Bucket, key: &str, id: NewId, kind: Kind) -> Record {
     let make = |hlc: Hlc, id: VersionId, base: Option<Order>| {
         let mut version = Version::blank(key, id);
-        version.birth = Some(Birth {
-            order: Order { hlc, origin: Origin::new("here"), version_id: id },
-            base,
-            kind,
-            size_bytes: 0,
-            etag: String::new(),
-            crc64nvme: 0,
-            checksums: Default::default(),
-            parts: Vec::new(),
-            headers: Default::default(),
-            metadata: Default::default(),
-            guards: Default::default(),
-            unknown: Fields::default(),
-        });
+        version.birth =
+            Some(Birth { base, ..Birth::blank(Order { hlc, origin: Origin::new("here"), version_id: id }, kind) });
         version
     };
     let draft = Draft { bucket: bucket.id, key, id, make: &make, data: Data::default(), test: None, traceparent: None };

@@ -171,26 +171,13 @@ mod tests {
     use crate::object::ballot::NewId;
     use crate::object::fixture::{Set, versions, write};
     use crate::version::{Ballot, Birth, Hlc, Order, Origin, Stamp, Version, VersionId};
-    use crate::wire::Fields;
     use uuid::Uuid;
 
     fn version(key: &str, n: u64, kind: Kind) -> Record {
         let id = VersionId::from_uuid(Uuid::from_u128(n.into()));
         let mut version = Version::blank(key, id);
-        version.birth = Some(Birth {
-            order: Order { hlc: Hlc::from_millis(n), origin: Origin::new("a"), version_id: id },
-            base: None,
-            kind,
-            size_bytes: 0,
-            etag: String::new(),
-            crc64nvme: 0,
-            checksums: Default::default(),
-            parts: vec![],
-            headers: Default::default(),
-            metadata: Default::default(),
-            guards: Default::default(),
-            unknown: Fields::default(),
-        });
+        version.birth =
+            Some(Birth::blank(Order { hlc: Hlc::from_millis(n), origin: Origin::new("a"), version_id: id }, kind));
         Record::new(BucketId::SYSTEM, version, Ballot::from_millis(n))
     }
     fn purged(key: &str, n: u64) -> Record {

@@ -8,7 +8,6 @@ use crate::object::blob::StoredBody;
 use crate::record::Record;
 use crate::version::{Birth, Hlc, Kind, Order, Part, Tags, Version, VersionId};
 use crate::wire::Fields;
-use std::collections::BTreeMap;
 
 impl Objects {
     /// Writes an object. On return a write quorum of drives has synced the version and its shards.
@@ -104,20 +103,7 @@ pub(super) fn conditions_hold(records: &[Record], conditions: &Conditions) -> Re
 /// A version without bytes: a delete marker, and the birth of a purge of null.
 pub(super) fn marker(key: &str, order: Order, base: Option<Order>) -> Version {
     let mut version = Version::blank(key, order.version_id);
-    version.birth = Some(Birth {
-        order,
-        base,
-        kind: Kind::DeleteMarker,
-        size_bytes: 0,
-        etag: String::new(),
-        crc64nvme: 0,
-        checksums: BTreeMap::new(),
-        parts: Vec::new(),
-        headers: BTreeMap::new(),
-        metadata: BTreeMap::new(),
-        guards: Default::default(),
-        unknown: Fields::default(),
-    });
+    version.birth = Some(Birth { base, ..Birth::blank(order, Kind::DeleteMarker) });
     version
 }
 

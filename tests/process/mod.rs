@@ -1,0 +1,40 @@
+//! `isthmus` as a process of its own in a folder: started with its log beside it, killed with its owner.
+#![allow(dead_code)] // each test takes what it needs
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use tokio::process::{Child, Command};
+
+/// Starts it in `dir` with these arguments; what it says is added to the file `log` there.
+pub fn spawn(dir: &Path, args: &[&str]) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("open the log");
+    Command::new(env!("CARGO_BIN_EXE_isthmus"))
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle of the log"))
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("start isthmus")
+}
+
+/// kill -9, and waits for the end.
+pub async fn kill(mut child: Child) {
+    child.start_kill().expect("kill -9");
+    child.wait().await.expect("wait for the killed process");
+}
+
+/// The last lines of a log.
+pub fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+/// Ports that were free a moment ago, all different.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|l| l.local_addr().expect("it is bound").port())
+}
