@@ -6,6 +6,7 @@ pub mod server;
 
 use async_trait::async_trait;
 use frame::bucket::BucketAsk;
+use frame::read::{Found, Read};
 use frame::reconcile::{Answer, Question};
 use std::sync::Arc;
 use storage_engine::object::Body;
@@ -13,6 +14,18 @@ use storage_engine::version::Version;
 
 /// Says at any moment whether frames of a link may leave.
 pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What of a version is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Portion {
+    /// All of it.
+    #[default]
+    Whole,
+    /// One piece of its bytes, which are cut into pieces of `piece_bytes`; nothing of it shows.
+    Piece { piece_bytes: u64, number: u32, crc64nvme: u64 },
+    /// All but its bytes, of which the pieces may be there; answered with those that are, until all are.
+    Assemble { piece_bytes: u64 },
+}
 
 /// A version on its way to a peer.
 pub struct Outgoing {
@@ -26,6 +39,7 @@ pub struct Outgoing {
     pub version: Version,
     /// The bytes, where the version has any and they are wanted at once.
     pub body: Option<Body>,
+    pub portion: Portion,
     pub traceparent: Option<String>,
     /// May carry other origins than the sender's own (relay, reconciliation).
     pub relayed: bool,
@@ -42,6 +56,7 @@ pub struct Incoming {
     pub bucket: String,
     pub version: Version,
     pub body: Option<Body>,
+    pub portion: Portion,
     pub traceparent: Option<String>,
     pub relayed: bool,
 }
@@ -54,6 +69,10 @@ pub enum Ack {
     Superseded,
     /// The bytes are needed: send it again with its body.
     NeedsBody,
+    /// Of a version that is to be assembled these pieces are here, by number; the others are wanted.
+    NeedsPieces {
+        held: Vec<u32>,
+    },
     /// Outside the grant, or never acceptable; a person must look.
     Refused(String),
     /// Not now; worth another try after so many milliseconds.
@@ -76,8 +95,16 @@ pub enum Ack {
 pub trait Receiver: Send + Sync + 'static {
     /// Applies one version to this site's own store, or says why not.
     async fn receive(&self, incoming: Incoming) -> Ack;
+    /// Whether large versions may come in pieces, for Hello.
+    fn takes_pieces(&self) -> bool {
+        false
+    }
     /// The highest epoch seen of a link of this site, for Hello.
     async fn highest_epoch(&self, site: &str, link: &str) -> u64;
+    /// Lends a version to a peer that does not have it yet, as far as it may read; a receiver that lends nothing refuses.
+    async fn lend(&self, _peer: &str, _read: Read) -> Found {
+        Found::Refused("this end lends nothing".into())
+    }
     /// Answers what this site holds of ranges of keys, as far as the peer (siteID, name of its Peer document) may
     /// know; a receiver that compares nothing refuses.
     async fn answer(&self, _site: &str, _peer: &str, _question: Question) -> Answer {

@@ -12,7 +12,10 @@ pub mod explain;
 pub mod far;
 pub mod foreign;
 pub mod lease;
+pub mod leftovers;
+pub mod lend;
 pub mod line;
+pub mod neighbour;
 pub mod others;
 pub mod own;
 pub mod proof;
@@ -41,6 +44,7 @@ use bucket::Watcher;
 use far::{Far, FarEnd};
 use foreign::gate::Gate;
 use line::{Line, Standing};
+use neighbour::Lender;
 use own::{Shared, Way};
 use proof::Proof;
 use push::Route;
@@ -218,6 +222,8 @@ impl Replicator {
         let (drained, tenure) = (CancellationToken::new(), self.shared.tenure.clone());
         let told = drained.clone();
         let keeper = tokio::spawn(async move { tenure.keep(told).await });
+        let forget = leftovers::forget(self.shared.store.clone(), self.rules.clone(), self.shared.clock.clone());
+        self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(forget));
         let mut kept = Kept::default();
         stop.run_until_cancelled(self.first_suspensions()).await;
         while !stop.is_cancelled() {
@@ -334,6 +340,20 @@ impl Replicator {
     /// All metrics in OpenMetrics text.
     pub fn metrics_text(&self) -> String {
         self.shared.metrics.encode(&self.report())
+    }
+
+    /// Who may be asked for a version that is not here yet: the peers that can be reached, of rules that allow it.
+    fn lenders(&self, bucket: &str, key: &str) -> Vec<Lender> {
+        let state = self.state();
+        let allows =
+            |r: &Rule| r.bucket == bucket && r.read_from_peers && !r.suspend && key.starts_with(&r.filter.prefix);
+        let links = state.in_force.links_of(&self.site).filter(|(rule, d)| allows(rule) && !d.suspend);
+        let lender = |(_, d): (&Rule, &Destination)| {
+            let line = state.lines.get(&d.peer)?;
+            let (site, bucket) = (line.doc.site_id.clone(), d.bucket.clone());
+            Some(Lender { site, bucket, line: line.standing.borrow().clone()? })
+        };
+        links.filter_map(lender).collect()
     }
 
     /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use storage_engine::version::Origin;
 
 /// Versions in flight on one link at most: at 200 ms round trip and 4 KiB a version, 10,000 a second need 2,000.
-pub const WINDOW_VERSIONS: usize = 2048;
+pub const WINDOW_VERSIONS: usize = 4096;
 /// Bytes in flight on one link at most: 1 Gbit/s at 200 ms is 25 MB.
 pub const WINDOW_BYTES: u64 = 32 << 20;
 

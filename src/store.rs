@@ -6,8 +6,10 @@ pub mod memory;
 pub mod s3;
 
 use async_trait::async_trait;
+use std::ops::Range;
 pub use storage_engine::api::{BucketInfo, Document};
 pub use storage_engine::feed::{Backlog, Batch, Cursor};
+pub use storage_engine::object::Cut;
 pub use storage_engine::object::{Applied, Body, Error, Stretch};
 use storage_engine::version::{Version, VersionId};
 
@@ -58,8 +60,41 @@ pub trait Store: Send + Sync + 'static {
     async fn join_document(&self, _bucket: &str, _document: Document) -> Result<bool, Error> {
         Err(Error::Invalid("this store takes no bucket documents".into()))
     }
+    /// How large versions come and go in pieces; `None`: whole only.
+    fn pieces(&self) -> Option<&dyn Pieces> {
+        None
+    }
     /// Why it cannot be reached now; `None` while it can, and for a store that is always at hand.
     fn trouble(&self) -> Option<String> {
         None
     }
+}
+
+/// What a store does with large versions, so that a transfer that was cut goes on where it was.
+#[async_trait]
+pub trait Pieces: Send + Sync {
+    /// Some of the bytes of a version.
+    async fn read_range(&self, bucket: &str, key: &str, id: VersionId, range: Range<u64>) -> Result<Body, Error>;
+    /// Stores one piece, durable on return; nothing of it shows.
+    async fn put_piece(
+        &self,
+        bucket: &str,
+        id: VersionId,
+        cut: Cut,
+        number: u32,
+        crc64nvme: u64,
+        body: Body,
+    ) -> Result<(), Error>;
+    /// The pieces that are durable here, by number.
+    async fn held_pieces(&self, bucket: &str, id: VersionId, cut: Cut) -> Result<Vec<u32>, Error>;
+    /// As [`Store::apply_version`], with the bytes of the pieces; `NeedsBody` where some are missing.
+    async fn apply_pieces(
+        &self,
+        bucket: &str,
+        version: Version,
+        cut: Cut,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error>;
+    /// Forgets pieces of versions that never came, where the youngest was written before this time; how many.
+    async fn forget_pieces(&self, bucket: &str, before_millis: u64) -> Result<u64, Error>;
 }

@@ -5,6 +5,7 @@ use futures::StreamExt;
 use isthmus::cli::certs;
 use isthmus::journal::memory::MemoryJournal;
 use isthmus::peer::client::{Connection, PeerClient, Target};
+use isthmus::peer::frame::read::{Found, Read};
 use isthmus::peer::server::{Counters, Known, Server, Settings};
 use isthmus::peer::{Ack, Outgoing};
 use isthmus::replicator::receive::Receive;
@@ -138,6 +139,7 @@ fn outgoing(version: Version) -> Outgoing {
         bucket: BUCKETS[0].into(),
         version,
         body: has_bytes.then(|| futures::stream::iter([Ok(Bytes::from_static(BYTES))]).boxed()),
+        portion: Default::default(),
         traceparent: None,
         relayed: false,
     }
@@ -185,7 +187,7 @@ fn word(ack: &Ack) -> &'static str {
         Ack::Retry { .. } => "retry",
         Ack::ClockAhead { .. } => "clock ahead",
         Ack::Fenced { .. } => "fenced",
-        Ack::NeedsBody => "needs body",
+        Ack::NeedsBody | Ack::NeedsPieces { .. } => "needs body",
         Ack::Applied | Ack::AlreadyPresent | Ack::Superseded => "taken",
     }
 }
@@ -262,6 +264,36 @@ const LIES: [Lie; 15] = [
         "malformed",
     ),
 ];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_reads_only_what_it_may_bring_itself() {
+    let world = World::new().await;
+    let line = world.connect().await;
+    let body = || futures::stream::iter([Ok(Bytes::from_static(BYTES))]).boxed();
+    for (bucket, key) in [("logs", "allowed/1"), ("logs", "private/1"), ("secret", "allowed/1")] {
+        world.ams.put(bucket, key, Put::default(), body()).await.unwrap();
+    }
+    let read = |bucket: &str, key: &str, offset| Read {
+        bucket: bucket.into(),
+        key: key.into(),
+        version_id: None,
+        offset,
+        bytes: 100,
+        unknown: Default::default(),
+    };
+    let Found::Version { version, bytes } = line.read(read("logs", "allowed/1", 6)).await.unwrap() else {
+        panic!("what it may write it may read")
+    };
+    assert_eq!((version.key.as_str(), &bytes[..]), ("allowed/1", &BYTES[6..]));
+    for (bucket, key) in [("logs", "private/1"), ("secret", "allowed/1")] {
+        let found = line.read(read(bucket, key, 0)).await.unwrap();
+        assert!(matches!(found, Found::Refused(_)), "{bucket}/{key}: {found:?}");
+    }
+    assert_eq!(line.read(read("logs", "allowed/nothing", 0)).await.unwrap(), Found::Nothing);
+    let deleted = world.ams.delete("logs", "allowed/1", None, Default::default(), false).await.unwrap();
+    assert!(deleted.delete_marker);
+    assert_eq!(line.read(read("logs", "allowed/1", 0)).await.unwrap(), Found::Nothing, "a marker stands on top");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_lie_of_a_peer_is_refused_counted_and_invisible() {

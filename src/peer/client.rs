@@ -7,12 +7,13 @@ use super::connection::{
     self, Ended, FrameReader, HANDSHAKE_MAX, INLINE_BYTES_MAX, Outbox, PING_INTERVAL, SILENCE_MAX,
 };
 use super::frame::bucket::BucketAsk;
+use super::frame::read::{Found, Read};
 use super::frame::reconcile::{Answer, Question};
 use super::frame::{
-    BUCKETS, FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, RECONCILES, Windows, credit_cost,
-    frame_bytes, on_stream,
+    BUCKETS, FRAME_BYTES_MAX, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, Put, PutBody, READS, RECONCILES,
+    Windows, credit_cost, frame_bytes, on_stream,
 };
-use super::{Ack, MaySend, Outgoing};
+use super::{Ack, MaySend, Outgoing, Portion};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use rustls::pki_types::ServerName;
@@ -34,6 +35,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long a stopped connection may take to say goodbye.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// Pieces of large versions at once over one connection: each is in memory whole, and has a stream of its own.
+const PIECES_AT_ONCE: usize = 4;
 
 /// Whom to reach, and who that must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +118,8 @@ struct Opened {
     windows: Windows,
     reconciles: bool,
     tells_of_buckets: bool,
+    takes_pieces: bool,
+    lends: bool,
 }
 
 async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
@@ -150,9 +155,10 @@ async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
         Message::Goodbye(reason) => return Err(unreachable(format!("it says goodbye: {reason}"))),
         _ => return Err(unreachable("it speaks another protocol version".into())),
     };
-    let is_able = |ability: &str| features.iter().any(|f| f == ability);
-    let (reconciles, tells_of_buckets) = (is_able(RECONCILES), is_able(BUCKETS));
-    Ok(Opened { line: write, reader, windows, reconciles, tells_of_buckets })
+    let says = |ability: &str| features.iter().any(|f| f == ability);
+    let (reconciles, tells_of_buckets) = (says(RECONCILES), says(BUCKETS));
+    let (takes_pieces, lends) = (says(PIECES), says(READS));
+    Ok(Opened { line: write, reader, windows, reconciles, tells_of_buckets, takes_pieces, lends })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -172,6 +178,11 @@ struct Shared {
     reconciles: bool,
     /// The peer answers questions about its buckets.
     tells_of_buckets: bool,
+    /// The peer takes large versions in pieces, so many at once over this connection.
+    takes_pieces: bool,
+    pieces: Semaphore,
+    /// The peer lends versions that are not here yet.
+    lends: bool,
     /// Bytes the receiver will take on the connection.
     credit: Arc<Semaphore>,
     /// Versions it will take at once.
@@ -202,6 +213,8 @@ enum Waiter {
     Hello(oneshot::Sender<Hello>),
     /// A question about ranges of keys; told with the bytes of the answer's frame.
     Answer(oneshot::Sender<(Answer, u64)>),
+    /// A version that is not here yet.
+    Found(oneshot::Sender<Found>),
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -210,7 +223,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Connection {
     fn start(opened: Opened, tasks: &TaskTracker) -> Self {
-        let Opened { mut line, mut reader, windows, reconciles, tells_of_buckets } = opened;
+        let Opened { mut line, mut reader, windows, reconciles, tells_of_buckets, takes_pieces, lends } = opened;
         let (outbox, mut outgoing) = connection::outbox();
         let turns = (windows.connection_bytes / windows.stream_bytes * 3 / 4).max(1);
         let shared = Arc::new(Shared {
@@ -218,6 +231,9 @@ impl Connection {
             windows,
             reconciles,
             tells_of_buckets,
+            takes_pieces,
+            pieces: Semaphore::new(PIECES_AT_ONCE),
+            lends,
             credit: Arc::new(Semaphore::new(windows.connection_bytes as usize)),
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
@@ -266,7 +282,11 @@ impl Connection {
         if self.shared.leaving.load(Ordering::Acquire) {
             return Err(self.shared.gone());
         }
-        let size = outgoing.version.birth.as_ref().map_or(0, |b| b.size_bytes);
+        let size = match outgoing.portion {
+            // Pieces are above what travels inside a Put.
+            Portion::Piece { piece_bytes, .. } => piece_bytes,
+            _ => outgoing.version.birth.as_ref().map_or(0, |b| b.size_bytes),
+        };
         let mut put = Put {
             link: outgoing.link,
             epoch: outgoing.epoch,
@@ -275,6 +295,7 @@ impl Connection {
             traceparent: outgoing.traceparent,
             relayed: outgoing.relayed,
             body: PutBody::None,
+            portion: outgoing.portion,
             unknown: Fields::default(),
         };
         let may_send = outgoing.may_send;
@@ -291,6 +312,16 @@ impl Connection {
             Some(body) => self.shared.push_whole(put, head_bytes, Some((body, size as usize)), slot, &may_send).await,
             None => self.shared.push_whole(put, head_bytes, None, slot, &may_send).await,
         }
+    }
+
+    /// Whether the peer takes large versions in pieces.
+    pub fn takes_pieces(&self) -> bool {
+        self.shared.takes_pieces
+    }
+
+    /// Waits for the turn of a piece, which is held in memory: few are at once. [`Error::PeerGone`] ends it.
+    pub async fn piece_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        self.shared.pieces.acquire().await.map_err(|_| self.shared.gone())
     }
 
     /// The highest epoch the peer has seen of a link of this site.
@@ -337,6 +368,20 @@ impl Connection {
         self.shared.outbox.data(on_stream(frame, stream), room);
         let (answer, answered) = told.await.map_err(|_| self.shared.gone())?;
         Ok((answer, asked + answered))
+    }
+
+    /// Reads some of a version that is not here yet; a peer of an earlier build has nothing to lend. Fails as `ask` does.
+    pub async fn read(&self, read: Read) -> Result<Found, Error> {
+        if !self.shared.lends {
+            return Ok(Found::Nothing);
+        }
+        let frame = Frame { stream: 0, message: Message::Read(Box::new(read)) }.encode();
+        let frame = frame.map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
+        let room = self.shared.outbox.room(&frame).await.map_err(|_| self.shared.gone())?;
+        let (tell, told) = oneshot::channel();
+        let stream = self.shared.register(Waiter::Found(tell))?;
+        self.shared.outbox.data(on_stream(frame, stream), room);
+        told.await.map_err(|_| self.shared.gone())
     }
 
     /// Resolves when the connection is over, with the reason; at once when it already is.
@@ -551,6 +596,10 @@ impl Shared {
                 Some(Waiter::Answer(tell)) => drop(tell.send((answer, frame_bytes(cost)))),
                 _ => return Err(Ended::Protocol("an answer nobody asked for")),
             },
+            Message::Found(found) => match locked(&self.waiting).streams.remove(&frame.stream) {
+                Some(Waiter::Found(tell)) => drop(tell.send(found)),
+                _ => return Err(Ended::Protocol("an answer nobody asked for")),
+            },
             Message::Ping(number) => self.outbox.control(&Frame::connection(Message::Pong(number))),
             Message::Pong(number) => {
                 let last = *locked(&self.last_ping);
@@ -566,7 +615,12 @@ impl Shared {
                 }
             }
             Message::Unknown(_) => {}
-            Message::Put(_) | Message::Data(_) | Message::End { .. } | Message::Question(_) | Message::Bucket(_) => {
+            Message::Put(_)
+            | Message::Data(_)
+            | Message::End { .. }
+            | Message::Question(_)
+            | Message::Bucket(_)
+            | Message::Read(_) => {
                 return Err(Ended::Protocol("a frame only senders send"));
             }
         }
@@ -625,6 +679,7 @@ impl Shared {
         self.credit.close();
         self.slots.close();
         self.bodies.close();
+        self.pieces.close();
         self.outbox.close();
     }
 }

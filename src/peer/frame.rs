@@ -7,13 +7,15 @@
 //!
 //! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
 pub mod bucket;
+pub mod read;
 pub mod reconcile;
 
-use super::Ack;
+use super::{Ack, Portion};
 use crate::link::reconcile::Ask;
 use bucket::BucketAsk;
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Decoder};
+use read::{Found, Read};
 use reconcile::{Answer, Question};
 use std::collections::BTreeMap;
 use storage_engine::version::Version;
@@ -30,6 +32,10 @@ const HEADER_BYTES: usize = 6;
 pub const CREDIT_PER_FRAME: usize = 64;
 /// Links asked for in one Hello at most.
 pub const LINKS_MAX: usize = 4096;
+/// Ability named in a receiver's Hello: it answers Read.
+pub const READS: &str = "read";
+/// Pieces named in one ack at most: a version has no more.
+pub const PIECES_MAX: usize = 10_000;
 /// Abilities named in one Hello at most.
 pub const FEATURES_MAX: usize = 64;
 /// The protocol version this build speaks.
@@ -38,6 +44,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const RECONCILES: &str = "reconcile";
 /// Ability named in a receiver's Hello: it answers Bucket.
 pub const BUCKETS: &str = "buckets";
+/// Ability named in a receiver's Hello: it takes large versions in pieces.
+pub const PIECES: &str = "pieces";
 
 /// Bits of the flags byte, by frame type.
 mod flag {
@@ -138,6 +146,8 @@ pub struct Put {
     pub traceparent: Option<String>,
     pub relayed: bool,
     pub body: PutBody,
+    /// Other than the whole only to a receiver that says [`PIECES`].
+    pub portion: Portion,
     /// Fields of a later version.
     pub unknown: Fields,
 }
@@ -166,6 +176,9 @@ pub enum Message {
     Answer(Answer),
     /// How is a bucket set? And documents for it.
     Bucket(Box<BucketAsk>),
+    /// What stands there of a version?
+    Read(Box<Read>),
+    Found(Found),
     /// Of a type that this version does not know, which is passed over: a later one may speak of more.
     Unknown(u8),
 }
@@ -193,6 +206,8 @@ mod kind {
     pub const ITEMS: u8 = 11;
     pub const ANSWER: u8 = 12;
     pub const BUCKET: u8 = 20;
+    pub const READ: u8 = 13;
+    pub const FOUND: u8 = 14;
 }
 
 impl Frame {
@@ -293,6 +308,8 @@ impl Message {
             }
             Message::Answer(answer) => (kind::ANSWER, 0, answer.to_fields().to_bytes(), None),
             Message::Bucket(ask) => (kind::BUCKET, 0, ask.to_fields().to_bytes(), None),
+            Message::Read(read) => (kind::READ, 0, read.to_fields().to_bytes(), None),
+            Message::Found(found) => found.parts(),
             Message::Unknown(kind) => (*kind, 0, Vec::new(), None),
         }
     }
@@ -317,6 +334,8 @@ impl Message {
             }
             kind::ANSWER => Message::Answer(Answer::from_fields(Fields::parse(payload)?)?),
             kind::BUCKET => Message::Bucket(Box::new(BucketAsk::from_fields(Fields::parse(payload)?)?)),
+            kind::READ => Message::Read(Box::new(Read::from_fields(Fields::parse(payload)?)?)),
+            kind::FOUND => Message::Found(Found::parse(payload)?),
             other => Message::Unknown(other),
         })
     }
@@ -395,13 +414,20 @@ impl Put {
         f.put(3, &self.bucket);
         f.put_bytes(4, &self.version.to_bytes());
         f.put_some(5, &self.traceparent);
+        match self.portion {
+            Portion::Whole => {}
+            Portion::Assemble { piece_bytes } => f.put(6, &piece_bytes),
+            Portion::Piece { piece_bytes, number, crc64nvme } => {
+                f.put(6, &piece_bytes);
+                f.put(7, &number);
+                f.put(8, &crc64nvme);
+            }
+        }
         f
     }
 
     fn parse(flags: u8, payload: &[u8]) -> Result<Self, Error> {
-        let short = || Error::Malformed("a Put shorter than its head".into());
-        let (word, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
-        let (head, raw) = rest.split_at_checked(u32::from_be_bytes(*word) as usize).ok_or_else(short)?;
+        let (head, raw) = split_head(payload)?;
         let body = match flags & (flag::PUT_BODY_INLINE | flag::PUT_BODY_STREAMED) {
             flag::PUT_BODY_INLINE => PutBody::Inline(Bytes::copy_from_slice(raw)),
             flag::PUT_BODY_STREAMED if raw.is_empty() => PutBody::Streamed,
@@ -410,6 +436,12 @@ impl Put {
         };
         let mut f = Fields::parse(head)?;
         let version = f.take_bytes(4)?.ok_or(wire::Error::Missing(4))?;
+        let portion = match (f.take(6)?, f.take(7)?) {
+            (None, None) => Portion::Whole,
+            (Some(piece_bytes), None) => Portion::Assemble { piece_bytes },
+            (Some(piece_bytes), Some(number)) => Portion::Piece { piece_bytes, number, crc64nvme: f.need(8)? },
+            (None, Some(_)) => return Err(wire::Error::Missing(6).into()),
+        };
         Ok(Put {
             link: f.need(1)?,
             epoch: f.need(2)?,
@@ -418,9 +450,17 @@ impl Put {
             traceparent: f.take(5)?,
             relayed: flags & flag::PUT_RELAYED != 0,
             body,
+            portion,
             unknown: f,
         })
     }
+}
+
+/// Fields behind their length, and the raw bytes behind them.
+fn split_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    let short = || Error::Malformed("shorter than its head".into());
+    let (word, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
+    rest.split_at_checked(u32::from_be_bytes(*word) as usize).ok_or_else(short)
 }
 
 /// Outcomes by number; never reused for another meaning.
@@ -433,6 +473,7 @@ mod outcome {
     pub const RETRY: u8 = 6;
     pub const CLOCK_AHEAD: u8 = 7;
     pub const FENCED: u8 = 8;
+    pub const NEEDS_PIECES: u8 = 9;
 }
 
 fn ack_to_fields(ack: &Ack) -> Fields {
@@ -442,6 +483,10 @@ fn ack_to_fields(ack: &Ack) -> Fields {
         Ack::AlreadyPresent => outcome::ALREADY_PRESENT,
         Ack::Superseded => outcome::SUPERSEDED,
         Ack::NeedsBody => outcome::NEEDS_BODY,
+        Ack::NeedsPieces { held } => {
+            f.put(5, held);
+            outcome::NEEDS_PIECES
+        }
         Ack::Refused(reason) => {
             f.put(2, reason);
             outcome::REFUSED
@@ -470,6 +515,10 @@ fn ack_from_fields(mut f: Fields) -> Result<Ack, Error> {
         outcome::ALREADY_PRESENT => Ack::AlreadyPresent,
         outcome::SUPERSEDED => Ack::Superseded,
         outcome::NEEDS_BODY => Ack::NeedsBody,
+        outcome::NEEDS_PIECES => {
+            let AtMost(held) = f.need::<AtMost<PIECES_MAX, u32>>(5)?;
+            Ack::NeedsPieces { held }
+        }
         outcome::REFUSED => Ack::Refused(f.need(2)?),
         outcome::RETRY => Ack::Retry { reason: f.need(2)?, after_ms: f.need(3)? },
         outcome::CLOCK_AHEAD => Ack::ClockAhead { after_ms: f.need(3)? },

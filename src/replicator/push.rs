@@ -1,12 +1,14 @@
 //! One version out: reads it from the own store, sends it over the peer's line, and says in the
 //! link's words what became of it. Decides nothing.
+mod pieces;
+
 use super::tenure::Lease;
 use super::toll::Toll;
 use crate::journal::LinkId;
 use crate::link::{Failure, Outcome, Settings, includes, to_send};
 use crate::peer::client::{Connection, Error};
 use crate::peer::connection::INLINE_BYTES_MAX;
-use crate::peer::{Ack, Outgoing};
+use crate::peer::{Ack, Outgoing, Portion};
 use crate::store::{self, Store};
 use std::sync::Arc;
 use storage_engine::version::{Kind, Version, VersionId};
@@ -70,6 +72,9 @@ impl Route {
         let has_bytes =
             version.is_live() && version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object && b.size_bytes > 0);
         let mut body = None;
+        if let Some(whole) = has_bytes.then(|| self.in_pieces(line, &version)).flatten() {
+            return whole.push(&version, traceparent, settings.forward_all).await;
+        }
         if has_bytes {
             match self.store.read_version(&self.bucket, &version.key, version.id).await {
                 Ok(bytes) => body = Some(bytes),
@@ -94,28 +99,38 @@ impl Route {
         } else {
             self.toll.pass(HEAD_BYTES + size).await;
         }
+        let outgoing = Outgoing { body, traceparent, ..self.outgoing(version, settings.forward_all) };
+        line.push(outgoing).await.map_or_else(failed, said)
+    }
+
+    /// A version on its way, without bytes.
+    fn outgoing(&self, version: Version, relayed: bool) -> Outgoing {
         let lease = self.lease.clone();
-        let outgoing = Outgoing {
+        Outgoing {
             link: link_name(&self.id),
             epoch: lease.epoch,
             may_send: Arc::new(move || lease.is_held()),
             bucket: self.peer_bucket.clone(),
             version,
-            body,
-            traceparent,
-            relayed: settings.forward_all,
-        };
-        match line.push(outgoing).await {
-            Ok(ack) => said(ack),
-            Err(e) if e.is_peer_gone() => {
-                tracing::debug!(error = %e, "The peer went away during a push.");
-                Pushed::Failed(Failure::PeerGone)
-            }
-            // The loop ends with the claim; nobody counts an attempt.
-            Err(Error::NotOwned) => Pushed::Failed(Failure::PeerGone),
-            // The own store could not give all bytes, or the version fits no frame.
-            Err(e) => Pushed::Failed(Failure::Retryable(e.to_string())),
+            body: None,
+            portion: Portion::Whole,
+            traceparent: None,
+            relayed,
         }
+    }
+}
+
+/// No ack came.
+fn failed(e: Error) -> Pushed {
+    match e {
+        e if e.is_peer_gone() => {
+            tracing::debug!(error = %e, "The peer went away during a push.");
+            Pushed::Failed(Failure::PeerGone)
+        }
+        // The loop ends with the claim; nobody counts an attempt.
+        Error::NotOwned => Pushed::Failed(Failure::PeerGone),
+        // The own store could not give all bytes, or the version fits no frame.
+        e => Pushed::Failed(Failure::Retryable(e.to_string())),
     }
 }
 
@@ -137,6 +152,7 @@ fn said(ack: Ack) -> Pushed {
         Ack::AlreadyPresent => Pushed::Done(Outcome::AlreadyPresent),
         Ack::Superseded => Pushed::Done(Outcome::Superseded),
         Ack::NeedsBody => Pushed::Failed(Failure::Retryable("the peer needs the bytes".into())),
+        Ack::NeedsPieces { .. } => Pushed::Failed(Failure::Retryable("the peer lacks pieces".into())),
         Ack::Refused(reason) => Pushed::Failed(Failure::Refused(reason)),
         Ack::Retry { reason, .. } => Pushed::Failed(Failure::Retryable(reason)),
         Ack::ClockAhead { after_ms } => Pushed::Failed(Failure::ClockAhead { after_ms }),

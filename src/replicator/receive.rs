@@ -2,11 +2,12 @@
 //! refused is counted, said, and leaves nothing behind.
 use crate::journal::{Conflict, Journal};
 use crate::peer::frame::bucket::BucketAsk;
+use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::{Answer, Question};
-use crate::peer::{Ack, Incoming, Receiver};
+use crate::peer::{Ack, Incoming, Portion, Receiver};
 use crate::rule::allow::{Facts, may};
 use crate::rule::watch_folder::Snapshot;
-use crate::store::{Applied, Error, Store};
+use crate::store::{Applied, Body, Cut, Error, Pieces, Store};
 use crate::telemetry::metrics::{Metrics, RefusedLabels};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -47,7 +48,7 @@ pub struct Receive {
 #[async_trait]
 impl Receiver for Receive {
     async fn receive(&self, incoming: Incoming) -> Ack {
-        let Incoming { site, peer, link, epoch, bucket, version, body, traceparent, relayed } = incoming;
+        let Incoming { site, peer, link, epoch, bucket, version, body, portion, traceparent, relayed } = incoming;
         let mut checked = self.check(&peer, &bucket, &version, relayed);
         if checked.is_ok() {
             checked = self.check_epoch(format!("{site}/{link}"), epoch).await;
@@ -65,26 +66,32 @@ impl Receiver for Receive {
             self.count_refused(&peer, &bucket, "malformed", &reason);
             return Ack::Refused(reason);
         }
-        let born = version.clone();
-        match self.store.apply_version(&bucket, version, body, traceparent).await {
-            Ok(Applied::Applied) => {
-                self.note_conflicts(&bucket, &born).await;
-                Ack::Applied
+        let taken = match portion {
+            Portion::Whole => self.take_whole(&bucket, version, body, traceparent).await,
+            Portion::Piece { piece_bytes, number, crc64nvme } => {
+                self.take_piece(&bucket, &version, piece_bytes, (number, crc64nvme), body).await
             }
-            Ok(Applied::AlreadyPresent) => Ack::AlreadyPresent,
-            Ok(Applied::Superseded) => Ack::Superseded,
-            Ok(Applied::NeedsBody) => Ack::NeedsBody,
-            Err(e) => {
-                if let Error::BadDigest(_) = e {
-                    self.count_refused(&peer, &bucket, "digest", &e.to_string());
-                }
-                answer(e)
+            Portion::Assemble { piece_bytes } => self.assemble(&bucket, version, piece_bytes, traceparent).await,
+        };
+        taken.unwrap_or_else(|e| {
+            if let Error::BadDigest(_) = e {
+                self.count_refused(&peer, &bucket, "digest", &e.to_string());
             }
-        }
+            answer(e)
+        })
+    }
+
+    fn takes_pieces(&self) -> bool {
+        self.store.pieces().is_some()
     }
 
     async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
         self.journal.see_epoch(&format!("{site}/{link}"), 0).await.unwrap_or(0)
+    }
+
+    async fn lend(&self, peer: &str, read: Read) -> Found {
+        let rules = self.rules.borrow().rules.clone();
+        super::lend::lend(&*self.store, &self.site_id, &rules, peer, read).await
     }
 
     async fn answer(&self, _site: &str, peer: &str, question: Question) -> Answer {
@@ -98,6 +105,70 @@ impl Receiver for Receive {
 }
 
 impl Receive {
+    async fn take_whole(
+        &self,
+        bucket: &str,
+        version: Version,
+        body: Option<Body>,
+        traceparent: Option<String>,
+    ) -> Result<Ack, Error> {
+        let born = version.clone();
+        let applied = self.store.apply_version(bucket, version, body, traceparent).await?;
+        Ok(self.said(bucket, &born, applied).await)
+    }
+
+    /// One piece of a large version, durable before it is acked; nothing of it shows.
+    async fn take_piece(
+        &self,
+        bucket: &str,
+        version: &Version,
+        piece_bytes: u64,
+        (number, crc64nvme): (u32, u64),
+        body: Option<Body>,
+    ) -> Result<Ack, Error> {
+        let (pieces, cut) = self.cut(version, piece_bytes)?;
+        let Some(body) = body else { return Ok(Ack::NeedsBody) };
+        pieces.put_piece(bucket, version.id, cut, number, crc64nvme, body).await?;
+        Ok(Ack::Applied)
+    }
+
+    /// A large version whose pieces may all be here.
+    async fn assemble(
+        &self,
+        bucket: &str,
+        version: Version,
+        piece_bytes: u64,
+        traceparent: Option<String>,
+    ) -> Result<Ack, Error> {
+        let (pieces, cut) = self.cut(&version, piece_bytes)?;
+        let born = version.clone();
+        match pieces.apply_pieces(bucket, version, cut, traceparent).await? {
+            Applied::NeedsBody => Ok(Ack::NeedsPieces { held: pieces.held_pieces(bucket, born.id, cut).await? }),
+            applied => Ok(self.said(bucket, &born, applied).await),
+        }
+    }
+
+    fn cut(&self, version: &Version, piece_bytes: u64) -> Result<(&dyn Pieces, Cut), Error> {
+        let size = version.birth.as_ref().map_or(0, |b| b.size_bytes);
+        let cut = Cut::new(size, piece_bytes).filter(|_| !version.id.is_null());
+        let cut =
+            cut.ok_or_else(|| Error::Invalid(format!("{size} bytes are not cut into pieces of {piece_bytes}")))?;
+        let pieces = self.store.pieces().ok_or_else(|| Error::Invalid("this store takes no pieces".into()))?;
+        Ok((pieces, cut))
+    }
+
+    async fn said(&self, bucket: &str, born: &Version, applied: Applied) -> Ack {
+        match applied {
+            Applied::Applied => {
+                self.note_conflicts(bucket, born).await;
+                Ack::Applied
+            }
+            Applied::AlreadyPresent => Ack::AlreadyPresent,
+            Applied::Superseded => Ack::Superseded,
+            Applied::NeedsBody => Ack::NeedsBody,
+        }
+    }
+
     pub(super) fn count_refused(&self, peer: &str, bucket: &str, why: &str, detail: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let labels = RefusedLabels { peer: peer.into(), reason: why.into() };

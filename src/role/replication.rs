@@ -6,6 +6,7 @@ use super::watching::Watching;
 use crate::config;
 use crate::journal::{self, Journal};
 use crate::peer::server::{Counters, Known, Server};
+use crate::replicator::neighbour::Neighbours;
 use crate::replicator::own::Shared;
 use crate::replicator::proof::Pace;
 use crate::replicator::tenure::{Tenure, Terms};
@@ -117,6 +118,7 @@ impl Bound {
         tasks: &TaskTracker,
         stop: CancellationToken,
         ended: CancellationToken,
+        neighbours: &Neighbours,
     ) {
         let Bound { opened: Replication { settings, site, refs, source, identity, journal }, peers, public, local } =
             self;
@@ -140,6 +142,7 @@ impl Bound {
         };
         let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());
         let replicator = Arc::new(replicator);
+        neighbours.serve(&replicator);
         let server = Arc::new(Server {
             site: site.site_id,
             identity: identity.clone(),

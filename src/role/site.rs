@@ -4,6 +4,7 @@ use super::Failed::{self, Configuration, Internal};
 use super::replication::Replication;
 use super::{ended, refused, write_ports};
 use crate::config;
+use crate::replicator::neighbour::Neighbours;
 use crate::shutdown;
 use crate::store::bundled::BundledStore;
 use crate::telemetry::metrics::Metrics;
@@ -47,10 +48,12 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
     metrics.collect(crate::telemetry::store::Counted::of(&node));
     let (tasks, store_stop) = (TaskTracker::new(), CancellationToken::new());
     let bundled = Arc::new(BundledStore(node.objects()));
+    let neighbours = Arc::new(Neighbours::default());
+    bundled.0.set_neighbour(neighbours.clone());
     let store = tasks.spawn(node.run(store_stop.clone()));
 
     // Intake and links first, then the store under them; what is not done by the deadline is said and cut.
-    replication.run(bundled, metrics, clock, &tasks, stop, store_stop.clone()).await;
+    replication.run(bundled, metrics, clock, &tasks, stop, store_stop.clone(), &neighbours).await;
     store_stop.cancel();
     match tokio::time::timeout(shutdown::DEADLINE, store).await {
         Ok(Ok(Ok(()))) => {

@@ -2,8 +2,9 @@
 //! ([`BundledStore`]) or over the private API of a store in another one ([`network::NetworkStore`]).
 pub mod network;
 
-use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Document, Error, Store, Stretch};
+use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Cut, Document, Error, Pieces, Store, Stretch};
 use async_trait::async_trait;
+use std::ops::Range;
 use storage_engine::object::Objects;
 use storage_engine::version::{Version, VersionId};
 
@@ -64,5 +65,41 @@ impl Store for BundledStore {
     }
     async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
         self.0.join_bucket_document(bucket, document).await
+    }
+    fn pieces(&self) -> Option<&dyn Pieces> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Pieces for BundledStore {
+    async fn read_range(&self, bucket: &str, key: &str, id: VersionId, range: Range<u64>) -> Result<Body, Error> {
+        Ok(self.0.read_version(bucket, key, id).await?.read(range))
+    }
+    async fn put_piece(
+        &self,
+        bucket: &str,
+        id: VersionId,
+        cut: Cut,
+        number: u32,
+        crc64nvme: u64,
+        body: Body,
+    ) -> Result<(), Error> {
+        self.0.put_piece(bucket, id, cut, number, crc64nvme, body).await
+    }
+    async fn held_pieces(&self, bucket: &str, id: VersionId, cut: Cut) -> Result<Vec<u32>, Error> {
+        self.0.pieces(bucket, id, cut).await
+    }
+    async fn apply_pieces(
+        &self,
+        bucket: &str,
+        version: Version,
+        cut: Cut,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error> {
+        self.0.apply_pieces(bucket, version, cut, traceparent).await
+    }
+    async fn forget_pieces(&self, bucket: &str, before_millis: u64) -> Result<u64, Error> {
+        self.0.forget_pieces(bucket, before_millis).await
     }
 }

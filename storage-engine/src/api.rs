@@ -5,9 +5,12 @@
 //! is the replicator's.
 pub mod framing;
 pub mod message;
+pub mod neighbour;
 pub mod serve;
 
 pub use crate::bucket::document::Document;
+pub use neighbour::{Elsewhere, Neighbour, ReadRange};
+
 pub use crate::feed::{Backlog, Batch, Cursor, Event};
 pub use crate::object::{Applied, Body, Error, Objects, Opened};
 use crate::object::{List, Marker, Versioning};

@@ -7,6 +7,7 @@ pub(crate) mod ballot;
 pub(crate) mod blob;
 pub(crate) mod delete;
 pub(crate) mod document;
+pub(crate) mod elsewhere;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod get;
@@ -14,6 +15,7 @@ pub(crate) mod join;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod multipart;
+pub(crate) mod pieces;
 pub(crate) mod put;
 pub(crate) mod resolve;
 pub(crate) mod scan;
@@ -23,8 +25,10 @@ mod tests;
 #[cfg(test)]
 mod walk;
 
+pub use pieces::Cut;
 pub use scan::Stretch;
 
+use crate::api::{Elsewhere, Neighbour};
 use crate::bucket::Cache;
 use crate::bucket::lock::{Lock, Protection};
 use crate::clock::{Clock, HlcClock};
@@ -36,7 +40,7 @@ use crate::version::{Hlc, Origin, Version, VersionId, guard};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 /// Bytes of an object on their way in or out. An error ends it: nothing of it may be believed.
@@ -180,6 +184,8 @@ pub struct Opened {
     pub versioned: bool,
     pub(crate) record: crate::record::Record,
     pub(crate) objects: Objects,
+    /// Where it stands, where that is not here.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 /// One row of a version list.
@@ -290,6 +296,8 @@ pub(crate) struct Inner {
     pub(crate) buckets: Cache,
     /// Bounds what is left to stragglers, in KiB.
     stragglers: Arc<Semaphore>,
+    /// Who is asked for what is not here yet.
+    pub(crate) neighbour: OnceLock<Arc<dyn Neighbour>>,
 }
 
 impl Objects {
@@ -309,6 +317,7 @@ impl Objects {
             metrics: Arc::default(),
             buckets: Cache::default(),
             stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),
+            neighbour: OnceLock::new(),
         }))
     }
 

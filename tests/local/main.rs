@@ -4,10 +4,12 @@
 //! What kill -9 cannot show: a missing fsync, for the page cache survives the process. That is the powercut
 //! ring's work (`storage-engine/tests/crash.rs`). Clocks cannot be faked here either; the simulator does.
 mod bad_input;
+mod behind;
 mod dice;
 mod documents;
 mod full_disk;
 mod journal;
+mod large;
 mod load;
 mod mesh;
 mod one_store;

@@ -4,6 +4,7 @@ use crate::dice::Dice;
 use crate::site::Door;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -48,6 +49,8 @@ pub struct Proxy {
     /// What the dialling site takes for its peer.
     pub addr: SocketAddr,
     fault: Arc<watch::Sender<Fault>>,
+    /// Bytes handed on from the dialling side.
+    carried: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -58,16 +61,23 @@ impl Proxy {
         let addr = listener.local_addr().expect("a bound listener has an address");
         let fault = Arc::new(watch::channel(Fault::None).0);
         let faults = fault.clone();
+        let carried = Arc::new(AtomicU64::new(0));
+        let counter = carried.clone();
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let to = door.borrow().as_ref().map(|d| d.peer);
                 let is_cut = *faults.borrow() == Fault::Cut;
                 if let Some(to) = to.filter(|_| !is_cut) {
-                    tokio::spawn(carry(near, to, faults.subscribe()));
+                    tokio::spawn(carry(near, to, faults.subscribe(), counter.clone()));
                 }
             }
         });
-        Proxy { addr, fault, task }
+        Proxy { addr, fault, carried, task }
+    }
+
+    /// Bytes handed on so far from the dialling side to the other.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     pub fn set(&self, fault: Fault) {
@@ -82,7 +92,7 @@ impl Drop for Proxy {
 }
 
 /// One connection, until a side ends it or the fault cuts it; a cut is a reset on both sides.
-async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>) {
+async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>, carried: Arc<AtomicU64>) {
     let Ok(far) = TcpStream::connect(to).await else { return };
     for stream in [&near, &far] {
         // Without it the proxy would add its own delays. A socket that refuses is closing.
@@ -90,9 +100,10 @@ async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>) 
         let _ = stream.set_zero_linger();
     }
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+    let back = AtomicU64::new(0);
     tokio::select! {
-        () = pump(near_read, far_write, faults.clone(), Fault::DeafThere) => {}
-        () = pump(far_read, near_write, faults.clone(), Fault::DeafHere) => {}
+        () = pump(near_read, far_write, faults.clone(), Fault::DeafThere, &carried) => {}
+        () = pump(far_read, near_write, faults.clone(), Fault::DeafHere, &back) => {}
         () = cut(faults) => {}
     }
 }
@@ -103,7 +114,13 @@ async fn cut(mut faults: watch::Receiver<Fault>) {
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut faults: watch::Receiver<Fault>, deaf: Fault) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut faults: watch::Receiver<Fault>,
+    deaf: Fault,
+    counter: &AtomicU64,
+) {
     let mut buffer = vec![0; 16 << 10];
     let mut carried = 0u64;
     loop {
@@ -124,6 +141,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut faults: watch
             _ => {}
         }
         carried += piece.len() as u64;
+        counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
         if to.write_all(piece).await.is_err() || piece.len() < read {
             return;
         }

@@ -39,6 +39,7 @@ fn put(body: PutBody) -> Message {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         relayed: true,
         body,
+        portion: Portion::Whole,
         unknown: Fields::default(),
     }))
 }
@@ -135,6 +136,54 @@ fn bucket_examples() -> Vec<(&'static str, Frame)> {
     messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
 }
 
+/// One of each frame of large versions, by name.
+fn pieces_examples() -> Vec<(&'static str, Frame)> {
+    let portioned = |portion, body| {
+        let Message::Put(mut whole) = put(body) else { unreachable!("made as a Put") };
+        whole.portion = portion;
+        Message::Put(whole)
+    };
+    let piece = Portion::Piece { piece_bytes: 8 << 20, number: 7, crc64nvme: 42 };
+    let messages = vec![
+        ("put_piece", portioned(piece, PutBody::Streamed)),
+        ("put_assemble", portioned(Portion::Assemble { piece_bytes: 8 << 20 }, PutBody::None)),
+        ("ack_needs_pieces", Message::Ack(Ack::NeedsPieces { held: vec![0, 2, 9_999] })),
+    ];
+    messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
+}
+
+/// One of each frame of reads, by name.
+fn read_examples() -> Vec<(&'static str, Frame)> {
+    let read = |version_id| Read {
+        bucket: "logs".into(),
+        key: "a/key".into(),
+        version_id,
+        offset: 5,
+        bytes: 3,
+        unknown: Fields::default(),
+    };
+    let found = Found::Version { version: Box::new(version()), bytes: Bytes::from_static(b"abc") };
+    let messages = vec![
+        ("read", Message::Read(Box::new(read(Some(VersionId::from_bytes([7; 16])))))),
+        ("read_latest", Message::Read(Box::new(read(None)))),
+        ("found", Message::Found(found)),
+        ("found_nothing", Message::Found(Found::Nothing)),
+        ("found_refused", Message::Found(Found::Refused("no grant".into()))),
+        ("found_unavailable", Message::Found(Found::Unavailable("no quorum".into()))),
+    ];
+    messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
+}
+
+fn all_examples() -> Vec<(&'static str, Frame)> {
+    examples()
+        .into_iter()
+        .chain(reconcile_examples())
+        .chain(bucket_examples())
+        .chain(pieces_examples())
+        .chain(read_examples())
+        .collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -151,6 +200,13 @@ fn frames_have_the_bytes_of_the_first_release() {
     let now: String =
         bucket_examples().iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
     assert_eq!(now, GOLDEN_BUCKET, "frames changed on the wire");
+    // Those of large versions and of reads came later still.
+    for (file, examples) in [("pieces", pieces_examples()), ("read", read_examples())] {
+        let golden = format!("{}/tests/golden/peer_frames_{file}.txt", env!("CARGO_MANIFEST_DIR"));
+        let line = |(name, frame): &(&str, Frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()));
+        let now: String = examples.iter().map(line).collect();
+        assert_eq!(now, std::fs::read_to_string(golden).unwrap(), "frames changed on the wire");
+    }
 }
 
 #[test]
@@ -200,10 +256,10 @@ fn a_frame_of_a_later_type_is_read_and_passed_over() {
 #[test]
 fn every_frame_comes_back_as_it_went() {
     let mut line = BytesMut::new();
-    for (_, frame) in examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()) {
+    for (_, frame) in all_examples() {
         line.extend_from_slice(&frame.encode().unwrap());
     }
-    for (name, frame) in examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()) {
+    for (name, frame) in all_examples() {
         let (read, _) = Frame::decode(&mut line).unwrap().unwrap();
         assert_eq!(read, frame, "{name}");
     }
@@ -267,12 +323,12 @@ proptest! {
     /// what was sent, and the buffer never holds more than was put into it.
     #[test]
     fn a_line_of_frames_is_read_however_it_is_cut_and_damaged(
-        order in proptest::collection::vec(0usize..26, 1..12),
+        order in proptest::collection::vec(0usize..38, 1..12),
         reads in proptest::collection::vec(1usize..200, 1..64),
         damage in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
         tail in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
-        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()).map(|(_, frame)| frame).collect();
+        let all: Vec<_> = all_examples().into_iter().map(|(_, frame)| frame).collect();
         let sent: Vec<Frame> = order.iter().map(|which| all[*which].clone()).collect();
         let mut bytes: Vec<u8> = sent.iter().flat_map(|frame| frame.encode().unwrap()).collect();
         let whole = bytes.len();
@@ -325,9 +381,9 @@ proptest! {
 
     #[test]
     fn a_damaged_frame_is_refused_or_read_but_never_a_panic(
-        which in 0usize..26, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        which in 0usize..38, at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
-        let all: Vec<_> = examples().into_iter().chain(reconcile_examples()).chain(bucket_examples()).collect();
+        let all = all_examples();
         let mut bytes = BytesMut::from(&all[which].1.encode().unwrap()[..]);
         let at = at.index(bytes.len());
         bytes[at] = byte;

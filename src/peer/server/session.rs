@@ -4,6 +4,7 @@
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
 use super::{Known, Refusal, Server};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
+use crate::peer::frame::read::Read;
 use crate::peer::frame::reconcile::Answer;
 use crate::peer::frame::{Frame, Message, Put, PutBody};
 use crate::peer::{Ack, Incoming};
@@ -203,7 +204,8 @@ impl Session {
                 self.server.counters.refuse(Refusal::UnknownFrame);
                 Ok(())
             }
-            Message::Ack(_) | Message::Credit(_) | Message::Answer(_) => {
+            Message::Read(read) => self.clone().hear_read(stream, *read),
+            Message::Ack(_) | Message::Credit(_) | Message::Answer(_) | Message::Found(_) => {
                 Err(Ended::Protocol("a frame only receivers send"))
             }
         }
@@ -240,6 +242,26 @@ impl Session {
                 };
                 self.outbox.control(&if fits.encode().is_ok() { fits } else { too_large() });
             }
+            self.questions_waiting.fetch_sub(1, Ordering::AcqRel);
+        });
+        Ok(())
+    }
+
+    /// Lends a version, as a question is answered; its bytes wait for room among frames that carry data.
+    fn hear_read(self: Arc<Self>, stream: u32, read: Read) -> Result<(), Ended> {
+        if self.questions_waiting.fetch_add(1, Ordering::AcqRel) >= QUESTIONS_MAX {
+            return Err(Ended::Protocol("more questions at once than are answered"));
+        }
+        self.tasks.clone().spawn(async move {
+            let lent = async {
+                let _turn = self.questions.acquire().await.ok()?;
+                let found = self.server.receiver.lend(&self.known.peer, read).await;
+                let frame = Frame { stream, message: Message::Found(found) }.encode().ok()?;
+                let room = self.outbox.room(&frame).await.ok()?;
+                self.outbox.data(frame, room);
+                Some(())
+            };
+            let _ = self.over.run_until_cancelled(lent).await;
             self.questions_waiting.fetch_sub(1, Ordering::AcqRel);
         });
         Ok(())
@@ -292,6 +314,7 @@ impl Session {
             bucket: put.bucket,
             version: put.version,
             body,
+            portion: put.portion,
             traceparent: put.traceparent,
             relayed: put.relayed,
         };

@@ -75,8 +75,18 @@ fn a_put_streamed(size: usize) -> Message {
 }
 fn put_of(size: usize, body: PutBody) -> Message {
     let super::super::Outgoing { link, epoch, bucket, version, .. } = object("key", size);
-    let unknown = Default::default();
-    Message::Put(Box::new(Put { link, epoch, bucket, version, traceparent: None, relayed: false, body, unknown }))
+    let (portion, unknown) = Default::default();
+    Message::Put(Box::new(Put {
+        link,
+        epoch,
+        bucket,
+        version,
+        traceparent: None,
+        relayed: false,
+        body,
+        portion,
+        unknown,
+    }))
 }
 
 async fn send(line: &mut (impl AsyncWriteExt + Unpin), message: Message) {
@@ -309,9 +319,10 @@ async fn more_bytes_than_credit_cut_the_sender_off() {
     })
     .await;
     let mut line = rig.raw(hello()).await;
-    // Nothing is consumed, so nothing is given back: 16 MiB of window, and one frame more.
+    // Nothing is consumed, so nothing is given back: the window, and one frame more.
+    let frames = crate::peer::server::Settings::default().windows.connection_bytes >> 20;
     let put = Frame { stream: 0, message: a_put(1 << 20) }.encode().unwrap();
-    for stream in 1..=17 {
+    for stream in 1..=frames + 1 {
         let frame = crate::peer::frame::on_stream(put.clone(), stream);
         if line.write_all(&frame).await.is_err() {
             break;
@@ -334,7 +345,8 @@ async fn more_bytes_of_one_body_than_its_window_cut_the_sender_off() {
     .await;
     let mut line = rig.raw(hello()).await;
     send(&mut line, a_put_streamed(8 << 20)).await;
-    for _ in 0..9 {
+    let frames = crate::peer::server::Settings::default().windows.stream_bytes >> 17;
+    for _ in 0..=frames {
         let data = Frame { stream: 1, message: Message::Data(Bytes::from(vec![0; 128 << 10])) };
         if line.write_all(&data.encode().unwrap()).await.is_err() {
             break;

@@ -197,6 +197,7 @@ pub fn outgoing(key: &str, bytes: Bytes) -> Outgoing {
         bucket: "logs".into(),
         version,
         body: Some(futures::stream::iter([Ok(bytes)]).boxed()),
+        portion: Default::default(),
         traceparent: None,
         relayed: false,
     }

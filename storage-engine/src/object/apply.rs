@@ -3,8 +3,9 @@
 //! A replica gets a local ballot, and only that is subject to STALE and promises. Called by the
 //! replicator's receiving side; knows nothing of who sent it.
 use super::ballot::{Draft, NewId, Test};
+use super::pieces::Cut;
 use super::{Applied, Body, Bucket, Error, Expect, Inner, Objects};
-use crate::object::blob::StoredBody;
+use crate::object::blob::{Data, StoredBody};
 use crate::record::Record;
 use crate::version::{Birth, Hlc, Kind, Version, VersionId, merge};
 
@@ -15,6 +16,14 @@ const AHEAD_MAX_MILLIS: u64 = 60_000;
 /// Times a null version is compared again because somebody wrote it in between.
 const RACES_MAX: usize = 16;
 const RACE: &str = "the null version that was compared";
+
+/// Where the bytes of a version come from.
+pub(super) enum Source {
+    Nowhere,
+    Stream(Body),
+    /// Pieces that are durable here already.
+    Pieces(Cut),
+}
 
 impl Objects {
     /// Joins a version born elsewhere; keeps its id, order and origin.
@@ -35,14 +44,24 @@ impl Objects {
         body: Option<Body>,
         traceparent: Option<String>,
     ) -> Result<Applied, Error> {
+        self.apply_from(bucket, version, body.map_or(Source::Nowhere, Source::Stream), traceparent).await
+    }
+
+    pub(super) async fn apply_from(
+        &self,
+        bucket: &str,
+        version: Version,
+        source: Source,
+        traceparent: Option<String>,
+    ) -> Result<Applied, Error> {
         let inner = &self.0;
         let bucket = inner.bucket_doc(bucket).await?;
         let nearest = Hlc::from_millis(inner.clock.now_millis().saturating_add(AHEAD_MAX_MILLIS));
         inner.clock.observe(version.max_hlc().min(nearest));
         let applied = if version.id.is_null() {
-            inner.apply_null(&bucket, version, body, traceparent).await?
+            inner.apply_null(&bucket, version, source, traceparent).await?
         } else {
-            inner.apply_joined(&bucket, version, body, traceparent).await?
+            inner.apply_joined(&bucket, version, source, traceparent).await?
         };
         if applied == Applied::Applied {
             inner.confirm_bucket(&bucket).await?;
@@ -56,7 +75,7 @@ impl Inner {
         &self,
         bucket: &Bucket,
         version: Version,
-        body: Option<Body>,
+        source: Source,
         traceparent: Option<String>,
     ) -> Result<Applied, Error> {
         let found = self.read_one(bucket.id, &version.key, version.id).await?;
@@ -67,11 +86,11 @@ impl Inner {
         let was_void = held.is_purged_in_vain() && held.purges == whole.purges;
         // A birth matters only where it can show: of a version that stays purged nothing does.
         if let (None, Some(birth), None) = (&held.birth, &version.birth, whole.purged()) {
-            if needs_body(birth, &body) {
+            let Some(data) = self.take_bytes(bucket, &version, birth, source).await? else {
                 return Ok(Applied::NeedsBody);
-            }
+            };
             let id = NewId::Given(version.id);
-            self.store_replica(bucket, &version, birth, id, body, None, traceparent).await?;
+            self.store_replica(bucket, &version, id, data, None, traceparent).await?;
             if whole.is_purged_in_vain() && !was_void {
                 self.note_void(&whole);
             }
@@ -98,7 +117,7 @@ impl Inner {
         &self,
         bucket: &Bucket,
         version: Version,
-        mut body: Option<Body>,
+        mut source: Source,
         traceparent: Option<String>,
     ) -> Result<Applied, Error> {
         let Some(birth) = &version.birth else { return Ok(Applied::AlreadyPresent) };
@@ -122,16 +141,18 @@ impl Inner {
                     if let Some(seen) = found.as_ref().filter(|r| r.version.is_live()) {
                         seen.version.guards().permit_purge(birth.order.hlc.millis())?;
                     }
-                    if version.purged().is_none() && needs_body(birth, &body) {
-                        return Ok(Applied::NeedsBody);
-                    }
-                    let body = body.take().filter(|_| version.purged().is_none());
+                    let source = std::mem::replace(&mut source, Source::Nowhere);
+                    let data = match version.purged() {
+                        Some(_) => Some(Data::default()),
+                        None => self.take_bytes(bucket, &version, birth, source).await?,
+                    };
+                    let Some(data) = data else { return Ok(Applied::NeedsBody) };
                     let below = |records: &[Record]| match newest_null(records) {
                         Some(now) if now.order >= birth.order => Err(Error::PreconditionFailed(RACE)),
                         _ => Ok(()),
                     };
                     match self
-                        .store_replica(bucket, &version, birth, NewId::Null, body, Some(&below), traceparent.clone())
+                        .store_replica(bucket, &version, NewId::Null, data, Some(&below), traceparent.clone())
                         .await
                     {
                         Ok(()) => return Ok(Applied::Applied),
@@ -144,25 +165,35 @@ impl Inner {
         Err(Error::Unavailable("the null version is written all the time".into()))
     }
 
-    #[allow(clippy::too_many_arguments)] // one call, everything of it at hand: a struct would only rename them
     async fn store_replica(
         &self,
         bucket: &Bucket,
         version: &Version,
-        birth: &Birth,
         id: NewId,
-        body: Option<Body>,
+        data: Data,
         test: Option<Test<'_>>,
         traceparent: Option<String>,
     ) -> Result<(), Error> {
-        let stored = match body {
-            Some(body) if birth.kind == Kind::Object => Some(self.store_replica_body(birth, body).await?),
-            _ => None,
-        };
-        let data = stored.map(|s| s.data).unwrap_or_default();
         let make = |_, _, _| version.clone();
         self.write(Draft { bucket: bucket.id, key: &version.key, id, make: &make, data, test, traceparent }).await?;
         Ok(())
+    }
+
+    /// The bytes of a birth, stored and verified; `None` where it has some and they are not to be had.
+    async fn take_bytes(
+        &self,
+        bucket: &Bucket,
+        version: &Version,
+        birth: &Birth,
+        source: Source,
+    ) -> Result<Option<Data>, Error> {
+        match source {
+            Source::Stream(body) if birth.kind == Kind::Object => {
+                self.store_replica_body(birth, body).await.map(|stored| Some(stored.data))
+            }
+            Source::Pieces(cut) => self.gather_pieces(bucket.id, version.id, birth, cut).await,
+            _ => Ok((birth.kind != Kind::Object || birth.size_bytes == 0).then(Data::default)),
+        }
     }
 
     async fn store_replica_body(&self, birth: &Birth, body: Body) -> Result<StoredBody, Error> {
@@ -177,8 +208,4 @@ impl Inner {
 
 fn newest_null(records: &[Record]) -> Option<&Birth> {
     records.iter().find(|r| r.id().is_null()).and_then(|r| r.version.birth.as_ref())
-}
-
-fn needs_body(birth: &Birth, body: &Option<Body>) -> bool {
-    birth.kind == Kind::Object && birth.size_bytes > 0 && body.is_none()
 }

@@ -75,13 +75,23 @@ impl Inner {
         Ok(Document::of(&self.read_key(BucketId::SYSTEM, key).await?))
     }
 
+    /// A page of the documents under `prefix` behind a key, keys ascending, and where the next one begins.
+    pub(crate) async fn documents_after(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<(Vec<Document>, Option<String>), Error> {
+        let scan = self.scan(BucketId::SYSTEM, prefix, after, SCAN_KEYS).await?;
+        Ok((scan.keys.iter().filter_map(|(_, records)| Document::of(records)).collect(), scan.through))
+    }
+
     /// Every document under `prefix`, keys ascending. The caller's prefix bounds how many there are.
     pub(crate) async fn documents(&self, prefix: &str) -> Result<Vec<Document>, Error> {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let scan = self.scan(BucketId::SYSTEM, prefix, after.as_deref(), SCAN_KEYS).await?;
-            found.extend(scan.keys.iter().filter_map(|(_, records)| Document::of(records)));
-            match scan.through {
+            let (documents, through) = self.documents_after(prefix, after.as_deref()).await?;
+            found.extend(documents);
+            match through {
                 Some(through) => after = Some(through),
                 None => return Ok(found),
             }

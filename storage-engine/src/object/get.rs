@@ -26,7 +26,14 @@ impl Objects {
             return Err(Error::DeleteMarker { version_id: record.id(), is_latest });
         }
         let versioned = bucket.versioning != Versioning::Unversioned;
-        Ok(Opened { version: record.version.clone(), is_latest, versioned, record, objects: self.clone() })
+        Ok(Opened {
+            version: record.version.clone(),
+            is_latest,
+            versioned,
+            record,
+            objects: self.clone(),
+            elsewhere: None,
+        })
     }
 
     /// All that is held of one version, purged and unborn ones included; `None`: nothing is.
@@ -57,7 +64,14 @@ impl Objects {
         let found = self.0.read_one(bucket.id, key, version).await?;
         let (record, is_latest) = found.filter(|(r, _)| r.version.is_live()).ok_or(Error::NoSuchVersion)?;
         let versioned = bucket.versioning != Versioning::Unversioned;
-        Ok(Opened { version: record.version.clone(), is_latest, versioned, record, objects: self.clone() })
+        Ok(Opened {
+            version: record.version.clone(),
+            is_latest,
+            versioned,
+            record,
+            objects: self.clone(),
+            elsewhere: None,
+        })
     }
 }
 
@@ -68,6 +82,9 @@ impl Opened {
             self.version.birth.as_ref().is_some_and(|b| b.kind == Kind::Object || range.is_empty()),
             "a marker has no bytes"
         );
-        self.objects.0.read_blobs(&self.record, range)
+        match &self.elsewhere {
+            Some(elsewhere) => (elsewhere.read)(range),
+            None => self.objects.0.read_blobs(&self.record, range),
+        }
     }
 }

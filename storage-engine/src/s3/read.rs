@@ -5,6 +5,7 @@ use crate::s3::checksum::{self, show_checksums};
 use crate::s3::error::{custom, header, with_headers};
 use crate::s3::{FrontDoor, lock, tag, timestamp, version_id};
 use crate::version::Birth;
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
     Checksum, ChecksumMode, ETag, ETagCondition, GetObjectAttributesInput, GetObjectAttributesOutput,
@@ -144,7 +145,7 @@ macro_rules! describe {
 
 pub async fn get(door: &FrontDoor, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
     let S3Request { input, headers, .. } = request;
-    let opened = open(door, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+    let opened = open_anywhere(door, &input.bucket, &input.key, input.version_id.as_deref()).await?;
     let birth = birth(&opened)?;
     let conditions = Conditions {
         if_match: input.if_match,
@@ -159,12 +160,12 @@ pub async fn get(door: &FrontDoor, request: S3Request<GetObjectInput>) -> S3Resu
     describe!(output, opened, birth, span, wants_checksums(input.checksum_mode.as_ref()));
     output.tag_count = Some(tag_count(&opened)).filter(|n| *n > 0).and_then(|n| i32::try_from(n).ok());
     output.body = Some(outgoing(&opened, span.bytes).await?);
-    Ok(S3Response::new(output))
+    Ok(S3Response::with_headers(output, read_from(&opened)))
 }
 
 pub async fn head(door: &FrontDoor, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
     let S3Request { input, headers, .. } = request;
-    let opened = open(door, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+    let opened = open_anywhere(door, &input.bucket, &input.key, input.version_id.as_deref()).await?;
     let birth = birth(&opened)?;
     let conditions = Conditions {
         if_match: input.if_match,
@@ -183,7 +184,9 @@ pub async fn head(door: &FrontDoor, request: S3Request<HeadObjectInput>) -> S3Re
     output.content_language = input.response_content_language.or(output.content_language);
     output.content_type = input.response_content_type.or(output.content_type);
     output.expires = input.response_expires.or(output.expires);
-    Ok(S3Response::with_headers(output, tag::count_header(tag_count(&opened))))
+    let mut headers = tag::count_header(tag_count(&opened));
+    headers.extend(read_from(&opened));
+    Ok(S3Response::with_headers(output, headers))
 }
 
 pub async fn attributes(
@@ -245,6 +248,18 @@ fn part_page(birth: &Birth, marker: Option<i32>, most: Option<i32>) -> S3Result<
 pub async fn open(door: &FrontDoor, bucket: &str, key: &str, id: Option<&str>) -> S3Result<Opened> {
     let id = version_id(id)?;
     door.objects.open(bucket, key, id).await.map_err(|e| door.unread_by_id(e, id.is_some()))
+}
+
+/// Opens a version for reading, at a peer where it is not here yet.
+async fn open_anywhere(door: &FrontDoor, bucket: &str, key: &str, id: Option<&str>) -> S3Result<Opened> {
+    let id = version_id(id)?;
+    door.objects.open_anywhere(bucket, key, id).await.map_err(|e| door.unread_by_id(e, id.is_some()))
+}
+
+/// Says that a version was read elsewhere, and where.
+fn read_from(opened: &Opened) -> HeaderMap {
+    let place = opened.elsewhere.as_ref().and_then(|e| HeaderValue::try_from(&e.place).ok());
+    place.into_iter().map(|place| (header("x-isthmus-read-from"), place)).collect()
 }
 
 /// The birth of an open version: only what was born is opened.
