@@ -351,7 +351,10 @@ impl Replicator {
         let lender = |(_, d): (&Rule, &Destination)| {
             let line = state.lines.get(&d.peer)?;
             let (site, bucket) = (line.doc.site_id.clone(), d.bucket.clone());
-            Some(Lender { site, bucket, line: line.standing.borrow().clone()? })
+            match line.standing.borrow().clone() {
+                Some(FarEnd::Site(line)) => Some(Lender { site, bucket, line }),
+                _ => None,
+            }
         };
         links.filter_map(lender).collect()
     }

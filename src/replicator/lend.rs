@@ -44,7 +44,7 @@ fn may_read(own_site: &str, rules: &RuleSet, peer: &str, bucket: &str, version: 
     let Some(site) = rules.sites.values().find(|s| s.site_id == own_site) else { return false };
     let is_sent = plan::links(rules, &site.name).values().any(|view| {
         let settings = view.settings();
-        view.peer.name == peer.name && view.rule.bucket == bucket && !settings.suspend && includes(&settings, version)
+        view.peer.name() == peer.name && view.rule.bucket == bucket && !settings.suspend && includes(&settings, version)
     });
     let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
     let origins: Vec<&str> = birth.into_iter().chain(version.tags.as_ref().map(|t| t.stamp.origin.as_str())).collect();
