@@ -37,6 +37,8 @@ use tokio_util::task::TaskTracker;
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// Pieces of large versions at once over one connection: each is in memory whole, and has a stream of its own.
 const PIECES_AT_ONCE: usize = 4;
+/// Reads under way over one connection: half a MiB each, and no more than the other end lets wait.
+const READS_AT_ONCE: usize = 16;
 
 /// Whom to reach, and who that must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,11 +180,12 @@ struct Shared {
     reconciles: bool,
     /// The peer answers questions about its buckets.
     tells_of_buckets: bool,
-    /// The peer takes large versions in pieces, so many at once over this connection.
+    /// The peer takes large versions in pieces.
     takes_pieces: bool,
     pieces: Semaphore,
     /// The peer lends versions that are not here yet.
     lends: bool,
+    reads: Arc<Semaphore>,
     /// Bytes the receiver will take on the connection.
     credit: Arc<Semaphore>,
     /// Versions it will take at once.
@@ -213,8 +216,8 @@ enum Waiter {
     Hello(oneshot::Sender<Hello>),
     /// A question about ranges of keys; told with the bytes of the answer's frame.
     Answer(oneshot::Sender<(Answer, u64)>),
-    /// A version that is not here yet.
-    Found(oneshot::Sender<Found>),
+    /// A version that is not here yet; its turn ends with the answer, though nobody wait for it any more.
+    Found(oneshot::Sender<Found>, OwnedSemaphorePermit),
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -234,6 +237,7 @@ impl Connection {
             takes_pieces,
             pieces: Semaphore::new(PIECES_AT_ONCE),
             lends,
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             credit: Arc::new(Semaphore::new(windows.connection_bytes as usize)),
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
@@ -375,11 +379,12 @@ impl Connection {
         if !self.shared.lends {
             return Ok(Found::Nothing);
         }
+        let turn = self.shared.reads.clone().acquire_owned().await.map_err(|_| self.shared.gone())?;
         let frame = Frame { stream: 0, message: Message::Read(Box::new(read)) }.encode();
         let frame = frame.map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
         let room = self.shared.outbox.room(&frame).await.map_err(|_| self.shared.gone())?;
         let (tell, told) = oneshot::channel();
-        let stream = self.shared.register(Waiter::Found(tell))?;
+        let stream = self.shared.register(Waiter::Found(tell, turn))?;
         self.shared.outbox.data(on_stream(frame, stream), room);
         told.await.map_err(|_| self.shared.gone())
     }
@@ -597,7 +602,7 @@ impl Shared {
                 _ => return Err(Ended::Protocol("an answer nobody asked for")),
             },
             Message::Found(found) => match locked(&self.waiting).streams.remove(&frame.stream) {
-                Some(Waiter::Found(tell)) => drop(tell.send(found)),
+                Some(Waiter::Found(tell, _turn)) => drop(tell.send(found)),
                 _ => return Err(Ended::Protocol("an answer nobody asked for")),
             },
             Message::Ping(number) => self.outbox.control(&Frame::connection(Message::Pong(number))),
@@ -680,6 +685,7 @@ impl Shared {
         self.slots.close();
         self.bodies.close();
         self.pieces.close();
+        self.reads.close();
         self.outbox.close();
     }
 }

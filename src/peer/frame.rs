@@ -32,8 +32,6 @@ const HEADER_BYTES: usize = 6;
 pub const CREDIT_PER_FRAME: usize = 64;
 /// Links asked for in one Hello at most.
 pub const LINKS_MAX: usize = 4096;
-/// Ability named in a receiver's Hello: it answers Read.
-pub const READS: &str = "read";
 /// Pieces named in one ack at most: a version has no more.
 pub const PIECES_MAX: usize = 10_000;
 /// Abilities named in one Hello at most.
@@ -46,6 +44,8 @@ pub const RECONCILES: &str = "reconcile";
 pub const BUCKETS: &str = "buckets";
 /// Ability named in a receiver's Hello: it takes large versions in pieces.
 pub const PIECES: &str = "pieces";
+/// Ability named in a receiver's Hello: it answers Read.
+pub const READS: &str = "read";
 
 /// Bits of the flags byte, by frame type.
 mod flag {
@@ -205,9 +205,9 @@ mod kind {
     pub const DIGEST: u8 = 10;
     pub const ITEMS: u8 = 11;
     pub const ANSWER: u8 = 12;
-    pub const BUCKET: u8 = 20;
     pub const READ: u8 = 13;
     pub const FOUND: u8 = 14;
+    pub const BUCKET: u8 = 20;
 }
 
 impl Frame {

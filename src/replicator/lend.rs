@@ -1,24 +1,66 @@
 //! What a peer may read of this site's versions before they have reached it: what a rule here sends it, and what it may
 //! bring itself. Never a version that is deleted here. Called by `receive.rs`.
-use crate::link::includes;
+use crate::link::{Settings, includes};
 use crate::peer::frame::read::{Found, Read};
 use crate::rule::allow::{Facts, may};
-use crate::rule::{RuleSet, plan};
+use crate::rule::{PeerDoc, RuleSet, plan};
 use crate::store::{Error, Store};
 use bytes::BytesMut;
 use futures::StreamExt;
 use storage_engine::version::{Kind, Version};
 
-/// Answers `peer`, whose certificate was proven.
+/// Answers `peer`, whose certificate was proven. What it may not read it is not told of: the answer is the same as if
+/// there were nothing.
 pub async fn lend(store: &dyn Store, own_site: &str, rules: &RuleSet, peer: &str, read: Read) -> Found {
+    let reader = Reader::of(own_site, rules, peer);
+    let Some(reader) = reader.filter(|reader| reader.may_ask(&read.bucket, &read.key)) else {
+        return Found::Refused(format!("{peer} may read nothing there of bucket {}", read.bucket));
+    };
     match find(store, &read).await {
-        // Whether it stands here is told only to who may read it.
-        Ok(Some(version)) if !may_read(own_site, rules, peer, &read.bucket, &version) => {
-            Found::Refused(format!("{peer} may not read this of bucket {}", read.bucket))
+        Ok(Some(version)) if reader.may_read(&read.bucket, &version) => {
+            bytes(store, &read, version).await.unwrap_or_else(unavailable)
         }
-        Ok(Some(version)) => bytes(store, &read, version).await.unwrap_or_else(unavailable),
-        Ok(None) => Found::Nothing,
+        Ok(_) => Found::Nothing,
         Err(e) => unavailable(e),
+    }
+}
+
+/// Who asks, and what is sent to it.
+struct Reader<'a> {
+    own_site: &'a str,
+    peer: &'a PeerDoc,
+    /// Buckets here, and what of them travels there.
+    sent: Vec<(String, Settings)>,
+}
+
+impl<'a> Reader<'a> {
+    /// `None`: this site does not know it, or has suspended it.
+    fn of(own_site: &'a str, rules: &'a RuleSet, peer: &str) -> Option<Reader<'a>> {
+        let peer = rules.peers.get(peer).filter(|p| !p.suspend)?;
+        let site = rules.sites.values().find(|s| s.site_id == own_site)?;
+        let of_peer = plan::links(rules, &site.name).into_values().filter(|view| view.peer.name() == peer.name);
+        let settings = of_peer.map(|view| (view.rule.bucket.clone(), view.settings()));
+        let sent = settings.filter(|(_, settings)| !settings.suspend).collect();
+        Some(Reader { own_site, peer, sent })
+    }
+
+    /// Whether it may know of any version of the key.
+    fn may_ask(&self, bucket: &str, key: &str) -> bool {
+        let is_sent = |(of, settings): &(String, Settings)| of == bucket && key.starts_with(&settings.prefix);
+        self.sent.iter().any(is_sent) || self.may_bring(bucket, key, &[])
+    }
+
+    fn may_read(&self, bucket: &str, version: &Version) -> bool {
+        let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
+        let tags = version.tags.as_ref().map(|t| t.stamp.origin.as_str());
+        // What this site wrote is no secret from a peer that may write the same keys.
+        let origins: Vec<&str> = birth.into_iter().chain(tags).filter(|o| *o != self.own_site).collect();
+        self.sent.iter().any(|(of, settings)| of == bucket && includes(settings, version))
+            || self.may_bring(bucket, &version.key, &origins)
+    }
+
+    fn may_bring(&self, bucket: &str, key: &str, origins: &[&str]) -> bool {
+        may(self.peer, &Facts { bucket, key, origins, is_delete_marker: false, is_purge: false, relayed: true }).is_ok()
     }
 }
 
@@ -37,22 +79,6 @@ async fn find(store: &dyn Store, read: &Read) -> Result<Option<Version>, Error> 
     };
     let is_object = |v: &Version| v.is_live() && v.birth.as_ref().is_some_and(|b| b.kind == Kind::Object);
     Ok(found.filter(is_object))
-}
-
-fn may_read(own_site: &str, rules: &RuleSet, peer: &str, bucket: &str, version: &Version) -> bool {
-    let Some(peer) = rules.peers.get(peer).filter(|p| !p.suspend) else { return false };
-    let Some(site) = rules.sites.values().find(|s| s.site_id == own_site) else { return false };
-    let is_sent = plan::links(rules, &site.name).values().any(|view| {
-        let settings = view.settings();
-        view.peer.name() == peer.name && view.rule.bucket == bucket && !settings.suspend && includes(&settings, version)
-    });
-    let birth = version.birth.as_ref().map(|b| b.order.origin.as_str());
-    let origins: Vec<&str> = birth.into_iter().chain(version.tags.as_ref().map(|t| t.stamp.origin.as_str())).collect();
-    // What this site wrote is no secret from a peer that may write the same keys.
-    let origins: Vec<&str> = origins.into_iter().filter(|o| *o != own_site).collect();
-    let facts =
-        Facts { bucket, key: &version.key, origins: &origins, is_delete_marker: false, is_purge: false, relayed: true };
-    is_sent || may(peer, &facts).is_ok()
 }
 
 async fn bytes(store: &dyn Store, read: &Read, version: Version) -> Result<Found, Error> {

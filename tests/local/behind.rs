@@ -23,7 +23,7 @@ struct Answer {
     body: Vec<u8>,
 }
 
-async fn ask(site: &Site, method: &str, key: &str, id: Option<&str>, range: Option<&str>) -> Answer {
+async fn ask(site: &Site, method: &str, key: &str, id: Option<&str>, header_line: &str) -> Answer {
     let (s3, signed_for) = (site.s3(), PresigningConfig::expires_in(Duration::from_secs(60)).expect("a minute"));
     let id = id.map(str::to_owned);
     let expected = "a signed URL";
@@ -39,9 +39,9 @@ async fn ask(site: &Site, method: &str, key: &str, id: Option<&str>, range: Opti
     };
     let uri = request.uri().strip_prefix("http://").expect("plain HTTP");
     let (host, path) = uri.split_once('/').expect("a path");
-    let range = range.map(|r| format!("range: {r}\r\n")).unwrap_or_default();
+    let own = if header_line.is_empty() { String::new() } else { format!("{header_line}\r\n") };
     let mut stream = TcpStream::connect(host).await.expect("the front door");
-    let head = format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\n{range}connection: close\r\n\r\n");
+    let head = format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\n{own}connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("send a request");
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.expect("an answer");
@@ -53,6 +53,14 @@ async fn ask(site: &Site, method: &str, key: &str, id: Option<&str>, range: Opti
     };
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
     Answer { status, read_from: header("x-isthmus-read-from:"), etag: header("etag:"), body: all[end + 4..].to_vec() }
+}
+
+/// Rewrites a document of a running site.
+fn alter(site: &Site, file: &str, from: &str, to: &str) {
+    let file = site.dir.join(file);
+    let text = fs::read_to_string(&file).expect("read a document");
+    assert!(text.contains(from), "{text}");
+    fs::write(&file, text.replace(from, to)).expect("write a document");
 }
 
 async fn until(what: &str, mut fact: impl AsyncFnMut() -> bool) {
@@ -75,42 +83,59 @@ async fn a_site_reads_from_its_peer_what_it_lacks_and_never_what_it_knows_to_be_
     to_fra.set(Fault::Cut);
     let body: Bytes = (0..BYTES).map(|at| (at / 255 + at) as u8).collect::<Vec<_>>().into();
     let id = ams.s3().put("new", body.clone()).await.expect("an acked put");
-    assert_eq!(ask(fra, "GET", "new", None, None).await.status, 404, "off by default");
+    assert_eq!(ask(fra, "GET", "new", None, "").await.status, 404, "off by default");
 
-    // From now on fra reads from its peers; its purges stay here.
-    let rule = fra.dir.join("rules/rule.yaml");
-    let text = fs::read_to_string(&rule).expect("read the rule");
-    let text = text.replace("{versionDeletes: Enabled}", "{versionDeletes: Disabled}\n  readFromPeers: Enabled");
-    fs::write(&rule, text).expect("write the rule");
-    until("a read from the peer", async || ask(fra, "HEAD", "new", None, None).await.status == 200).await;
-    let here = ask(ams, "HEAD", "new", None, None).await;
+    // From now on fra reads from its peers; its deletes stay here.
+    let (stays, reads) = ("{versionDeletes: Enabled}", "{versionDeletes: Disabled, deleteMarkers: Disabled}\n  readFromPeers: Enabled");
+    alter(fra, "rules/rule.yaml", stays, reads);
+    until("a read from the peer", async || ask(fra, "HEAD", "new", None, "").await.status == 200).await;
+    let here = ask(ams, "HEAD", "new", None, "").await;
     assert_eq!(here.read_from, None, "a site says nothing of what it has itself");
     for version in [None, Some(id.as_str())] {
-        let got = ask(fra, "GET", "new", version, None).await;
+        let got = ask(fra, "GET", "new", version, "").await;
         assert_eq!((got.status, got.read_from.as_deref()), (200, Some("ams")));
         assert!(got.body == body, "{} bytes", got.body.len());
         assert_eq!(got.etag, here.etag);
-        let some = ask(fra, "GET", "new", version, Some("bytes=1048000-1049000")).await;
+        let some = ask(fra, "GET", "new", version, "range: bytes=1048000-1049000").await;
         assert_eq!((some.status, some.read_from.as_deref()), (206, Some("ams")));
         assert!(some.body == body[1_048_000..=1_049_000]);
+        let head = ask(fra, "HEAD", "new", version, "range: bytes=1048000-1049000").await;
+        assert_eq!((head.status, head.read_from.as_deref(), head.body.len()), (206, Some("ams"), 0));
+        let etag = here.etag.as_deref().expect("an object has one");
+        let conditions = [("if-none-match", etag, 304), ("if-match", etag, 200), ("if-match", "\"other\"", 412)];
+        for (condition, etag, status) in conditions {
+            for method in ["GET", "HEAD"] {
+                let got = ask(fra, method, "new", version, &format!("{condition}: {etag}")).await;
+                assert_eq!(got.status, status, "{method} {condition}: {etag}");
+            }
+        }
     }
-    assert_eq!(ask(fra, "GET", "nowhere", None, None).await.status, 404);
+    assert_eq!(ask(fra, "GET", "nowhere", None, "").await.status, 404);
 
     // ams still has both; fra knows that they are gone.
     fra.s3().delete("deleted").await.expect("an acked delete");
     fra.s3().purge("purged", &purged).await.expect("an acked purge");
     for (key, version) in [("deleted", None), ("purged", None), ("purged", Some(purged.as_str()))] {
-        let got = ask(fra, "GET", key, version, None).await;
+        let got = ask(fra, "GET", key, version, "").await;
         assert_eq!((got.status, got.read_from), (404, None), "{key} {version:?}");
     }
-    assert_eq!(ask(ams, "GET", "purged", Some(&purged), None).await.status, 200, "the purge stayed at fra");
+    assert_eq!(ask(ams, "GET", "purged", Some(&purged), "").await.status, 200, "the purge stayed at fra");
+    assert_eq!(ask(ams, "GET", "deleted", None, "").await.status, 200, "the marker stayed at fra");
+
+    // What ams neither sends to fra nor takes from it, it does not lend.
+    ams.s3().put("private", Bytes::from_static(b"private")).await.expect("an acked put");
+    assert_eq!(ask(fra, "GET", "private", None, "").await.status, 200);
+    alter(ams, "rules/rule.yaml", "  destinations:", "  filter: {prefix: new}\n  destinations:");
+    alter(ams, "rules/peer-fra.yaml", "versionDeletes: Enabled", "versionDeletes: Enabled, prefix: new");
+    until("a refusal", async || ask(fra, "GET", "private", None, "").await.status == 404).await;
+    assert_eq!(ask(fra, "HEAD", "new", None, "").await.status, 200);
 
     // A peer that is down has nothing to lend.
     to_ams.set(Fault::Cut);
-    until("a 404 without the peer", async || ask(fra, "GET", "new", None, None).await.status == 404).await;
+    until("a 404 without the peer", async || ask(fra, "GET", "new", None, "").await.status == 404).await;
     fleet.heal();
     let own = async || {
-        let got = ask(fra, "GET", "new", None, None).await;
+        let got = ask(fra, "GET", "new", None, "").await;
         got.status == 200 && got.read_from.is_none()
     };
     until("the version itself", own).await;

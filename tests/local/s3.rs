@@ -84,8 +84,11 @@ impl S3 {
     /// Reads one version whole: the SHA-256 of its bytes.
     pub async fn read(&self, key: &str, id: &str) -> Said<String> {
         let got = self.client.get_object().bucket(BUCKET).key(key).version_id(id).send().await;
-        let body = got.map_err(miss)?.body.collect().await.map_err(|e| Miss::Unknown(e.to_string()))?;
-        Ok(sha256(&body.into_bytes()))
+        let (mut body, mut hash) = (got.map_err(miss)?.body, Sha256::new());
+        while let Some(chunk) = body.try_next().await.map_err(|e| Miss::Unknown(e.to_string()))? {
+            hash.update(&chunk);
+        }
+        Ok(hex(&hash.finalize()))
     }
 
     /// Whether the key's versions list this one, marker or object; `false` also when nobody answers.
@@ -142,5 +145,9 @@ where
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -127,10 +127,15 @@ impl Site {
         ended.expect("a stop within its deadline").expect("wait for the process")
     }
 
+    /// Number of the process; the test knows that it runs.
+    pub fn process(&self) -> u32 {
+        let id = self.child.lock().expect("no panic while held").as_ref().and_then(Child::id);
+        id.expect("the site runs")
+    }
+
     /// Sends a signal, such as `-STOP`; `kill` is in every base system.
     pub async fn signal(&self, signal: &str) {
-        let id = self.child.lock().expect("no panic while held").as_ref().and_then(Child::id);
-        let id = id.expect("the site runs").to_string();
+        let id = self.process().to_string();
         let sent = Command::new("kill").args([signal, &id]).status().await.expect("run kill");
         assert!(sent.success(), "kill {signal} {id}");
     }

@@ -4,7 +4,7 @@
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
 use super::{Known, Refusal, Server};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
-use crate::peer::frame::read::Read;
+use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::Answer;
 use crate::peer::frame::{Frame, Message, Put, PutBody};
 use crate::peer::{Ack, Incoming};
@@ -32,6 +32,10 @@ pub(super) type Reader = FrameReader<ReadHalf<TlsStream<TcpStream>>>;
 const QUESTIONS_AT_ONCE: usize = 2;
 /// Questions of one connection that wait or are answered; a peer that obeys asks a few pages at once.
 const QUESTIONS_MAX: usize = 64;
+/// Reads answered at once, each with at most half a MiB in memory.
+const READS_AT_ONCE: usize = 4;
+/// Reads of one connection that wait or are answered; a peer that obeys has a quarter of it under way.
+const READS_MAX: usize = 64;
 /// How long the last frames may take to leave.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// When a version that came after Goodbye is worth another try: the sender will have connected anew.
@@ -51,6 +55,9 @@ pub(super) struct Session {
     receives: Semaphore,
     questions: Semaphore,
     questions_waiting: AtomicUsize,
+    /// A lane of their own: a client waits for them, and comparing takes its time.
+    reads: Semaphore,
+    reads_waiting: AtomicUsize,
     lifetime: Duration,
     /// Cancelled when the connection is over: the writer flushes and goes.
     over: CancellationToken,
@@ -85,6 +92,8 @@ impl Session {
             receives: Semaphore::new(server.settings.receives_max),
             questions: Semaphore::new(QUESTIONS_AT_ONCE),
             questions_waiting: AtomicUsize::new(0),
+            reads: Semaphore::new(READS_AT_ONCE),
+            reads_waiting: AtomicUsize::new(0),
             server,
             known,
             uri,
@@ -247,22 +256,27 @@ impl Session {
         Ok(())
     }
 
-    /// Lends a version, as a question is answered; its bytes wait for room among frames that carry data.
+    /// Lends a version, on a task of its own; its bytes wait for room among frames that carry data.
     fn hear_read(self: Arc<Self>, stream: u32, read: Read) -> Result<(), Ended> {
-        if self.questions_waiting.fetch_add(1, Ordering::AcqRel) >= QUESTIONS_MAX {
-            return Err(Ended::Protocol("more questions at once than are answered"));
+        if self.reads_waiting.fetch_add(1, Ordering::AcqRel) >= READS_MAX {
+            return Err(Ended::Protocol("more reads at once than are answered"));
         }
         self.tasks.clone().spawn(async move {
             let lent = async {
-                let _turn = self.questions.acquire().await.ok()?;
+                let _turn = self.reads.acquire().await.ok()?;
                 let found = self.server.receiver.lend(&self.known.peer, read).await;
-                let frame = Frame { stream, message: Message::Found(found) }.encode().ok()?;
+                let fits = Frame { stream, message: Message::Found(found) }.encode();
+                let too_large = || Frame {
+                    stream,
+                    message: Message::Found(Found::Unavailable("the answer fits no frame".into())),
+                };
+                let frame = fits.or_else(|_| too_large().encode()).ok()?;
                 let room = self.outbox.room(&frame).await.ok()?;
                 self.outbox.data(frame, room);
                 Some(())
             };
             let _ = self.over.run_until_cancelled(lent).await;
-            self.questions_waiting.fetch_sub(1, Ordering::AcqRel);
+            self.reads_waiting.fetch_sub(1, Ordering::AcqRel);
         });
         Ok(())
     }

@@ -3,11 +3,12 @@
 use super::{Pushed, Route, failed, said};
 use crate::peer::client::{Connection, Error};
 use crate::peer::{Ack, Outgoing, Portion};
-use crate::store::{Cut, Pieces};
-use bytes::BytesMut;
+use crate::store::{Body, Cut, Pieces};
 use crc_fast::{CrcAlgorithm, Digest};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
 use storage_engine::version::Version;
 
 /// Of a piece: what is sent twice at most for each stream that was cut, and what one holds in memory.
@@ -54,7 +55,7 @@ impl InPieces<'_> {
             other => return other.map_or_else(failed, said),
         };
         let missing = (0..self.cut.count()).filter(|number| !held.contains(number));
-        let mut sent = futures::stream::iter(missing)
+        let mut sent = stream::iter(missing)
             .map(|number| self.push_piece(version, number, relayed))
             .buffer_unordered(AT_ONCE);
         while let Some(piece) = sent.next().await {
@@ -68,33 +69,39 @@ impl InPieces<'_> {
 
     async fn push_piece(&self, version: &Version, number: u32, relayed: bool) -> Result<Ack, Pushed> {
         let _turn = self.line.piece_turn().await.map_err(failed)?;
-        let (bytes, crc64nvme) = self.read(version, number).await.map_err(|e| failed(Error::Body(e)))?;
+        let (body, crc64nvme) = self.read(version, number).await.map_err(|e| failed(Error::Body(e)))?;
         let mut slim = version.clone();
         // The layout of its parts comes with the whole.
         slim.birth.iter_mut().for_each(|birth| birth.parts.clear());
-        let bytes = bytes.freeze();
-        let body = self.route.toll.pace(futures::stream::once(async move { Ok(bytes) }).boxed());
-        let piece_bytes = self.cut.piece_bytes();
-        let portion = Portion::Piece { piece_bytes, number, crc64nvme };
-        let outgoing = Outgoing { body: Some(body), portion, ..self.route.outgoing(slim, relayed) };
-        self.line.push(outgoing).await.map_err(failed)
+        let portion = Portion::Piece { piece_bytes: self.cut.piece_bytes(), number, crc64nvme };
+        let body = Some(self.route.toll.pace(body));
+        self.line.push(Outgoing { body, portion, ..self.route.outgoing(slim, relayed) }).await.map_err(failed)
     }
 
-    /// A piece and its checksum, which is made as the bytes come, a chunk at a time.
-    async fn read(&self, version: &Version, number: u32) -> Result<(BytesMut, u64), std::io::Error> {
+    /// A piece and its checksum, which goes before it. What was read for that is kept and sent; a piece above
+    /// [`PIECE_BYTES`], of a version of more than 78 GiB, is read again instead.
+    async fn read(&self, version: &Version, number: u32) -> Result<(Body, u64), io::Error> {
         let range = self.cut.range(number).expect("the number is one of the cut");
-        let size = usize::try_from(range.end - range.start).expect("a piece fits into memory");
-        let body = self.pieces.read_range(&self.route.bucket, &version.key, version.id, range).await;
-        let mut body = body.map_err(std::io::Error::other)?;
-        let (mut bytes, mut crc) = (BytesMut::with_capacity(size), Digest::new(CrcAlgorithm::Crc64Nvme));
-        while let Some(chunk) = body.next().await {
+        let (size, mut read) = (range.end - range.start, 0);
+        let (mut kept, mut crc) = (Vec::new(), Digest::new(CrcAlgorithm::Crc64Nvme));
+        let mut bytes = self.range(version, range.clone()).await?;
+        while let Some(chunk) = bytes.next().await {
             let chunk = chunk?;
             crc.update(&chunk);
-            bytes.extend_from_slice(&chunk);
+            read += chunk.len() as u64;
+            if size <= PIECE_BYTES {
+                kept.push(Ok(chunk));
+            }
         }
-        match bytes.len() == size {
-            true => Ok((bytes, crc.finalize())),
-            false => Err(std::io::Error::other(format!("piece {number} has {} bytes of {size}", bytes.len()))),
+        if read != size {
+            return Err(io::Error::other(format!("piece {number} has {read} bytes of {size}")));
         }
+        let body = if kept.is_empty() { self.range(version, range).await? } else { stream::iter(kept).boxed() };
+        Ok((body, crc.finalize()))
+    }
+
+    async fn range(&self, version: &Version, range: Range<u64>) -> Result<Body, io::Error> {
+        let body = self.pieces.read_range(&self.route.bucket, &version.key, version.id, range).await;
+        body.map_err(io::Error::other)
     }
 }

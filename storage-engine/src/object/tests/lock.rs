@@ -33,6 +33,20 @@ async fn directly(set: &Set, objects: &Objects, op: Op) -> Vec<Verdict> {
     said
 }
 
+/// Waits until every drive holds the guard: one of them may get it behind the ack.
+async fn until_guarded(set: &Set, objects: &Objects) {
+    let bucket = objects.bucket("bucket").await.expect("it is there").id;
+    let guarded = async {
+        for drive in &set.drives {
+            let held = || async { drive.read_key(bucket, "k").await.expect("it answers").records };
+            while held().await.iter().all(|r| r.version.guards().is_empty()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), guarded).await.expect("the guard follows");
+}
+
 #[tokio::test]
 async fn a_held_or_retained_version_is_not_deleted_and_its_marker_is() {
     let (_set, objects) = locked().await;
@@ -79,6 +93,7 @@ async fn a_guarded_null_version_is_neither_deleted_nor_overwritten() {
     let replica = objects.apply("bucket", newer.clone(), Some(body(&b"2"[..])), None).await;
     assert!(matches!(replica, Err(Error::Guarded(_))));
     let bucket = objects.bucket("bucket").await.expect("it is there").id;
+    until_guarded(&set, &objects).await;
     let ballot = Hlc::from_millis(8_000_000_000_000);
     let record = crate::record::Record { acked: true, ..crate::record::Record::new(bucket, newer, ballot) };
     let shards = Vec::new();
