@@ -3,12 +3,13 @@
 //! Decides nothing about what to send or when to try again: the links do. It never opens a second
 //! connection by itself; whoever holds [`Connection`] waits for [`Connection::closed`] and connects anew.
 //! Called by `replicator` (connecting) and `replicator/push.rs` (pushing).
+mod questions;
+
 use super::connection::{
     self, Ended, FrameReader, HANDSHAKE_MAX, INLINE_BYTES_MAX, Outbox, PING_INTERVAL, SILENCE_MAX,
 };
-use super::frame::bucket::BucketAsk;
-use super::frame::read::{Found, Read};
-use super::frame::reconcile::{Answer, Question};
+use super::frame::read::Found;
+use super::frame::reconcile::Answer;
 use super::frame::{
     BUCKETS, FRAME_BYTES_MAX, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, Put, PutBody, READS, RECONCILES,
     Windows, credit_cost, frame_bytes, on_stream,
@@ -326,67 +327,6 @@ impl Connection {
     /// Waits for the turn of a piece, which is held in memory: few are at once. [`Error::PeerGone`] ends it.
     pub async fn piece_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
         self.shared.pieces.acquire().await.map_err(|_| self.shared.gone())
-    }
-
-    /// The highest epoch the peer has seen of a link of this site.
-    ///
-    /// # Errors
-    /// [`Error::PeerGone`].
-    pub async fn highest_epoch(&self, link: &str) -> Result<u64, Error> {
-        let (tell, told) = oneshot::channel();
-        let stream = self.shared.register(Waiter::Hello(tell))?;
-        self.shared.outbox.control(&Frame { stream, ..hello("", vec![link.into()]) });
-        let hello = told.await.map_err(|_| self.shared.gone())?;
-        Ok(hello.epochs.get(link).copied().unwrap_or(0))
-    }
-
-    /// Asks what the peer holds of ranges of keys; returns the answer and the bytes of both frames.
-    ///
-    /// # Errors
-    /// [`Error::PeerGone`]; [`Error::NoReconcile`] from a peer of an earlier build.
-    pub async fn ask(&self, question: Question) -> Result<(Answer, u64), Error> {
-        if !self.shared.reconciles {
-            return Err(Error::NoReconcile);
-        }
-        self.exchange(Message::Question(Box::new(question))).await
-    }
-
-    /// Asks how a bucket at the peer is set, and brings documents for it.
-    ///
-    /// # Errors
-    /// [`Error::PeerGone`]; [`Error::NoBuckets`] from a peer of an earlier build.
-    pub async fn ask_bucket(&self, ask: BucketAsk) -> Result<Answer, Error> {
-        if !self.shared.tells_of_buckets {
-            return Err(Error::NoBuckets);
-        }
-        Ok(self.exchange(Message::Bucket(Box::new(ask))).await?.0)
-    }
-
-    /// One question and its answer, with the bytes of both frames.
-    async fn exchange(&self, message: Message) -> Result<(Answer, u64), Error> {
-        let frame = Frame { stream: 0, message }.encode().map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
-        let asked = frame.len() as u64;
-        let room = self.shared.outbox.room(&frame).await.map_err(|_| self.shared.gone())?;
-        let (tell, told) = oneshot::channel();
-        let stream = self.shared.register(Waiter::Answer(tell))?;
-        self.shared.outbox.data(on_stream(frame, stream), room);
-        let (answer, answered) = told.await.map_err(|_| self.shared.gone())?;
-        Ok((answer, asked + answered))
-    }
-
-    /// Reads some of a version that is not here yet; a peer of an earlier build has nothing to lend. Fails as `ask` does.
-    pub async fn read(&self, read: Read) -> Result<Found, Error> {
-        if !self.shared.lends {
-            return Ok(Found::Nothing);
-        }
-        let turn = self.shared.reads.clone().acquire_owned().await.map_err(|_| self.shared.gone())?;
-        let frame = Frame { stream: 0, message: Message::Read(Box::new(read)) }.encode();
-        let frame = frame.map_err(|_| Error::TooLarge { bytes: FRAME_BYTES_MAX })?;
-        let room = self.shared.outbox.room(&frame).await.map_err(|_| self.shared.gone())?;
-        let (tell, told) = oneshot::channel();
-        let stream = self.shared.register(Waiter::Found(tell, turn))?;
-        self.shared.outbox.data(on_stream(frame, stream), room);
-        told.await.map_err(|_| self.shared.gone())
     }
 
     /// Resolves when the connection is over, with the reason; at once when it already is.

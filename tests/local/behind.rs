@@ -48,7 +48,7 @@ async fn ask(site: &Site, method: &str, key: &str, id: Option<&str>, header_line
     let end = all.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
     let head = String::from_utf8_lossy(&all[..end]).into_owned();
     let header = |name: &str| {
-        let line = head.lines().find_map(|l| l.to_ascii_lowercase().starts_with(name).then_some(l))?;
+        let line = head.lines().find(|l| l.to_ascii_lowercase().starts_with(name))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
@@ -86,7 +86,8 @@ async fn a_site_reads_from_its_peer_what_it_lacks_and_never_what_it_knows_to_be_
     assert_eq!(ask(fra, "GET", "new", None, "").await.status, 404, "off by default");
 
     // From now on fra reads from its peers; its deletes stay here.
-    let (stays, reads) = ("{versionDeletes: Enabled}", "{versionDeletes: Disabled, deleteMarkers: Disabled}\n  readFromPeers: Enabled");
+    let (stays, reads) =
+        ("{versionDeletes: Enabled}", "{versionDeletes: Disabled, deleteMarkers: Disabled}\n  readFromPeers: Enabled");
     alter(fra, "rules/rule.yaml", stays, reads);
     until("a read from the peer", async || ask(fra, "HEAD", "new", None, "").await.status == 200).await;
     let here = ask(ams, "HEAD", "new", None, "").await;

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// Of the object, unless `LARGE_MIB` says otherwise.
 const SIZE_MIB: u64 = 192;
 /// Of its parts but the last, as a client would upload them; no multiple of a piece.
-const PART_BYTES: usize = (25 << 20) + 77;
+const PART_BYTES: usize = (9 << 20) + 77;
 /// Of its pieces, so many bytes may be under way when the transfer stops: 8 MiB on each of four streams.
 const UNDER_WAY: u64 = 4 * 8 * MIB;
 /// What the line carries a second; a proxy that pauses for each 16 KiB carries less.
@@ -24,7 +24,7 @@ const LINE: Fault = Fault::Slow(24_000_000);
 const SMALL: usize = 30;
 /// How much more memory a site may take for it than it had: the pieces under way, what of each is cut into shards, and
 /// what the allocator keeps.
-const GROWTH_MAX: u64 = 128 * MIB;
+const GROWTH_MAX: u64 = 96 * MIB;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Bytes that differ from place to place.

@@ -266,10 +266,8 @@ impl Session {
                 let _turn = self.reads.acquire().await.ok()?;
                 let found = self.server.receiver.lend(&self.known.peer, read).await;
                 let fits = Frame { stream, message: Message::Found(found) }.encode();
-                let too_large = || Frame {
-                    stream,
-                    message: Message::Found(Found::Unavailable("the answer fits no frame".into())),
-                };
+                let too_large =
+                    || Frame { stream, message: Message::Found(Found::Unavailable("the answer fits no frame".into())) };
                 let frame = fits.or_else(|_| too_large().encode()).ok()?;
                 let room = self.outbox.room(&frame).await.ok()?;
                 self.outbox.data(frame, room);

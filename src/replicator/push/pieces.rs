@@ -55,9 +55,8 @@ impl InPieces<'_> {
             other => return other.map_or_else(failed, said),
         };
         let missing = (0..self.cut.count()).filter(|number| !held.contains(number));
-        let mut sent = stream::iter(missing)
-            .map(|number| self.push_piece(version, number, relayed))
-            .buffer_unordered(AT_ONCE);
+        let mut sent =
+            stream::iter(missing).map(|number| self.push_piece(version, number, relayed)).buffer_unordered(AT_ONCE);
         while let Some(piece) = sent.next().await {
             match piece {
                 Ok(Ack::Applied) => {}
