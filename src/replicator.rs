@@ -11,6 +11,7 @@ pub mod control;
 pub mod explain;
 pub mod far;
 pub mod foreign;
+pub mod lateness;
 pub mod lease;
 pub mod leftovers;
 pub mod lend;

@@ -2,6 +2,7 @@
 //! file reads the feed, pushes, records, and shows.
 use super::ask::Ask;
 use super::far::{Far, FarEnd};
+use super::lateness::Lateness;
 use super::push::{Pushed, Route, link_name};
 use super::report::{ConditionReport, LinkReport};
 use super::survey::{self, Surveyed};
@@ -96,6 +97,9 @@ struct Busy {
     survey_trouble: Option<String>,
     /// The versions of the bucket are being counted, for the brake.
     counting: Option<BoxFuture<'static, u64>>,
+    /// Versions done since the link runs, and which of those that came are late.
+    done: u64,
+    lateness: Lateness,
     /// Measurements until what is left of the pass is counted.
     uncounted: u32,
     /// Where the feed is read on.
@@ -258,6 +262,7 @@ impl Run<'_> {
             }
             Action::Done { outcome, pending_since, bytes } => {
                 let seconds = self.clock.now_millis().saturating_sub(pending_since) as f64 / 1000.0;
+                busy.done += 1;
                 self.metrics.done(&self.labels, outcome, seconds, bytes);
             }
             Action::Record { seq, record } => busy.recording = Some(self.record(seq, record)),
@@ -369,6 +374,9 @@ impl Run<'_> {
         let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind, existing);
         report.last_error = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(report.last_error);
         report.measure(&self.labels, &self.metrics);
+        if let Some(pending) = report.backlog_versions {
+            self.metrics.late(&self.labels, busy.lateness.measured(now, busy.done, pending));
+        }
         self.metrics.throttled.get_or_create(&self.labels).inc_by(self.route.toll.waited_seconds());
         self.shown.send_replace(report);
     }

@@ -2,6 +2,7 @@
 use super::shown;
 use crate::journal::LinkId;
 use crate::link::Outcome;
+use crate::replicator::lateness::IN_TIME_MS;
 use crate::replicator::report::SiteReport;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,6 +30,21 @@ pub struct ResultLabels {
     pub result: String,
 }
 
+/// The versions of a bucket on their way to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WayLabels {
+    pub bucket: String,
+    pub peer: String,
+}
+
+/// The same, and whether they were in time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub bucket: String,
+    pub peer: String,
+    pub outcome: &'static str,
+}
+
 /// A peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PeerLabels {
@@ -44,6 +60,10 @@ pub struct RefusedLabels {
 
 /// Bounds of commit-to-ack in seconds; 1, 3, 60 and 900 are the bounds objectives are written in.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// Acked within [`IN_TIME_MS`], or not.
+const IN_TIME: &str = "in_time";
+const LATE: &str = "late";
 
 /// Media type of what is scraped.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -75,7 +95,8 @@ pub struct Metrics {
     pub verified: Family<LinkLabels, Gauge<f64, AtomicU64>>,
     pub differences: Family<LinkLabels, Counter>,
     pub throttled: Family<LinkLabels, Counter<f64, AtomicU64>>,
-    pub commit_to_ack: Family<PeerLabels, Histogram>,
+    pub commit_to_ack: Family<WayLabels, Histogram>,
+    pub slo: Family<OutcomeLabels, Counter>,
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
     pub attempts_failed: Family<ResultLabels, Counter>,
@@ -99,6 +120,7 @@ impl Default for Metrics {
             differences: Family::default(),
             throttled: Family::default(),
             commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            slo: Family::default(),
             versions: Family::default(),
             bytes: Family::default(),
             attempts_failed: Family::default(),
@@ -149,6 +171,11 @@ impl Metrics {
             self.throttled.clone(),
         );
         r.register("link_commit_to_ack_seconds", "Commit here to durable ack there", self.commit_to_ack.clone());
+        r.register(
+            "link_slo_versions",
+            "Versions acked within 60 s of their commit, and versions that were not when 60 s had passed",
+            self.slo.clone(),
+        );
         r.register("link_versions", "Versions acked by the peer", self.versions.clone());
         r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());
         r.register("link_attempts_failed", "Pushes that did not succeed", self.attempts_failed.clone());
@@ -170,7 +197,10 @@ impl Metrics {
         drop(self.differences.get_or_create(link));
         drop(self.throttled.get_or_create(link));
         drop(self.link_owned.get_or_create(link));
-        drop(self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }));
+        for outcome in [IN_TIME, LATE] {
+            drop(self.slo.get_or_create(&outcome_labels(link, outcome)));
+        }
+        drop(self.commit_to_ack.get_or_create(&way_labels(link)));
     }
 
     /// This process pushes the link.
@@ -205,7 +235,15 @@ impl Metrics {
         };
         self.versions.get_or_create(&result_labels(link, result)).inc();
         self.bytes.get_or_create(link).inc_by(bytes);
-        self.commit_to_ack.get_or_create(&PeerLabels { peer: link.peer.clone() }).observe(seconds);
+        self.commit_to_ack.get_or_create(&way_labels(link)).observe(seconds);
+        if seconds * 1000.0 <= IN_TIME_MS as f64 {
+            self.slo.get_or_create(&outcome_labels(link, IN_TIME)).inc();
+        }
+    }
+
+    /// Counts versions that were not at the peer in time.
+    pub fn late(&self, link: &LinkLabels, versions: u64) {
+        self.slo.get_or_create(&outcome_labels(link, LATE)).inc_by(versions);
     }
 
     /// Counts a push that did not succeed.
@@ -227,6 +265,14 @@ impl Metrics {
 /// Labels of a link as its metrics carry them: names for people, not uids.
 pub fn link_labels(rule: &str, bucket: &str, id: &LinkId) -> LinkLabels {
     LinkLabels { rule: rule.into(), bucket: bucket.into(), peer: id.peer.clone() }
+}
+
+fn way_labels(link: &LinkLabels) -> WayLabels {
+    WayLabels { bucket: link.bucket.clone(), peer: link.peer.clone() }
+}
+
+fn outcome_labels(link: &LinkLabels, outcome: &'static str) -> OutcomeLabels {
+    OutcomeLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), outcome }
 }
 
 fn result_labels(link: &LinkLabels, result: &str) -> ResultLabels {
