@@ -216,27 +216,6 @@ fn documents_and_configurations_in_the_manifests_hold() {
 }
 
 #[test]
-fn alerts_name_metrics_that_there_are() {
-    let read =
-        |file: &str| fs::read_to_string(root().join("src/telemetry").join(file)).expect("read a page of metrics");
-    let page: String = ["metrics.rs", "shown.rs", "cluster.rs"].map(read).concat();
-    let mut named = 0;
-    for (_, alerts) in of_kind(&["PrometheusRule"]) {
-        for rule in list(&alerts["spec"]["groups"]).flat_map(|group| list(&group["rules"])) {
-            let expression = rule["expr"].as_str().expect("an expression");
-            for word in
-                expression.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| w.starts_with("isthmus_"))
-            {
-                let name = word.trim_start_matches("isthmus_");
-                assert!(page.contains(&format!("\"{name}\"")), "{word} of {} is no metric", rule["alert"]);
-                named += 1;
-            }
-        }
-    }
-    assert!(named >= 7, "{named}");
-}
-
-#[test]
 fn clusters_of_kind_have_subnets_and_ports_of_their_own() {
     let mut taken = Vec::new();
     for path in files("kind-configs") {
