@@ -336,6 +336,8 @@ pub struct Link {
     next_ticket: u64,
     flights: BTreeMap<PushId, machine::Flight>,
     flying_bytes: u64,
+    /// Counted, not looked for: thousands fly over a long line, and every answer asks.
+    flying_rows: usize,
     next_push: PushId,
     /// Changes queued or in flight; rows count themselves.
     pending: lag::Pending,

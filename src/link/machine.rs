@@ -41,6 +41,9 @@ pub(super) enum Load {
 }
 
 impl Flight {
+    fn is_row(&self) -> bool {
+        matches!(self.load, Load::Row(_))
+    }
     fn is_existing(&self) -> bool {
         matches!(&self.load, Load::Change(item) if item.is_existing())
     }
@@ -73,6 +76,7 @@ impl Link {
             next_ticket: 0,
             flights: BTreeMap::new(),
             flying_bytes: 0,
+            flying_rows: 0,
             next_push: 1,
             pending: Pending::default(),
             pacer: Pacer::default(),
@@ -361,6 +365,7 @@ impl Link {
     fn land(&mut self, id: PushId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
         self.flying_bytes -= scope::room(flight.weight);
+        self.flying_rows -= usize::from(flight.is_row());
         self.existing.flying -= usize::from(flight.is_existing());
         Some(flight)
     }
@@ -370,7 +375,7 @@ impl Link {
         let was_ahead = self.is_reading || self.progress.taken() != self.progress.cursor().as_ref();
         self.queue = Queue::default();
         self.flights.clear();
-        self.flying_bytes = 0;
+        (self.flying_bytes, self.flying_rows) = (0, 0);
         self.pending = Pending::default();
         self.brake.forget_waiting();
         self.is_caught_up = false;
@@ -470,8 +475,7 @@ impl Link {
 
     /// Rows that are due go before changes, but take at most half of the window from them.
     fn push_rows(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let flying = self.flights.values().filter(|f| matches!(f.load, Load::Row(_))).count();
-        let most = (self.settings.window_versions / 2).max(1).saturating_sub(flying);
+        let most = (self.settings.window_versions / 2).max(1).saturating_sub(self.flying_rows);
         for id in self.rows.due(now, most) {
             let weight = scope::weight(self.rows.get(&id).map_or(0, |r| r.bytes));
             if self.pacer.ready_at() > now || !self.has_room(weight) {
@@ -537,6 +541,7 @@ impl Link {
         let id = self.next_push;
         self.next_push += 1;
         self.flying_bytes += scope::room(flight.weight);
+        self.flying_rows += usize::from(flight.is_row());
         self.existing.flying += usize::from(flight.is_existing());
         self.pacer.spend(now, flight.weight, self.settings.bandwidth);
         self.flights.insert(id, flight);
