@@ -30,6 +30,8 @@ const REPAIRS_AT_ONCE: usize = 8;
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// How long a link that is just starting is waited for.
 const START_MAX: Duration = Duration::from_secs(5);
+/// A version is stamped when its write begins and waits since that is committed; a Complete of many parts takes a while.
+const STAMPED_BEFORE_MS: u64 = 10_000;
 /// Differences named; all are counted.
 const SAMPLES: usize = 20;
 
@@ -296,7 +298,8 @@ impl Verify {
             (shown.oldest_pending, shown.braked_since.is_some())
         };
         // Of a relay's versions nobody can say when they came here.
-        let may_wait = self.settings.forward_all || oldest_pending.is_none_or(|at| version.max_hlc().millis() >= at);
+        let stamped = version.max_hlc().millis().saturating_add(STAMPED_BEFORE_MS);
+        let may_wait = self.settings.forward_all || oldest_pending.is_none_or(|at| stamped >= at);
         if !has_caught_up && may_wait || is_braked && is_delete(&version) {
             return Ok(Fate::Pending);
         }
