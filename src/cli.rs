@@ -6,6 +6,7 @@ pub mod conflicts;
 pub mod crds;
 pub mod demo;
 pub mod diff;
+pub mod drill;
 pub mod explain;
 pub mod lag;
 pub mod output;
@@ -100,6 +101,8 @@ pub enum Verb {
     Resume(suspend::Args),
     /// Proves by digests that a rule's peers hold what this site has to bring; names what differs.
     Verify(verify::Args),
+    /// Rehearses a failure with a peer on a bucket of its own, with figures.
+    Drill(drill::Args),
     /// Compares the version sets of one bucket on two sites.
     Diff {
         /// Local socket of the first site.

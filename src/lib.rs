@@ -13,6 +13,7 @@ extern crate self as isthmus;
 pub mod cli;
 pub mod config;
 pub mod document;
+pub mod drill;
 pub mod journal;
 pub mod link;
 pub mod peer;

@@ -6,6 +6,7 @@ pub mod server;
 
 use async_trait::async_trait;
 use frame::bucket::BucketAsk;
+use frame::drill::DrillAsk;
 use frame::read::{Found, Read};
 use frame::reconcile::{Answer, Question};
 use std::sync::Arc;
@@ -113,6 +114,10 @@ pub trait Receiver: Send + Sync + 'static {
     /// Answers how a bucket of this site is set, as far as the peer may know, and joins the documents that came.
     async fn bucket(&self, _site: &str, _peer: &str, _ask: BucketAsk) -> Answer {
         Answer::Refused("this end has no buckets".into())
+    }
+    /// Does one step of a drill at this site, as far as the peer may.
+    async fn drill(&self, _site: &str, _peer: &str, _ask: DrillAsk) -> Answer {
+        Answer::Refused("this end takes part in no drills".into())
     }
 }
 

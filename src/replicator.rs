@@ -8,6 +8,7 @@ pub mod ask;
 pub mod bucket;
 pub mod compare;
 pub mod control;
+pub mod drill;
 pub mod explain;
 pub mod far;
 pub mod foreign;
@@ -42,6 +43,7 @@ use crate::shutdown;
 use crate::store::Store;
 use accepted::Kept;
 use bucket::Watcher;
+use drill::Drills;
 use far::{Far, FarEnd};
 use foreign::gate::Gate;
 use line::{Line, Standing};
@@ -160,6 +162,8 @@ pub struct Replicator {
     verbs: Notify,
     /// What links share on their way out.
     tolls: Tolls,
+    /// Canaries of failover drills.
+    drills: Arc<Drills>,
     ready: AtomicBool,
     /// Comparisons end with it; what they had repaired stays.
     stopping: CancellationToken,
@@ -175,6 +179,7 @@ impl Replicator {
         rules: watch::Receiver<Snapshot>,
     ) -> Self {
         let (site, site_id) = (site.name.clone(), site.site_id.clone());
+        let drills = Arc::<Drills>::default();
         let receive = Arc::new(Receive {
             site_id: site_id.clone(),
             rules: rules.clone(),
@@ -183,6 +188,7 @@ impl Replicator {
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
             epochs: Mutex::default(),
+            drills: drills.clone(),
             conflicts: 0.into(),
             refused: 0.into(),
         });
@@ -199,6 +205,7 @@ impl Replicator {
             suspensions: tokio::sync::Mutex::default(),
             verbs: Notify::new(),
             tolls: Tolls::default(),
+            drills,
             ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
         }
@@ -230,6 +237,7 @@ impl Replicator {
         while !stop.is_cancelled() {
             let Snapshot { rules: mut set, accepted, .. } = rules.borrow_and_update().clone();
             self.state().suspensions.lay_over(&mut set);
+            self.drills.lay_over(&mut set, &self.site);
             self.carry_out(set).await;
             if let Err(e) = kept.keep(&*self.shared.journal, &accepted).await {
                 tracing::warn!(error = %e, "The documents in force are not in the journal; they go there with the next change.");
@@ -452,7 +460,8 @@ impl Replicator {
         let (line, trouble, gate) = match &view.peer {
             FarDoc::Site(peer) => {
                 let Some(line) = state.lines.get(&peer.name) else { return };
-                (line.standing.subscribe(), line.trouble.clone(), None)
+                let (standing, trouble) = (line.standing.subscribe(), line.trouble.clone());
+                (self.drills.through(&name.rule, standing, proving.clone(), &self.tasks), trouble, None)
             }
             FarDoc::S3(_) => self.open_gate(&view, proving.clone()),
         };

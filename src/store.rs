@@ -6,6 +6,7 @@ pub mod memory;
 pub mod s3;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use std::ops::Range;
 pub use storage_engine::api::{BucketInfo, Document};
 pub use storage_engine::feed::{Backlog, Batch, Cursor};
@@ -64,6 +65,10 @@ pub trait Store: Send + Sync + 'static {
     fn pieces(&self) -> Option<&dyn Pieces> {
         None
     }
+    /// What writes to it as a client does; `None`: this store takes no clients from here.
+    fn client(&self) -> Option<&dyn Client> {
+        None
+    }
     /// Why it cannot be reached now; `None` while it can, and for a store that is always at hand.
     fn trouble(&self) -> Option<String> {
         None
@@ -97,4 +102,19 @@ pub trait Pieces: Send + Sync {
     ) -> Result<Applied, Error>;
     /// Forgets pieces of versions that never came, where the youngest was written before this time; how many.
     async fn forget_pieces(&self, bucket: &str, before_millis: u64) -> Result<u64, Error>;
+}
+
+/// What a drill does at its own site's store, by the roads of S3 and without its door: its bucket, and writes to it.
+#[async_trait]
+pub trait Client: Send + Sync {
+    /// Makes a bucket with versioning; [`Error::BucketExists`].
+    async fn make_bucket(&self, name: &str) -> Result<(), Error>;
+    /// Removes a bucket with every version in it; one that is not there is fine. Again is safe.
+    async fn remove_bucket(&self, name: &str) -> Result<(), Error>;
+    /// Puts an object; its version id.
+    async fn put(&self, bucket: &str, key: &str, bytes: Bytes) -> Result<VersionId, Error>;
+    /// Deletes the key: the version id of the marker.
+    async fn delete(&self, bucket: &str, key: &str) -> Result<VersionId, Error>;
+    /// Reads the latest version whole.
+    async fn read(&self, bucket: &str, key: &str) -> Result<Bytes, Error>;
 }

@@ -1,5 +1,6 @@
 //! Logs and traces of a process, and the metrics it shows.
 pub mod cluster;
+mod drill;
 pub mod listener;
 pub mod metrics;
 pub mod shown;

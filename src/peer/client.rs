@@ -11,7 +11,7 @@ use super::connection::{
 use super::frame::read::Found;
 use super::frame::reconcile::Answer;
 use super::frame::{
-    BUCKETS, FRAME_BYTES_MAX, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, Put, PutBody, READS, RECONCILES,
+    BUCKETS, DRILLS, FRAME_BYTES_MAX, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, Put, PutBody, READS, RECONCILES,
     Windows, credit_cost, frame_bytes, on_stream,
 };
 use super::{Ack, MaySend, Outgoing, Portion};
@@ -80,6 +80,9 @@ pub enum Error {
     /// The peer runs a build that does not tell of its buckets.
     #[error("the peer does not tell of its buckets; upgrade it")]
     NoBuckets,
+    /// The peer runs a build that takes part in no drills.
+    #[error("the peer's build takes part in no drills; upgrade it")]
+    NoDrills,
     /// The record without its bytes does not fit the peer's window; it can never be sent there.
     #[error("a record of {bytes} bytes is above what the peer takes in")]
     TooLarge { bytes: usize },
@@ -123,6 +126,7 @@ struct Opened {
     tells_of_buckets: bool,
     takes_pieces: bool,
     lends: bool,
+    drills: bool,
 }
 
 async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
@@ -161,7 +165,7 @@ async fn open(target: &Target, identity: &Identity) -> Result<Opened, Error> {
     let says = |ability: &str| features.iter().any(|f| f == ability);
     let (reconciles, tells_of_buckets) = (says(RECONCILES), says(BUCKETS));
     let (takes_pieces, lends) = (says(PIECES), says(READS));
-    Ok(Opened { line: write, reader, windows, reconciles, tells_of_buckets, takes_pieces, lends })
+    Ok(Opened { line: write, reader, windows, reconciles, tells_of_buckets, takes_pieces, lends, drills: says(DRILLS) })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -187,6 +191,8 @@ struct Shared {
     /// The peer lends versions that are not here yet.
     lends: bool,
     reads: Arc<Semaphore>,
+    /// The peer takes part in drills.
+    drills: bool,
     /// Bytes the receiver will take on the connection.
     credit: Arc<Semaphore>,
     /// Versions it will take at once.
@@ -227,7 +233,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Connection {
     fn start(opened: Opened, tasks: &TaskTracker) -> Self {
-        let Opened { mut line, mut reader, windows, reconciles, tells_of_buckets, takes_pieces, lends } = opened;
+        let Opened { mut line, mut reader, windows, reconciles, tells_of_buckets, takes_pieces, lends, drills } =
+            opened;
         let (outbox, mut outgoing) = connection::outbox();
         let turns = (windows.connection_bytes / windows.stream_bytes * 3 / 4).max(1);
         let shared = Arc::new(Shared {
@@ -239,6 +246,7 @@ impl Connection {
             pieces: Semaphore::new(PIECES_AT_ONCE),
             lends,
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+            drills,
             credit: Arc::new(Semaphore::new(windows.connection_bytes as usize)),
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
@@ -565,7 +573,8 @@ impl Shared {
             | Message::End { .. }
             | Message::Question(_)
             | Message::Bucket(_)
-            | Message::Read(_) => {
+            | Message::Read(_)
+            | Message::Drill(_) => {
                 return Err(Ended::Protocol("a frame only senders send"));
             }
         }

@@ -7,6 +7,7 @@
 //!
 //! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
 pub mod bucket;
+pub mod drill;
 pub mod read;
 pub mod reconcile;
 
@@ -14,6 +15,7 @@ use super::{Ack, Portion};
 use crate::link::reconcile::Ask;
 use bucket::BucketAsk;
 use bytes::{BufMut, Bytes, BytesMut};
+use drill::DrillAsk;
 use minicbor::{Decode, Decoder};
 use read::{Found, Read};
 use reconcile::{Answer, Question};
@@ -46,6 +48,9 @@ pub const BUCKETS: &str = "buckets";
 pub const PIECES: &str = "pieces";
 /// Ability named in a receiver's Hello: it answers Read.
 pub const READS: &str = "read";
+
+/// Ability named in a receiver's Hello: it takes part in drills, where its Peer document grants them.
+pub const DRILLS: &str = "drills";
 
 /// Bits of the flags byte, by frame type.
 mod flag {
@@ -179,6 +184,8 @@ pub enum Message {
     /// What stands there of a version?
     Read(Box<Read>),
     Found(Found),
+    /// A step of a failover drill.
+    Drill(Box<DrillAsk>),
     /// Of a type that this version does not know, which is passed over: a later one may speak of more.
     Unknown(u8),
 }
@@ -208,6 +215,7 @@ mod kind {
     pub const READ: u8 = 13;
     pub const FOUND: u8 = 14;
     pub const BUCKET: u8 = 20;
+    pub const DRILL: u8 = 30;
 }
 
 impl Frame {
@@ -310,6 +318,7 @@ impl Message {
             Message::Bucket(ask) => (kind::BUCKET, 0, ask.to_fields().to_bytes(), None),
             Message::Read(read) => (kind::READ, 0, read.to_fields().to_bytes(), None),
             Message::Found(found) => found.parts(),
+            Message::Drill(ask) => (kind::DRILL, 0, ask.to_fields().to_bytes(), None),
             Message::Unknown(kind) => (*kind, 0, Vec::new(), None),
         }
     }
@@ -336,6 +345,7 @@ impl Message {
             kind::BUCKET => Message::Bucket(Box::new(BucketAsk::from_fields(Fields::parse(payload)?)?)),
             kind::READ => Message::Read(Box::new(Read::from_fields(Fields::parse(payload)?)?)),
             kind::FOUND => Message::Found(Found::parse(payload)?),
+            kind::DRILL => Message::Drill(Box::new(DrillAsk::from_fields(Fields::parse(payload)?)?)),
             other => Message::Unknown(other),
         })
     }

@@ -6,7 +6,9 @@ mod session;
 
 use super::Receiver;
 use super::connection::{self, Ended, FrameReader, HANDSHAKE_MAX, SENDER_SILENCE_MAX};
-use super::frame::{self, BUCKETS, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows};
+use super::frame::{
+    self, BUCKETS, DRILLS, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
+};
 use session::Session;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -317,7 +319,7 @@ impl Server {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             site: self.site.clone(),
             windows: Some(self.settings.windows),
-            features: vec![RECONCILES.into(), BUCKETS.into(), READS.into()],
+            features: vec![RECONCILES.into(), BUCKETS.into(), READS.into(), DRILLS.into()],
             ..Hello::default()
         };
         if self.receiver.takes_pieces() {

@@ -1,5 +1,6 @@
 //! The admin listeners: probes and metrics on a port, what shows keys or changes something on a local
 //! socket. They read snapshots; none of them waits for a peer.
+mod drills;
 mod verbs;
 
 use super::Replicator;
@@ -48,6 +49,7 @@ pub fn local(replicator: Arc<Replicator>) -> Router {
         .route("/status", get(status))
         .route("/versions", get(versions))
         .merge(verbs::routes())
+        .merge(drills::routes())
         .route("/verify", get(verified).post(verify))
         .with_state(replicator.clone())
         .merge(public(replicator))

@@ -1,7 +1,10 @@
 //! One version in: the grant, the epoch and the clock are checked, then the own store joins it. What is
 //! refused is counted, said, and leaves nothing behind.
+use super::drill::Drills;
+use crate::drill::is_canary;
 use crate::journal::{Conflict, Journal};
 use crate::peer::frame::bucket::BucketAsk;
+use crate::peer::frame::drill::DrillAsk;
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::{Ack, Incoming, Portion, Receiver};
@@ -37,6 +40,8 @@ pub struct Receive {
     pub journal: Arc<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
+    /// Canaries of failover drills.
+    pub drills: Arc<Drills>,
     /// Highest epoch seen per incoming link, and when the journal last said so.
     pub epochs: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Conflicts seen since the start.
@@ -96,11 +101,16 @@ impl Receiver for Receive {
 
     async fn answer(&self, _site: &str, peer: &str, question: Question) -> Answer {
         let peer = self.rules.borrow().rules.peers.get(peer).cloned();
+        let peer = peer.map(|peer| self.drills.granting(&peer, &question.bucket));
         super::answer::answer(self.store.clone(), &self.site_id, peer, question).await
     }
 
     async fn bucket(&self, site: &str, peer: &str, ask: BucketAsk) -> Answer {
         super::bucket::answer(self, site, peer, ask).await
+    }
+
+    async fn drill(&self, _site: &str, peer: &str, ask: DrillAsk) -> Answer {
+        super::drill::answer(self, peer, ask).await
     }
 }
 
@@ -189,6 +199,7 @@ impl Receive {
         let may = {
             let snapshot = self.rules.borrow();
             match snapshot.rules.peers.get(peer) {
+                Some(peer) if is_canary(bucket) => may(&self.drills.granting(peer, bucket), &facts),
                 Some(peer) => may(peer, &facts),
                 None => return Err(Ack::Refused(format!("there is no Peer {peer} here any more"))),
             }
@@ -198,6 +209,9 @@ impl Receive {
                 true => Ack::Retry { after_ms: RETRY_MS, reason: refusal.to_string() },
                 false => Ack::Refused(refusal.to_string()),
             });
+        }
+        if self.drills.is_cut(bucket) {
+            return Err(Ack::Retry { after_ms: RETRY_MS, reason: "cut by a drill".into() });
         }
         let ahead = version.max_hlc().millis().saturating_sub(self.clock.now_millis());
         if ahead > CLOCK_AHEAD_MS {

@@ -143,6 +143,7 @@ impl Bound {
         let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());
         let replicator = Arc::new(replicator);
         neighbours.serve(&replicator);
+        replicator.open_drills(settings.admin_socket.with_file_name("drills"));
         let server = Arc::new(Server {
             site: site.site_id,
             identity: identity.clone(),

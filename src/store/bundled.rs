@@ -1,8 +1,9 @@
 //! The bundled store: trait [`Store`] over the engine, by a function call in this process
 //! ([`BundledStore`]) or over the private API of a store in another one ([`network::NetworkStore`]).
+mod client;
 pub mod network;
 
-use super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Cut, Document, Error, Pieces, Store, Stretch};
+use super::{Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Cut, Document, Error, Pieces, Store, Stretch};
 use async_trait::async_trait;
 use std::ops::Range;
 use storage_engine::object::Objects;
@@ -65,6 +66,9 @@ impl Store for BundledStore {
     }
     async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
         self.0.join_bucket_document(bucket, document).await
+    }
+    fn client(&self) -> Option<&dyn Client> {
+        Some(self)
     }
     fn pieces(&self) -> Option<&dyn Pieces> {
         Some(self)

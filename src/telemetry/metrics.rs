@@ -1,5 +1,6 @@
 //! All metric names of the replicator, on one page. Timestamps, not ages; labels never name a key.
 use super::shown;
+use crate::drill::report::Report;
 use crate::journal::LinkId;
 use crate::link::Outcome;
 use crate::replicator::lateness::IN_TIME_MS;
@@ -104,6 +105,7 @@ pub struct Metrics {
     pub link_owned: Family<LinkLabels, Gauge>,
     pub link_epoch: Family<LinkLabels, Gauge>,
     pub frames_refused: Family<RefusedLabels, Counter>,
+    drills: super::drill::Drills,
 }
 
 impl Default for Metrics {
@@ -128,6 +130,7 @@ impl Default for Metrics {
             link_owned: Family::default(),
             link_epoch: Family::default(),
             frames_refused: Family::default(),
+            drills: super::drill::Drills::default(),
         };
         metrics.register();
         metrics
@@ -183,6 +186,7 @@ impl Metrics {
         r.register("link_owned", "1 where this process pushes the link", self.link_owned.clone());
         r.register("link_epoch", "Epoch this process owns the link under", self.link_epoch.clone());
         r.register("peer_frames_refused", "Frames outside the grant or of a stale epoch", self.frames_refused.clone());
+        self.drills.register(r);
     }
 
     /// Makes a link's series exist at 0, so that rates exist from the start.
@@ -249,6 +253,27 @@ impl Metrics {
     /// Counts a push that did not succeed.
     pub fn failed(&self, link: &LinkLabels, reason: &str) {
         self.attempts_failed.get_or_create(&result_labels(link, reason)).inc();
+    }
+
+    /// Shows the figures of a drill that is over.
+    pub fn drilled(&self, report: &Report) {
+        self.drills.show(report);
+    }
+
+    /// Removes every series of a bucket that is gone for good: a drill's.
+    pub fn forget_bucket(&self, link: &LinkLabels) {
+        for result in ["applied", "already_present", "superseded"] {
+            self.versions.remove(&result_labels(link, result));
+        }
+        for reason in ["retryable", "refused", "clock_ahead"] {
+            self.attempts_failed.remove(&result_labels(link, reason));
+        }
+        self.bytes.remove(link);
+        self.differences.remove(link);
+        self.throttled.remove(link);
+        self.link_owned.remove(link);
+        self.link_epoch.remove(link);
+        self.stop_link(link);
     }
 
     /// All metrics in OpenMetrics text, with what `report` shows at this moment.

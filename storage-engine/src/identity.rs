@@ -126,6 +126,13 @@ impl Identity {
         self.current.read().unwrap_or_else(PoisonError::into_inner).configs.clone()
     }
 
+    /// Unix milliseconds after which the own certificate holds no more; `None`: it names nobody.
+    pub fn expires_millis(&self) -> Option<u64> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let chain = certificates(&self.files.certificate, &current.bytes.certificate).ok()?;
+        named(Some(&chain)).ok().map(|named| named.not_after_millis)
+    }
+
     /// Reads the files again; `true` when they had changed. Connections that stand are left alone.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod bad_input;
 mod behind;
 mod dice;
 mod documents;
+mod drill;
 mod full_disk;
 mod journal;
 mod large;

@@ -2,6 +2,7 @@
 //! Each question waits for its answer on a stream of its own. Called by `replicator`.
 use super::{Connection, Error, Waiter, hello};
 use crate::peer::frame::bucket::BucketAsk;
+use crate::peer::frame::drill::DrillAsk;
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::frame::{FRAME_BYTES_MAX, Frame, Message, on_stream};
@@ -40,6 +41,17 @@ impl Connection {
             return Err(Error::NoBuckets);
         }
         Ok(self.exchange(Message::Bucket(Box::new(ask))).await?.0)
+    }
+
+    /// Asks for one step of a drill.
+    ///
+    /// # Errors
+    /// [`Error::PeerGone`]; [`Error::NoDrills`] from a peer of an earlier build.
+    pub async fn ask_drill(&self, ask: DrillAsk) -> Result<Answer, Error> {
+        if !self.shared.drills {
+            return Err(Error::NoDrills);
+        }
+        Ok(self.exchange(Message::Drill(Box::new(ask))).await?.0)
     }
 
     /// One question and its answer, with the bytes of both frames.

@@ -2,6 +2,7 @@
 //!
 //! What a peer may be told is decided in `replicator/answer.rs`; here only the sizes are bounded.
 use super::bucket::BucketState;
+use super::drill::DrillState;
 use super::{AtMost, Error};
 use crate::link::Filter;
 use crate::link::project::Projection;
@@ -42,6 +43,8 @@ pub enum Answer {
     Unavailable(String),
     /// How a bucket is set; `None`: there is no such bucket. Answers a question about one.
     Bucket(Option<BucketState>),
+    /// It was done; and how things stand. Answers a step of a drill.
+    Drill(DrillState),
 }
 
 /// Flags of a projection.
@@ -59,6 +62,7 @@ mod answer {
     pub const REFUSED: u8 = 3;
     pub const UNAVAILABLE: u8 = 4;
     pub const BUCKET: u8 = 10;
+    pub const DRILL: u8 = 20;
 }
 
 impl Question {
@@ -156,6 +160,10 @@ impl Answer {
                 }
                 answer::BUCKET
             }
+            Answer::Drill(state) => {
+                f.put_fields(7, &state.to_fields());
+                answer::DRILL
+            }
         };
         f.put(1, &kind);
         f
@@ -180,6 +188,10 @@ impl Answer {
             answer::REFUSED => Answer::Refused(f.need(5)?),
             answer::UNAVAILABLE => Answer::Unavailable(f.need(5)?),
             answer::BUCKET => Answer::Bucket(f.take_fields(6)?.map(BucketState::from_fields).transpose()?),
+            answer::DRILL => {
+                let state = f.take_fields(7)?.ok_or(wire::Error::Missing(7))?;
+                Answer::Drill(DrillState::from_fields(state)?)
+            }
             other => return Err(Error::Malformed(format!("answer {other} is unknown"))),
         })
     }

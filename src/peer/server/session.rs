@@ -209,6 +209,12 @@ impl Session {
                     session.server.receiver.bucket(&session.known.site, &session.known.peer, *ask).await
                 })
             }
+            Message::Drill(ask) => {
+                let session = self.clone();
+                self.clone().hear_question(stream, async move {
+                    session.server.receiver.drill(&session.known.site, &session.known.peer, *ask).await
+                })
+            }
             Message::Unknown(_) => {
                 self.server.counters.refuse(Refusal::UnknownFrame);
                 Ok(())

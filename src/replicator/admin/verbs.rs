@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<Arc<Replicator>> {
         .route("/conflicts", get(conflicts))
 }
 
-fn answer<T: Serialize>(done: Result<T, Refused>) -> Response {
+pub(super) fn answer<T: Serialize>(done: Result<T, Refused>) -> Response {
     match done {
         Ok(done) => Json(done).into_response(),
         Err(e @ Refused::Unknown(_)) => (StatusCode::NOT_FOUND, e.to_string()).into_response(),

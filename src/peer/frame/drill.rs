@@ -1,0 +1,190 @@
+//! What a drill asks of the peer, and its answers <-> fields. Pure.
+//!
+//! Who may ask is decided by the receiver (`replicator/drill/answer.rs`): nothing without the peer's `drills` grant.
+use super::Error;
+use storage_engine::wire::Fields;
+
+/// One request of a drill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrillAsk {
+    /// The drill's id; it names the canary.
+    pub id: String,
+    pub act: Act,
+    /// Fields of a later version.
+    pub unknown: Fields,
+}
+
+/// What is to be done at the side that answers, with the canary of this drill alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Could a drill begin?
+    Check,
+    /// Make the canary; whatever happens it goes after so long.
+    Prepare { ttl_millis: u64 },
+    /// The fault from now on, for so long at most; neither: it is lifted.
+    Fault { is_cut: bool, is_fenced: bool, ttl_millis: u64 },
+    /// Write, read back, list and delete this key.
+    Probe { key: String },
+    /// How do the canary's link back and its comparison stand?
+    Look,
+    /// Compare what the link back has brought.
+    Verify,
+    /// Remove the canary.
+    End,
+    /// Of a later version: refused.
+    Unknown(u8),
+}
+
+/// How the side that answers stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrillState {
+    /// Its clock, Unix milliseconds.
+    pub now_millis: u64,
+    /// How long its certificate holds; absent: not asked for.
+    pub certificate_millis: Option<u64>,
+    /// What the link back has not brought, measured after the question came; absent: not known.
+    pub backlog_versions: Option<u64>,
+    /// Verdict of the comparison of the link back, and the differences that stand; absent: none was begun.
+    pub verdict: Option<String>,
+    pub differences: u64,
+    pub versions: u64,
+    /// The canary is not there any more.
+    pub is_gone: bool,
+}
+
+/// Acts by number; never reused for another meaning.
+mod act {
+    pub const CHECK: u8 = 1;
+    pub const PREPARE: u8 = 2;
+    pub const FAULT: u8 = 3;
+    pub const PROBE: u8 = 4;
+    pub const LOOK: u8 = 5;
+    pub const VERIFY: u8 = 6;
+    pub const END: u8 = 7;
+}
+
+impl DrillAsk {
+    pub(super) fn to_fields(&self) -> Fields {
+        let mut f = self.unknown.clone();
+        let number = match &self.act {
+            Act::Check => act::CHECK,
+            Act::Prepare { ttl_millis } => {
+                f.put(3, ttl_millis);
+                act::PREPARE
+            }
+            Act::Fault { is_cut, is_fenced, ttl_millis } => {
+                f.put(3, ttl_millis);
+                f.put(4, is_cut);
+                f.put(5, is_fenced);
+                act::FAULT
+            }
+            Act::Probe { key } => {
+                f.put(6, key);
+                act::PROBE
+            }
+            Act::Look => act::LOOK,
+            Act::Verify => act::VERIFY,
+            Act::End => act::END,
+            Act::Unknown(number) => *number,
+        };
+        f.put(1, &self.id);
+        f.put(2, &number);
+        f
+    }
+
+    pub(super) fn from_fields(mut f: Fields) -> Result<Self, Error> {
+        let act = match f.need::<u8>(2)? {
+            act::CHECK => Act::Check,
+            act::PREPARE => Act::Prepare { ttl_millis: f.need(3)? },
+            act::FAULT => Act::Fault { ttl_millis: f.need(3)?, is_cut: f.need(4)?, is_fenced: f.need(5)? },
+            act::PROBE => Act::Probe { key: f.need(6)? },
+            act::LOOK => Act::Look,
+            act::VERIFY => Act::Verify,
+            act::END => Act::End,
+            other => Act::Unknown(other),
+        };
+        Ok(DrillAsk { id: f.need(1)?, act, unknown: f })
+    }
+}
+
+impl DrillState {
+    pub(super) fn to_fields(&self) -> Fields {
+        let mut f = Fields::default();
+        f.put(1, &self.now_millis);
+        f.put_some(2, &self.certificate_millis);
+        f.put_some(3, &self.backlog_versions);
+        f.put_some(4, &self.verdict);
+        f.put(5, &self.differences);
+        f.put(6, &self.versions);
+        f.put(7, &self.is_gone);
+        f
+    }
+
+    pub(super) fn from_fields(mut f: Fields) -> Result<Self, Error> {
+        Ok(DrillState {
+            now_millis: f.need(1)?,
+            certificate_millis: f.take(2)?,
+            backlog_versions: f.take(3)?,
+            verdict: f.take(4)?,
+            differences: f.need(5)?,
+            versions: f.need(6)?,
+            is_gone: f.need(7)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reconcile::Answer;
+    use super::super::{Frame, Message};
+    use super::*;
+    use bytes::BytesMut;
+
+    const GOLDEN: &str = include_str!("../../../tests/golden/peer_frames_drill.txt");
+
+    fn ask(act: Act) -> Message {
+        Message::Drill(Box::new(DrillAsk { id: "0123456789ab".into(), act, unknown: Fields::default() }))
+    }
+
+    fn examples() -> Vec<(&'static str, Message)> {
+        let state = DrillState {
+            now_millis: 1_700_000_000_000,
+            certificate_millis: Some(86_400_000),
+            backlog_versions: Some(7),
+            verdict: Some("equal".into()),
+            differences: 0,
+            versions: 9,
+            is_gone: false,
+        };
+        vec![
+            ("check", ask(Act::Check)),
+            ("prepare", ask(Act::Prepare { ttl_millis: 150_000 })),
+            ("fault", ask(Act::Fault { is_cut: true, is_fenced: false, ttl_millis: 40_000 })),
+            ("probe", ask(Act::Probe { key: "probes/1".into() })),
+            ("look", ask(Act::Look)),
+            ("verify", ask(Act::Verify)),
+            ("end", ask(Act::End)),
+            ("answer_drill", Message::Answer(Answer::Drill(state))),
+        ]
+    }
+
+    #[test]
+    fn frames_of_drills_have_the_bytes_of_their_first_release_and_are_read_back() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let mut now = String::new();
+        for (name, message) in examples() {
+            let frame = Frame { stream: 3, message };
+            let bytes = frame.encode().unwrap();
+            now += &format!("{name} {}\n", hex(&bytes));
+            assert_eq!(Frame::decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap().0, frame);
+        }
+        assert_eq!(now, GOLDEN, "frames changed on the wire");
+    }
+
+    #[test]
+    fn a_step_of_a_later_version_is_read_as_such_and_not_taken_for_another() {
+        let bytes = Frame { stream: 3, message: ask(Act::Unknown(200)) }.encode().unwrap();
+        let (frame, _) = Frame::decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap();
+        assert_eq!(frame.message, ask(Act::Unknown(200)));
+    }
+}

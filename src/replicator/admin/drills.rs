@@ -1,0 +1,72 @@
+//! Drills as requests on the local socket: started, looked at, ended. A drill that its preflight refused is an answer,
+//! not an error.
+use super::super::Replicator;
+use super::verbs::answer;
+use crate::drill::{Load, Objectives, Plan, Type};
+use crate::replicator::verbs::Refused;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// What is to be drilled.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    peer: String,
+    #[serde(rename = "type")]
+    kind: Type,
+    duration_millis: u64,
+    deadline_millis: u64,
+    writes_per_second: u32,
+    object_bytes: u32,
+    delete_percent: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Which {
+    id: Option<String>,
+}
+
+/// Routes of drills.
+pub(super) fn routes() -> Router<Arc<Replicator>> {
+    Router::new().route("/drill", get(look).post(run)).route("/drills", get(list)).route("/drill/abort", post(abort))
+}
+
+async fn run(State(replicator): State<Arc<Replicator>>, Query(wanted): Query<Wanted>) -> Response {
+    let Wanted { peer, kind, duration_millis, deadline_millis, writes_per_second, object_bytes, delete_percent } =
+        wanted;
+    let plan = Plan {
+        id: new_id(),
+        peer,
+        kind,
+        duration_millis,
+        deadline_millis,
+        load: Load { writes_per_second, object_bytes, delete_percent },
+        objectives: Objectives::default(),
+    };
+    answer(replicator.drill(plan).await)
+}
+
+/// 48 random bits: a name that nobody has.
+fn new_id() -> String {
+    storage_engine::entropy::id().simple().to_string().chars().take(12).collect()
+}
+
+async fn look(State(replicator): State<Arc<Replicator>>, Query(which): Query<Which>) -> Response {
+    let found = replicator.drill_report(which.id.as_deref()).await;
+    let none = || match &which.id {
+        Some(id) => Refused::Unknown(format!("no report of drill {id} here; isthmus drill list shows those there are")),
+        None => Refused::Unknown("this site drove no drill".into()),
+    };
+    answer(found.ok_or_else(none))
+}
+
+async fn list(State(replicator): State<Arc<Replicator>>) -> Response {
+    answer(Ok(replicator.drill_reports().await))
+}
+
+async fn abort(State(replicator): State<Arc<Replicator>>) -> Response {
+    answer(replicator.abort_drill().await)
+}

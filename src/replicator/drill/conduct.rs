@@ -1,0 +1,472 @@
+//! Carries a drill out: performs each step that `drill/machine.rs` orders, here and over the line to the peer, and
+//! answers it with what it found. It decides nothing about what comes next; one task a drill, spawned by [`Replicator`].
+//!
+//! Dropped halfway, nothing is lifted by it: each site's own deadline does that (`canary.rs`).
+use super::client::Client;
+use super::{Driven, Kept, Replicator};
+use crate::drill::ledger::Counted;
+use crate::drill::machine::{Event, Found, Machine, Order, Step};
+use crate::drill::report::{Report, Verdict};
+use crate::drill::{Plan, Type, canary};
+use crate::link::reconcile::Difference;
+use crate::peer::client;
+use crate::peer::frame::drill::{Act, DrillAsk, DrillState};
+use crate::peer::frame::reconcile::Answer;
+use crate::replicator::far::FarEnd;
+use crate::replicator::report::LinkReport;
+use crate::replicator::verbs::Refused;
+use crate::rule::plan::{self, LinkName};
+use futures::TryStreamExt;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use storage_engine::version::VersionId;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long the workload runs before the fault: the lag that is shown is this long's.
+const BASELINE: Duration = Duration::from_secs(3);
+/// How long the canary's links may take to run.
+const LINKS_UP: Duration = Duration::from_secs(30);
+/// How long one step at the peer may take to be answered.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A fault outlives what is planned of it by no more, should nobody lift it.
+const FAULT_SPARE: Duration = Duration::from_secs(10);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two probes while the peer serves.
+const PROBE: Duration = Duration::from_millis(500);
+/// How long the peer may take to remove its canary.
+const GONE: Duration = Duration::from_secs(40);
+
+/// The peer of a drill, over whichever line stands.
+pub(super) struct Peer<'a> {
+    host: &'a Replicator,
+    plan: &'a Plan,
+}
+
+impl<'a> Peer<'a> {
+    pub(super) fn new(host: &'a Replicator, plan: &'a Plan) -> Self {
+        Peer { host, plan }
+    }
+
+    /// Asks for one step, again while the line is broken; every step may be asked for twice.
+    pub(super) async fn ask(&self, act: Act, patience: Duration) -> Result<DrillState, String> {
+        let by = Instant::now() + patience;
+        loop {
+            let failed = match self.ask_once(act.clone(), by).await {
+                Ok(Answer::Drill(state)) => return Ok(state),
+                Ok(Answer::Refused(why)) => return Err(format!("the peer refuses: {why}")),
+                Ok(Answer::Unavailable(why)) => why,
+                Ok(_) => return Err("the peer's answer does not fit the question".into()),
+                Err(Some(e)) if !e.is_peer_gone() => return Err(e.to_string()),
+                Err(Some(e)) => e.to_string(),
+                Err(None) => "the peer is down".into(),
+            };
+            if Instant::now() + LOOK >= by {
+                return Err(failed);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn ask_once(&self, act: Act, by: Instant) -> Result<Answer, Option<client::Error>> {
+        let line = match self.host.state().lines.get(&self.plan.peer).map(|l| l.standing.borrow().clone()) {
+            Some(Some(FarEnd::Site(line))) => line,
+            _ => return Err(None),
+        };
+        let ask = DrillAsk { id: self.plan.id.clone(), act, unknown: Default::default() };
+        match tokio::time::timeout_at(by, line.ask_drill(ask)).await {
+            Ok(answered) => answered.map_err(Some),
+            Err(_) => Err(None),
+        }
+    }
+}
+
+impl Replicator {
+    /// From now on this process drives drills and takes part in those of its peers; reports are kept in `folder`.
+    pub fn open_drills(self: &Arc<Self>, folder: PathBuf) {
+        if self.drills.host.set((Arc::downgrade(self), Kept::new(folder))).is_ok() {
+            let (host, stop) = (self.clone(), self.stopping.clone());
+            self.tasks.spawn(async move { host.keep_canaries(stop).await });
+        }
+    }
+
+    /// Begins a drill, or says why it was refused; the report shows how far it is.
+    ///
+    /// # Errors
+    /// [`Refused`]: what is asked for cannot be done by anybody.
+    pub async fn drill(self: &Arc<Self>, plan: Plan) -> Result<Report, Refused> {
+        plan.check().map_err(Refused::Unknown)?;
+        let now = self.shared.clock.now_millis();
+        let under_way = self.driven_report().filter(|report| !report.is_over());
+        let fits = match under_way {
+            Some(other) => Err(format!("drill {} is under way", other.plan.id)),
+            None => self.preflight(&plan).await?,
+        };
+        if let Err(why) = fits {
+            return Ok(Report::refused(plan, &self.site_id, now, why));
+        }
+        let (show, shown) = watch::channel(Report::begun(plan.clone(), &self.site_id, now));
+        let abort = CancellationToken::new();
+        {
+            let mut driven = self.drills.driven();
+            if let Some(other) = driven.as_ref().map(|d| d.shown.borrow().clone()).filter(|r| !r.is_over()) {
+                let why = format!("drill {} is under way", other.plan.id);
+                return Ok(Report::refused(plan, &self.site_id, now, why));
+            }
+            *driven = Some(Driven { shown: shown.clone(), abort: abort.clone() });
+        }
+        let conductor = Conductor { host: self.clone(), show, client: None, machine: Machine::new(plan.clone()), plan };
+        self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(conductor.run(abort)));
+        Ok(shown.borrow().clone())
+    }
+
+    /// A drill of this site: the one that runs or ran last, or one whose report is kept.
+    pub async fn drill_report(&self, id: Option<&str>) -> Option<Report> {
+        let all = self.drill_reports().await;
+        all.into_iter().find(|report| id.is_none_or(|id| report.plan.id == id))
+    }
+
+    /// All drills that this site drove, newest first.
+    pub async fn drill_reports(&self) -> Vec<Report> {
+        let mut all = match self.drills.host.get() {
+            Some((_, kept)) => kept.list().await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        if let Some(report) = self.driven_report() {
+            all.retain(|other| other.plan.id != report.plan.id);
+            all.insert(0, report);
+        }
+        all
+    }
+
+    /// Ends the drill that runs; and where none does, removes the canary a former process left, here and at its peer.
+    ///
+    /// # Errors
+    /// [`Refused`]: there is nothing to end.
+    pub async fn abort_drill(self: &Arc<Self>) -> Result<String, Refused> {
+        if let Some(driven) = self.drills.driven().as_ref().filter(|d| !d.shown.borrow().is_over()) {
+            driven.abort.cancel();
+            return Ok(format!("drill {} ends now", driven.shown.borrow().plan.id));
+        }
+        let left = self.drills.canaries().iter().map(|(id, c)| (id.clone(), c.peer.clone())).next();
+        let Some((id, peer)) = left else { return Err(Refused::Unknown("no drill is under way here".into())) };
+        self.remove_canary(&id).await.map_err(|e| Refused::Unavailable(e.to_string()))?;
+        let plan = Plan { peer, ..Plan::of_a_former_life(&id) };
+        // It may be the peer's own drill, which ends by itself when its canary here is gone.
+        let told = Peer::new(self, &plan).ask(Act::End, PATIENCE).await;
+        let there = told.err().map_or(String::new(), |why| format!("; there it goes at its deadline: {why}"));
+        Ok(format!("the canary of drill {id} is gone here{there}"))
+    }
+
+    fn driven_report(&self) -> Option<Report> {
+        self.drills.driven().as_ref().map(|d| d.shown.borrow().clone())
+    }
+}
+
+/// One drill under way.
+struct Conductor {
+    host: Arc<Replicator>,
+    plan: Plan,
+    machine: Machine,
+    show: watch::Sender<Report>,
+    client: Option<Client>,
+}
+
+impl Conductor {
+    async fn run(mut self, abort: CancellationToken) {
+        let deadline = Instant::now() + Duration::from_millis(self.plan.deadline_millis);
+        tracing::info!(drill = self.plan.id, peer = self.plan.peer, kind = self.plan.kind.name(), "A drill begins.");
+        let mut order = self.machine.step(self.now(), Event::Begin);
+        while let Order::Do(step) = order {
+            let (machine, counted) = (self.machine.clone(), self.counted());
+            self.show.send_modify(|report| report.show(&machine, counted));
+            let may_stop = step != Step::CleanUp;
+            let event = tokio::select! {
+                done = self.perform(step) => match done {
+                    Ok(found) => Event::Done(found),
+                    Err(why) => Event::Failed(why),
+                },
+                () = abort.cancelled(), if may_stop => Event::Abort,
+                () = sleep_until(deadline), if may_stop => Event::Deadline,
+            };
+            order = self.machine.step(self.now(), event);
+        }
+        let (machine, counted, now) = (self.machine.clone(), self.counted(), self.now());
+        let mut report = self.show.borrow().clone();
+        report.conclude(&machine, counted, now);
+        if let Some((_, kept)) = self.host.drills.host.get()
+            && let Err(e) = kept.keep(&report).await
+        {
+            tracing::warn!(drill = self.plan.id, error = %e, "The report of a drill could not be kept; it is shown until the process ends.");
+        }
+        self.host.shared.metrics.drilled(&report);
+        let (verdict, reason) = (report.verdict.word(), report.reason.clone());
+        match report.verdict {
+            Verdict::Pass => tracing::info!(drill = self.plan.id, verdict, "A drill ended."),
+            _ => tracing::warn!(drill = self.plan.id, verdict, reason, "A drill ended."),
+        }
+        self.show.send_replace(report);
+    }
+
+    fn now(&self) -> u64 {
+        self.host.shared.clock.now_millis()
+    }
+
+    fn counted(&self) -> Counted {
+        self.client.as_ref().map(|c| c.ledger().counted()).unwrap_or_default()
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        Peer::new(&self.host, &self.plan)
+    }
+
+    async fn perform(&mut self, step: Step) -> Result<Found, String> {
+        match step {
+            Step::Prepare => self.prepare().await,
+            Step::Baseline => {
+                self.client = Some(Client::start(self.host.clone(), &self.plan.id, self.plan.load));
+                sleep(BASELINE).await;
+                match self.counted() {
+                    told if told.puts == 0 => Err("no write of the workload was acked".into()),
+                    _ => Ok(Found::Nothing),
+                }
+            }
+            Step::Cut => self.cut().await,
+            Step::Fence => self.fence().await,
+            Step::Drain => self.drained(false).await.map(|()| Found::Nothing),
+            Step::Takeover => self.take_over().await,
+            Step::Measure => self.measure().await,
+            Step::Hold => self.hold().await,
+            Step::FailBack => self.fail_back().await,
+            Step::Heal => self.heal().await,
+            Step::CatchUp => self.drained(true).await.map(|()| Found::Nothing),
+            Step::Verify => self.verify().await,
+            Step::CleanUp => self.clean_up().await,
+        }
+    }
+
+    async fn prepare(&self) -> Result<Found, String> {
+        let (id, peer) = (&self.plan.id, &self.plan.peer);
+        let ttl = Duration::from_millis(self.plan.deadline_millis);
+        self.host.make_canary(id, peer, ttl, true).await.map_err(|e| format!("make the canary here: {e}"))?;
+        let ttl_millis = self.plan.deadline_millis;
+        self.peer().ask(Act::Prepare { ttl_millis }, PATIENCE).await?;
+        let up = async {
+            while self.shown().is_none_or(|s| s.borrow().state != "live" || s.borrow().lag_seconds.is_none())
+                || self.peer().ask(Act::Look, PATIENCE).await?.backlog_versions.is_none()
+            {
+                sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        let late = |_| "the canary's links do not run within 30s".to_string();
+        timeout(LINKS_UP, up).await.map_err(late)?.map(|()| Found::Nothing)
+    }
+
+    /// What the canary's link from here shows.
+    fn shown(&self) -> Option<watch::Receiver<LinkReport>> {
+        let name = self.link_name();
+        self.host.state().links.get(&name).map(|link| link.shown.clone())
+    }
+
+    fn link_name(&self) -> LinkName {
+        LinkName { rule: canary(&self.plan.id), peer: self.plan.peer.clone() }
+    }
+
+    fn shown_lag_millis(&self) -> Option<u64> {
+        let shown = self.shown()?.borrow().clone();
+        // It grows until it is measured again.
+        let at = shown.oldest_pending.map_or(0, |since| shown.measured_at.saturating_sub(since));
+        shown.lag_seconds.map(|_| at)
+    }
+
+    fn fault_ttl(&self) -> Duration {
+        Duration::from_millis(self.plan.duration_millis) + FAULT_SPARE
+    }
+
+    async fn cut(&self) -> Result<Found, String> {
+        let is_fenced = self.plan.kind == Type::SiteLoss;
+        let ttl = self.fault_ttl();
+        let (at, shown_lag_millis) = (self.now(), self.shown_lag_millis());
+        self.host.drills.set_fault(&self.plan.id, true, is_fenced, ttl);
+        let ttl_millis = ttl.as_millis() as u64;
+        self.peer().ask(Act::Fault { is_cut: true, is_fenced: false, ttl_millis }, PATIENCE).await?;
+        Ok(Found::Fault { at, shown_lag_millis })
+    }
+
+    async fn fence(&self) -> Result<Found, String> {
+        let (at, shown_lag_millis) = (self.now(), self.shown_lag_millis());
+        // Nobody knows how long it drains: it stays for as long as the canary, at most.
+        let ttl = Duration::from_millis(self.plan.deadline_millis);
+        self.host.drills.set_fault(&self.plan.id, false, true, ttl);
+        if let Some(client) = &self.client {
+            client.quiet().await;
+        }
+        Ok(Found::Fault { at, shown_lag_millis })
+    }
+
+    /// Waits until nothing is under way from here, and `both` ways where asked for, by measurements younger than now.
+    async fn drained(&self, both: bool) -> Result<(), String> {
+        loop {
+            let here = self.host.look(&self.plan.id).await;
+            let there = match both {
+                true => self.peer().ask(Act::Look, PATIENCE).await?.backlog_versions,
+                false => Some(0),
+            };
+            if (here.backlog_versions, there) == (Some(0), Some(0)) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn take_over(&self) -> Result<Found, String> {
+        if self.plan.kind == Type::SiteLoss {
+            // Its client turns to the peer when it was turned away here.
+            while self.counted().refused == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        for number in 0.. {
+            if self.probe(number).await {
+                return Ok(Found::Served { at: self.now() });
+            }
+            sleep(LOOK).await;
+        }
+        unreachable!("the deadline ends it")
+    }
+
+    /// One probe at the peer; whether it was served.
+    async fn probe(&self, number: u64) -> bool {
+        let key = format!("probes/{:?}/{number:06}", self.machine.current());
+        let served = self.peer().ask(Act::Probe { key }, Duration::from_secs(2)).await.is_ok();
+        if let Some(client) = &self.client {
+            client.ledger().count(|c| if served { c.served_there += 1 } else { c.not_served_there += 1 });
+        }
+        served
+    }
+
+    /// What the peer lacks now of what this site holds, over the line the drill itself uses.
+    async fn measure(&self) -> Result<Found, String> {
+        let Some(fault_at) = self.machine.figures.fault_at else { return Err("there was no fault".into()) };
+        let missing = timeout(PATIENCE, self.missing()).await.map_err(|_| "the peer does not compare in time")??;
+        let client = self.client.as_ref().ok_or("there was no workload")?;
+        let at_risk = client.ledger().at_risk(fault_at.max(self.acked_until()), &missing);
+        Ok(Found::AtRisk(at_risk))
+    }
+
+    /// A planned fence lets what was begun before it be told; an unplanned fault asks nobody.
+    fn acked_until(&self) -> u64 {
+        if self.plan.kind.is_planned() { self.now() } else { 0 }
+    }
+
+    async fn missing(&self) -> Result<BTreeSet<(String, VersionId)>, String> {
+        let sides = {
+            let state = self.host.state();
+            let views = plan::links(&state.in_force, &self.host.site);
+            let view = views.get(&self.link_name()).ok_or("the canary's rule is not in force")?;
+            let link = state.links.get(&self.link_name()).ok_or("the canary's link does not run")?;
+            let line = state.lines.get(&self.plan.peer).ok_or("there is no line to the peer")?;
+            // The link's own way is cut; the drill's is not.
+            let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone());
+            self.host.comparison(view, ways, false).sides()
+        };
+        let mut missing = BTreeSet::new();
+        let mut pages = std::pin::pin!(sides.pages());
+        while let Some(page) = pages.try_next().await.map_err(|e| e.to_string())? {
+            for difference in sides.compare(page).await.map_err(|e| e.to_string())? {
+                if let Difference::OnlyHere { key, version_id, .. } = difference {
+                    missing.insert((key, version_id));
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Lets the fault last, and the peer serve.
+    async fn hold(&self) -> Result<Found, String> {
+        let began = self.machine.figures.fault_at.unwrap_or_else(|| self.now());
+        // A planned one lasts from the switch on: the drain took what it took.
+        let began = if self.plan.kind.is_planned() { self.now() } else { began };
+        let until = began + self.plan.duration_millis;
+        for number in 0.. {
+            let left = until.saturating_sub(self.now());
+            if left == 0 {
+                break;
+            }
+            self.probe(number).await;
+            sleep(PROBE.min(Duration::from_millis(left))).await;
+        }
+        Ok(Found::Nothing)
+    }
+
+    async fn fail_back(&self) -> Result<Found, String> {
+        let began = self.now();
+        let ttl_millis = self.plan.deadline_millis;
+        self.peer().ask(Act::Fault { is_cut: false, is_fenced: true, ttl_millis }, PATIENCE).await?;
+        self.drained(true).await?;
+        self.host.drills.set_fault(&self.plan.id, false, false, Duration::ZERO);
+        self.host.probe(&self.plan.id, "probes/here").await?;
+        Ok(Found::ServedHere { millis: self.now().saturating_sub(began) })
+    }
+
+    async fn heal(&self) -> Result<Found, String> {
+        self.lift().await?;
+        if let Some(client) = &self.client {
+            client.stop();
+            client.quiet().await;
+        }
+        Ok(Found::Nothing)
+    }
+
+    /// Lifts the fault at both sites, here first.
+    async fn lift(&self) -> Result<(), String> {
+        self.host.drills.set_fault(&self.plan.id, false, false, Duration::ZERO);
+        let act = Act::Fault { is_cut: false, is_fenced: false, ttl_millis: 0 };
+        self.peer().ask(act, PATIENCE).await.map(drop)
+    }
+
+    async fn verify(&self) -> Result<Found, String> {
+        let name = canary(&self.plan.id);
+        self.host.verify(&name, false).ok_or("the canary's link does not run here")?;
+        self.peer().ask(Act::Verify, PATIENCE).await?;
+        let (here, there) = loop {
+            let here = self.host.look(&self.plan.id).await;
+            let there = self.peer().ask(Act::Look, PATIENCE).await?;
+            let runs = |state: &DrillState| state.verdict.as_deref() == Some("running");
+            if !runs(&here) && !runs(&there) {
+                break (here, there);
+            }
+            sleep(LOOK).await;
+        };
+        for (state, whose) in [(&here, "from here"), (&there, "from there")] {
+            if !matches!(state.verdict.as_deref(), Some("equal" | "different" | "behind")) {
+                let verdict = state.verdict.as_deref().unwrap_or("none");
+                return Err(format!("the comparison {whose} has no verdict: {verdict}"));
+            }
+        }
+        let versions = here.versions + there.versions;
+        Ok(Found::Compared { there: here.differences, here: there.differences, versions })
+    }
+
+    /// Both canaries go; that of the peer first, so that nothing is sent to one that is gone.
+    async fn clean_up(&self) -> Result<Found, String> {
+        if let Some(client) = &self.client {
+            client.stop();
+        }
+        self.host.drills.set_fault(&self.plan.id, false, false, Duration::ZERO);
+        let there = async {
+            while !self.peer().ask(Act::End, PATIENCE).await?.is_gone {
+                sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        let there = timeout(GONE, there).await.unwrap_or_else(|_| Err("the peer's canary is not gone yet".to_string()));
+        let here = self.host.remove_canary(&self.plan.id).await.map_err(|e| format!("the canary here: {e}"));
+        there.and(here).map(|()| Found::Nothing)
+    }
+}
