@@ -8,6 +8,7 @@ pub mod demo;
 pub mod diff;
 pub mod drill;
 pub mod explain;
+pub mod failover;
 pub mod lag;
 pub mod output;
 pub mod release;
@@ -103,6 +104,8 @@ pub enum Verb {
     Verify(verify::Args),
     /// Rehearses a failure with a peer on a bucket of its own, with figures.
     Drill(drill::Args),
+    /// What would be lost if this site were gone now, and how to switch to a peer; changes nothing.
+    Failover(failover::Args),
     /// Compares the version sets of one bucket on two sites.
     Diff {
         /// Local socket of the first site.

@@ -55,6 +55,7 @@ async fn run(verb: Verb) -> u8 {
         Verb::Resume(args) => cli::suspend::resume(&args).await,
         Verb::Verify(args) => cli::verify::run(&args).await,
         Verb::Drill(args) => cli::drill::run(&args).await,
+        Verb::Failover(args) => cli::failover::run(&args).await,
         Verb::Diff { a, b, bucket, output } => cli::diff::run(&a, &b, &bucket, output).await,
     }
 }

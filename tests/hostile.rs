@@ -68,6 +68,7 @@ impl World {
             journal: Arc::new(MemoryJournal::default()),
             clock: Arc::new(SystemClock),
             metrics: metrics.clone(),
+            drills: Default::default(),
             epochs: Default::default(),
             conflicts: 0.into(),
             refused: 0.into(),

@@ -113,7 +113,10 @@ async fn a_partition_is_measured_as_an_onlooker_sees_it_and_leaves_nothing() {
     let fleet = sites().await;
     let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
     let began = Instant::now();
-    let run = drill(fra, &["run", "--peer", "ams", "--duration", "6s", "--writes-per-second", "30", "-o", "json"]);
+    // On a line without distance nothing is under way when it is cut, and nothing would be measured.
+    fleet.proxies.iter().for_each(|proxy| proxy.set(Fault::Delay(Duration::from_millis(100))));
+    let load = ["--writes-per-second", "30", "--object-bytes", "512"];
+    let run = drill(fra, &[&["run", "--peer", "ams", "--duration", "8s", "-o", "json"], &load[..]].concat());
     let running = tokio::spawn(async move { { run }.output().await.expect("run isthmus") });
     wait_until("the canary is cut", PATIENCE, async || is_at(fra, "hold").await).await;
     let bucket = canaries(fra).await.pop().expect("there is a canary");
@@ -134,11 +137,13 @@ async fn a_partition_is_measured_as_an_onlooker_sees_it_and_leaves_nothing() {
     let (acked, lost) = (risk["acked"].as_u64().unwrap(), risk["versions"].as_u64().unwrap());
     // A write that reached the peer may have been acked here after the moment of the fault; a few fly at once.
     let seen = held.len() as u64;
+    assert!(lost > 0, "what was under way is lost: {risk}");
     assert!((acked - lost) <= seen && seen - (acked - lost) <= 3, "{seen} held there, {acked} acked, {lost} lost");
     let held_samples = risk["samples"].as_array().into_iter().flatten().filter_map(|s| s.as_str()?.split_once(' '));
     assert!(held_samples.into_iter().all(|(_, id)| !held.contains(id)), "what is lost is not there");
     assert!(report["figures"]["versions_compared"].as_u64() > Some(acked));
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    fleet.heal();
     nothing_is_left(&fleet, "after").await;
     let (code, markdown) = ended(fra, &["report", "--markdown"]).await;
     assert!(code == 0 && markdown.contains("| RPO |") && markdown.contains("| cut |"), "{markdown}");
@@ -200,6 +205,29 @@ async fn a_drill_is_refused_with_its_reason_and_touches_nothing() {
     refused(&["--peer", "ams"], 1, "peer ams is down").await;
     fleet.heal();
     nothing_is_left(&fleet, "refused").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_what_is_not_at_the_peer_now_and_says_what_to_do() {
+    let fleet = sites().await;
+    let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
+    let dry_run = async |code: i32, what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isthmus"));
+        command.args(["failover", "--dry-run", "--peer", "ams", "--socket"]).arg(fra.socket());
+        let output = command.output().await.expect("run isthmus");
+        output.status.code() == Some(code) && said(&output).contains(what)
+    };
+    assert!(dry_run(0, "NOTHING  would be lost now").await);
+    ams.kill().await;
+    wait_until("the peer is down", PATIENCE, async || {
+        fra.status().await.is_ok_and(|r| r.peers.iter().all(|p| !p.is_up))
+    })
+    .await;
+    for key in ["a", "b", "c"] {
+        fra.s3().put(key, Bytes::from("only here")).await.expect("an acked put");
+    }
+    wait_until("three would be lost", PATIENCE, async || dry_run(1, "3 VERSIONS").await).await;
+    assert!(dry_run(1, "1. bring ams back first").await);
 }
 
 /// Starts a drill at `fra` and kills that site once the step is under way.

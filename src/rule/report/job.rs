@@ -128,9 +128,9 @@ fn limits(spec: &ReplicationJobSpec) -> &'static str {
     ""
 }
 
-/// Status of a drill: the engine that carries it out is not there.
+/// Status of a drill: nothing carries out the kind; the engine is driven by the command line (`replicator/drill.rs`).
 pub fn drill(object: &Object, now: u64) -> FailoverDrillStatus {
-    let message = "this version carries out no drills: nothing was injected and nothing will be";
+    let message = "this version carries out no FailoverDrill, nothing was injected and nothing will be; isthmus drill run rehearses the same on a canary";
     let verdicts = vec![verdict("Accepted", "False", "DrillEngineMissing", message)];
     FailoverDrillStatus {
         observed_generation: i64::try_from(object.generation).ok(),
