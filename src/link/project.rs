@@ -4,7 +4,7 @@
 //! markers, permanent deletes, other sites' changes) are no differences. Drives' matters (ballots, shards,
 //! debt) and the bucket's uuid are no part of a [`Version`] and so in no hash. Used by
 //! `replicator/reconcile.rs` on both ends.
-use super::reconcile::Item;
+use super::reconcile::{Beside, Core, Item};
 use super::{Filter, Settings};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -49,34 +49,63 @@ impl Projection {
         }
     }
 
-    /// The version as the rule compares it; `None`: it is not the rule's.
+    /// The version as the rule compares it: what the link brings of it. `None`: it is not the rule's.
     pub fn item(&self, version: &Version) -> Option<Item> {
         if !version.key.starts_with(&self.prefix) {
             return None;
         }
-        let item = |hash| Some(Item { key: version.key.clone(), version_id: version.id, hash });
+        let (core, brought) = self.brought(version)?;
+        let hash = brought.as_ref().map(hash);
+        let beside = brought.and_then(|part| Beside::of(core, part.later_guards, part.purges));
+        let purged_at = version.purged().map(|purge| purge.hlc.millis());
+        Some(Item { key: version.key.clone(), version_id: version.id, hash, beside, purged_at })
+    }
+
+    /// The same at the side that answers: it says of guards and purges all it holds, for whoever asks is to see that it
+    /// lacks none.
+    pub fn answer(&self, version: &Version) -> Option<Item> {
+        let item = self.item(version)?;
+        let beside = Beside::of(item.core(), self.carried(version.guards()), version.purges.clone());
+        Some(Item { beside, ..item })
+    }
+
+    /// What of a version is compared as a whole, and all that the link brings of it, guards and purges included;
+    /// `None` in it: it brings nothing.
+    fn brought(&self, version: &Version) -> Option<(Core, Option<Version>)> {
+        let purges = self.purges(version);
         if let Some(purge) = version.purged() {
-            // What it was before its purge may be forgotten, and on one site earlier than on another.
-            let is_brought = if self.forward_all { purge.origin != self.target } else { purge.origin == self.source };
-            let remains = Version { purges: purge.clone().into(), ..Version::blank(&version.key, version.id) };
-            let is_brought = is_brought && self.version_deletes && !self.is_left(&remains);
-            return item(is_brought.then(|| hash(&remains)));
+            // What it was before its purge may be forgotten, and on one site earlier than on another; a guard that came
+            // with another purge is of no use until one voids them all.
+            let remains = Version { purges, ..Version::blank(&version.key, version.id) };
+            let is_brought = !remains.purges.is_empty() && !self.is_left(&remains);
+            let core = if is_brought && self.is_answered_for(&purge.origin) { Core::Gone } else { Core::Settled };
+            return Some((core, is_brought.then_some(remains)));
         }
         if !self.delete_markers && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker) {
             return None;
         }
-        let part = self.part(version)?;
+        let (whole, guards) = (self.whole(version), self.guards(version));
+        let is_born = whole.birth.is_some();
+        let is_bare = guards.is_empty() && purges.is_empty();
+        let core = match () {
+            () if !is_born && whole.tags.is_none() && is_bare => return None,
+            () if !is_born && whole.tags.is_none() => Core::Absent,
+            // Nothing is beside it: the hash of all that is brought is the core's.
+            () if is_bare => Core::Settled,
+            () => Core::State(hash(&whole)),
+        };
+        let part = Version { later_guards: guards, purges, ..whole };
         if self.is_left(&part) {
-            return item(None);
+            return Some((Core::Settled, None));
         }
         let has = |(name, value): (&String, &String)| {
             version.tags.as_ref().is_some_and(|tags| tags.set.get(name) == Some(value))
         };
         if self.tags.iter().all(has) && !self.yields_to.iter().any(|higher| higher.covers(version)) {
-            return item(Some(hash(&part)));
+            return Some((core, Some(part)));
         }
         // Tagged out of the rule since, or another rule's: what the other side holds of it stays as it was.
-        if part.birth.is_some() { item(None) } else { None }
+        is_born.then_some((Core::Settled, None))
     }
 
     /// Whether what the link brings of a version is older than what it copies.
@@ -84,37 +113,49 @@ impl Projection {
         self.since.is_some_and(|at| part.max_hlc().millis() < at)
     }
 
-    /// The components the link brings; void purges are not compared: each site adds its own to them.
-    fn part(&self, version: &Version) -> Option<Version> {
-        let guards = self.guards(version);
-        let mut part = Version { later_guards: guards, purges: Purges::default(), ..version.clone() };
-        part.birth.iter_mut().for_each(|birth| birth.guards = Guards::default());
-        if self.forward_all {
-            let foreign = |origin: &Origin| *origin != self.target;
-            let is_brought = part.birth.as_ref().is_some_and(|b| foreign(&b.order.origin))
-                || part.tags.as_ref().is_some_and(|t| foreign(&t.stamp.origin))
-                || !part.later_guards.is_empty();
-            return is_brought.then_some(part);
+    /// Birth and tags, as far as the link brings them.
+    fn whole(&self, version: &Version) -> Version {
+        let mut whole = Version { later_guards: Guards::default(), purges: Purges::default(), ..version.clone() };
+        whole.birth.iter_mut().for_each(|birth| birth.guards = Guards::default());
+        let is_of = |origin: &Origin| self.is_answered_for(origin);
+        let (is_birth, is_tags) = (
+            whole.birth.as_ref().is_some_and(|b| is_of(&b.order.origin)),
+            whole.tags.as_ref().is_some_and(|t| is_of(&t.stamp.origin)),
+        );
+        // A relay brings all of a version that is not wholly the target's.
+        let is_relayed = self.forward_all && (is_birth || is_tags);
+        whole.birth = whole.birth.filter(|_| is_birth || is_relayed);
+        whole.tags = whole.tags.filter(|_| is_tags || is_relayed);
+        if whole.birth.is_none() && whole.tags.is_none() {
+            return Version::blank(&version.key, version.id);
         }
-        part.birth = part.birth.filter(|b| b.order.origin == self.source);
-        part.tags = part.tags.filter(|t| t.stamp.origin == self.source);
-        (part.birth.is_some() || part.tags.is_some() || !part.later_guards.is_empty()).then_some(part)
+        whole
     }
 
-    /// The guards the link answers for: what its source set (a relay: what anybody but the target did), and how far
-    /// that was lifted. The target adds its own, and those are for the link back. Whether a guard was there at birth or
-    /// came later is no difference.
+    /// Whose changes the link brings: the source's; a relay all but the target's.
+    fn is_answered_for(&self, origin: &Origin) -> bool {
+        if self.forward_all { *origin != self.target } else { *origin == self.source }
+    }
+
+    /// The guards the link brings: all that are known, for whoever knows guards passes them on; those of a birth go with
+    /// it. What the target set itself is its own matter. Whether a guard was there at birth or came later is no difference.
     fn guards(&self, version: &Version) -> Guards {
-        if !self.object_lock {
-            return Guards::default();
+        let mut guards = version.later_guards.clone();
+        if let Some(birth) = version.birth.as_ref().filter(|b| self.is_answered_for(&b.order.origin)) {
+            guards.join(&birth.guards);
         }
-        let is_answered_for = |origin: &Origin| match self.forward_all {
-            true => *origin != self.target,
-            false => *origin == self.source,
-        };
-        // The later of two compliance dates counts, and nobody signs it: it goes with the birth.
-        let compliance = version.birth.as_ref().is_some_and(|b| is_answered_for(&b.order.origin));
-        version.guards().of(compliance, is_answered_for)
+        self.carried(guards).but_set_at(&self.target)
+    }
+
+    fn carried(&self, guards: Guards) -> Guards {
+        if self.object_lock { guards } else { Guards::default() }
+    }
+
+    /// The purges the link brings, void ones too.
+    fn purges(&self, version: &Version) -> Purges {
+        let mut purges = if self.version_deletes { version.purges.clone() } else { Purges::default() };
+        purges.retain(|stamp| self.is_answered_for(&stamp.origin));
+        purges
     }
 }
 

@@ -11,7 +11,7 @@
 //! "Incremental Multiset Hash Functions" (2003), so that a range's digest is the sum of its parts'.
 use super::planted::{self, Planted};
 use std::cmp::Ordering;
-use storage_engine::version::VersionId;
+use storage_engine::version::{Guards, Purges, Version, VersionId};
 
 /// A range this small is exchanged item by item: about the bytes of one more round of digests.
 pub const LEAF_ITEMS: usize = 32;
@@ -26,6 +26,40 @@ pub struct Item {
     /// Hash of key, id and the state of the version, projected by the rule: equal where nothing is to be done.
     /// `None`: held, and the rule does not compare it; it answers "missing there", and is in no digest.
     pub hash: Option<u128>,
+    /// Guards and purges, which only gather: a side that holds more of them lacks nothing. `None`: it has neither.
+    pub beside: Option<Box<Beside>>,
+    /// Unix milliseconds of the purge that counts, for whoever counts tombstones: neither compared nor told.
+    pub purged_at: Option<u64>,
+}
+
+/// What of a version is compared as a whole; its guards and purges are compared beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Core {
+    /// Held, and not compared: another site purged it, or the rule leaves it as it is.
+    Settled,
+    /// Nothing is held but what is beside it.
+    Absent,
+    /// Purged by the site that sends.
+    Gone,
+    /// Hash of birth and tags, as the rule brings them.
+    State(u128),
+}
+
+/// What gathers, and the core that it is beside.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beside {
+    pub core: Core,
+    /// A version without key, birth and tags: read where two differ, else carried as it is, in few bytes.
+    pub gathered: Box<[u8]>,
+}
+
+impl Beside {
+    /// `None` where nothing gathered: then the item's hash says all.
+    pub fn of(core: Core, guards: Guards, purges: Purges) -> Option<Box<Beside>> {
+        let is_nothing = guards.is_empty() && purges.is_empty();
+        let gathered = Version { later_guards: guards, purges, ..Version::blank("", VersionId::NULL) };
+        (!is_nothing).then(|| Box::new(Beside { core, gathered: gathered.to_bytes().into() }))
+    }
 }
 
 /// Keys after `after` (`None`: from the beginning) up to and with `upto` (`None`: to the end).
@@ -69,6 +103,42 @@ pub enum Difference {
 pub struct Misfit(&'static str);
 
 impl Item {
+    /// What of it is compared as a whole.
+    pub fn core(&self) -> Core {
+        let whole = || self.hash.map_or(Core::Settled, Core::State);
+        self.beside.as_ref().map_or_else(whole, |beside| beside.core)
+    }
+
+    /// Bytes it takes in an answer, about.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + 40 + self.beside.as_ref().map_or(0, |beside| beside.gathered.len() + 24)
+    }
+
+    /// Whether `there` holds all of it.
+    pub fn is_within(&self, there: &Item) -> bool {
+        if self.hash.is_some() && self.hash == there.hash {
+            return true;
+        }
+        let is_core_there = match (self.core(), there.core()) {
+            (Core::State(ours), Core::State(theirs)) => ours == theirs,
+            (Core::State(_), Core::Absent | Core::Gone) => false,
+            // Its own purge is beside it.
+            _ => true,
+        };
+        is_core_there && self.has_gathered_within(there)
+    }
+
+    fn has_gathered_within(&self, there: &Item) -> bool {
+        let Some(ours) = &self.beside else { return true };
+        let Some(theirs) = &there.beside else { return false };
+        // What cannot be read is sent; whoever receives it judges by its own record.
+        let (Ok(ours), Ok(theirs)) = (Version::from_bytes(&ours.gathered), Version::from_bytes(&theirs.gathered))
+        else {
+            return false;
+        };
+        theirs.later_guards.hold_all_of(&ours.later_guards) && theirs.purges.hold_all_of(&ours.purges)
+    }
+
     fn only_here(&self, state: u128) -> Difference {
         Difference::OnlyHere { key: self.key.clone(), version_id: self.version_id, state }
     }
@@ -244,16 +314,17 @@ fn compare(here: &[Item], there: &[Item], found: &mut Vec<Difference>) {
         };
         let mine = if order.is_le() { ours.next() } else { None };
         let other = if order.is_ge() { theirs.next() } else { None };
-        let state = |item: Option<&Item>| item.and_then(|item| item.hash);
         match (mine, other) {
-            (Some(a), b) => match (a.hash, state(b)) {
-                (Some(state), None) if b.is_none() => found.push(a.only_here(state)),
-                (Some(state), Some(theirs)) if state != theirs && !planted::has(Planted::UnlikeTakenForEqual) => {
-                    found.push(a.unlike(state))
+            (Some(a), b) => match (a.hash, b) {
+                (Some(state), None) => found.push(a.only_here(state)),
+                (Some(_), Some(b)) if a.is_within(b) || planted::has(Planted::UnlikeTakenForEqual) => {}
+                (Some(state), Some(b)) if b.core() == Core::Absent && a.core() != Core::Absent => {
+                    found.push(a.only_here(state));
                 }
-                _ => {}
+                (Some(state), Some(_)) => found.push(a.unlike(state)),
+                (None, _) => {}
             },
-            (None, Some(b)) if b.hash.is_some() => {
+            (None, Some(b)) if matches!(b.core(), Core::State(_) | Core::Gone) => {
                 found.push(Difference::OnlyThere { key: b.key.clone(), version_id: b.version_id });
             }
             _ => {}
@@ -279,6 +350,8 @@ mod tests {
             key: key.clone(),
             version_id: *version_id,
             hash: *hash,
+            beside: None,
+            purged_at: None,
         };
         set.iter().map(item).filter(|item| range.contains(&item.key)).collect()
     }
@@ -361,7 +434,8 @@ mod tests {
         assert!(descent.digests(&[]).is_err());
         descent.digests(&[Digest { count: 1, sum: 1 }]).unwrap();
         assert!(descent.items(Vec::new(), false).is_err(), "no progress");
-        let item = |key: &str| Item { key: key.into(), version_id: id(1), hash: Some(1) };
+        let item =
+            |key: &str| Item { key: key.into(), version_id: id(1), hash: Some(1), beside: None, purged_at: None };
         assert!(descent.items(vec![item("b"), item("a")], true).is_err(), "descending");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A peer is told of what it may write, no more: the bucket, the prefix and the origins of its grant, and
 //! without relay only of its own versions. Nothing is kept between two questions. Called by `receive.rs`.
-use super::reconcile::walk::{Allowed, Walk};
+use super::reconcile::walk::{Project, Walk};
 use crate::link::project::Projection;
 use crate::link::reconcile::{Ask, Digest, Item, KeyRange};
 use crate::peer::frame::reconcile::{Answer, ITEMS_MAX, Question};
@@ -12,13 +12,16 @@ use crate::store::{Error, Store};
 use std::sync::Arc;
 use storage_engine::version::{Kind, Version, VersionId};
 
+/// Items of one answer take about so many bytes at most: guards and purges of a version may be many.
+const ITEMS_BYTES_MAX: usize = 1 << 20;
+
 /// Answers `peer`, whose certificate was proven.
 pub async fn answer(store: Arc<dyn Store>, own_site: &str, peer: Option<PeerDoc>, question: Question) -> Answer {
-    let allowed = match allowed(own_site, peer, &question) {
-        Ok(allowed) => allowed,
+    let project = match allowed(own_site, peer, &question) {
+        Ok(project) => project,
         Err(refused) => return refused,
     };
-    let walk = Walk::new(store, &question.bucket, Arc::new(question.projection), allowed);
+    let walk = Walk::new(store, &question.bucket, &question.projection.prefix, project);
     let answered = match question.ask {
         Ask::Digests(ranges) => digests(walk, &ranges).await.map(Answer::Digests),
         Ask::Items { range, behind } => items(walk, &range, behind).await,
@@ -32,8 +35,8 @@ pub async fn answer(store: Arc<dyn Store>, own_site: &str, peer: Option<PeerDoc>
     })
 }
 
-/// Which versions the peer may be told of; or the answer that says why none.
-fn allowed(own_site: &str, peer: Option<PeerDoc>, question: &Question) -> Result<Allowed, Answer> {
+/// What the peer may be told of each version; or the answer that says why nothing.
+fn allowed(own_site: &str, peer: Option<PeerDoc>, question: &Question) -> Result<Project, Answer> {
     let refused = |why: String| Err(Answer::Refused(why));
     let Some(peer) = peer else { return refused("there is no such Peer here any more".into()) };
     let projection = question.projection.clone();
@@ -49,7 +52,9 @@ fn allowed(own_site: &str, peer: Option<PeerDoc>, question: &Question) -> Result
     if !projection.prefix.starts_with(&grant.prefix) {
         return refused(Refusal::Prefix { bucket: grant.bucket, prefix: grant.prefix }.to_string());
     }
-    Ok(Arc::new(move |version| may_know(&peer, &grant, &projection, version)))
+    Ok(Arc::new(move |version| {
+        may_know(&peer, &grant, &projection, version).then(|| projection.answer(version)).flatten()
+    }))
 }
 
 /// What it may bring it may know to be here; a purge is told of to whoever may bring the version.
@@ -58,9 +63,12 @@ fn may_know(peer: &PeerDoc, grant: &Grant, projection: &Projection, version: &Ve
     let tags = version.tags.as_ref().map(|t| t.stamp.origin.as_str());
     let purge = version.purged().map(|p| p.origin.as_str());
     if !projection.forward_all {
-        // The projection leaves nothing of other sites' but that a version of the peer's own is gone.
-        let own = Some(peer.site_id.as_str());
-        return birth.is_none() || [birth, tags, purge].contains(&own);
+        // Guards and purges of its own it may bring for any version of the grant, and is to see whether they are here.
+        let own = peer.site_id.as_str();
+        return birth.is_none()
+            || [birth, tags].contains(&Some(own))
+            || version.purges.iter().any(|(_, p)| p.origin.as_str() == own)
+            || projection.object_lock && !version.later_guards.is_empty();
     }
     let origins: Vec<_> = match birth {
         Some(birth) => std::iter::once(birth).chain(tags).collect(),
@@ -100,6 +108,7 @@ async fn digests(mut walk: Walk, ranges: &[KeyRange]) -> Result<Vec<Digest>, Err
 
 async fn items(mut walk: Walk, range: &KeyRange, behind: Option<(String, VersionId)>) -> Result<Answer, Error> {
     let mut items: Vec<Item> = Vec::new();
+    let mut bytes = 0;
     walk.seek(range.after.as_deref());
     if let Some((key, id)) = behind
         && range.contains(&key)
@@ -107,11 +116,19 @@ async fn items(mut walk: Walk, range: &KeyRange, behind: Option<(String, Version
         items = walk.rest_of(&key, id).await?;
     }
     while items.len() <= ITEMS_MAX
+        && bytes <= ITEMS_BYTES_MAX
         && let Some(item) = walk.next(range).await?
     {
+        bytes += item.bytes();
         items.push(item);
     }
-    let is_last = items.len() <= ITEMS_MAX;
-    items.truncate(ITEMS_MAX);
+    let sizes = items.iter().scan(0, |sum, item| {
+        *sum += item.bytes();
+        Some(*sum)
+    });
+    // One at least, however large: it fits a frame, as its version did when it came.
+    let fitting = sizes.take_while(|sum| *sum <= ITEMS_BYTES_MAX).count().clamp(1, ITEMS_MAX);
+    let is_last = items.len() <= fitting;
+    items.truncate(fitting);
     Ok(Answer::Items { items, is_last })
 }

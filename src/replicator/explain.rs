@@ -23,8 +23,8 @@ const VERSIONS_MAX: usize = 100;
 /// How long a peer may take to say what it holds.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What a peer holds of an object, by version; the hash of the state as the rule compares it.
-type There = BTreeMap<VersionId, Option<u128>>;
+/// What a peer holds of an object, by version, as the rule compares it.
+type There = BTreeMap<VersionId, Item>;
 
 impl Replicator {
     /// Explains every version of an object that S3 shows here, newest first, or the one of this id.
@@ -98,7 +98,7 @@ impl Replicator {
         match timeout(PATIENCE, connection.ask(question)).await {
             Ok(Ok((Answer::Items { items, .. }, _))) => {
                 let of_key = items.into_iter().filter(|item| item.key == key);
-                Ok(of_key.map(|Item { version_id, hash, .. }| (version_id, hash)).collect())
+                Ok(of_key.map(|item| (item.version_id, item)).collect())
             }
             Ok(Ok((Answer::Refused(why) | Answer::Unavailable(why), _))) => {
                 Err(format!("the peer does not say: {why}"))
@@ -121,14 +121,19 @@ fn state(
     if let Some(Standing::OutOfScope(why)) = standing {
         return ("not_in_scope", (*why).into());
     }
-    let ours = Projection::of(&view.settings()).item(version).and_then(|item| item.hash);
+    let ours = Projection::of(&view.settings()).item(version);
+    let is_brought = ours.as_ref().is_some_and(|ours| ours.hash.is_some());
+    let is_there = |theirs: &Item| match &ours {
+        Some(ours) if is_brought => ours.is_within(theirs),
+        _ => theirs.hash.is_none(),
+    };
     let held = match there {
         Ok(there) => there.get(&version.id),
         Err(_) => None,
     };
     match held {
-        Some(theirs) if theirs.is_none() || *theirs == ours => return ("there", String::new()),
-        _ if ours.is_none() => return ("not_in_scope", "the rule brings nothing of it as it is now".into()),
+        Some(theirs) if is_there(theirs) => return ("there", String::new()),
+        _ if !is_brought => return ("not_in_scope", "the rule brings nothing of it as it is now".into()),
         _ => {}
     }
     if let Some(c) = shown.and_then(|l| l.conditions.iter().find(|c| c.holds)) {

@@ -172,7 +172,13 @@ impl Sides {
     }
 
     fn walk(&self) -> Walk {
-        Walk::new(self.store.clone(), &self.bucket, self.projection.clone(), Arc::new(|_| true))
+        let projection = self.projection.clone();
+        Walk::new(
+            self.store.clone(),
+            &self.bucket,
+            &self.projection.prefix,
+            Arc::new(move |version| projection.item(version)),
+        )
     }
 
     /// Asks, and asks again where the line broke or the peer's store did not answer.

@@ -17,13 +17,7 @@ impl World {
         let (here, there) = (&self.sites[site], &self.sites[peer]);
         here.store.versions().filter(move |(_, v)| {
             let held = there.store.get(&v.key, v.id);
-            // A comparison does not tell one purge from another, nor see every guard.
-            let is_gone = v.purged().is_some() && held.is_some_and(|held| held.purged().is_some());
-            let is_seen = !here.has_lost_feed || (v.later_guards.is_empty() && !is_gone);
-            held != Some(*v)
-                && is_seen
-                && includes(settings, v)
-                && to_send(settings, v).is_some_and(|part| !covers(held, &part))
+            held != Some(*v) && includes(settings, v) && to_send(settings, v).is_some_and(|part| !covers(held, &part))
         })
     }
 

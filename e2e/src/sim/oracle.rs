@@ -33,7 +33,7 @@ impl Oracle {
         let id = (change.key.clone(), change.id);
         if !change.later_guards.is_empty() {
             let stays = change.later_guards.is_held()
-                || change.later_guards.retention().is_some_and(|r| r.until_millis > at + 50 * 3_600_000);
+                || change.later_guards.retention().is_some_and(|r| r.until_millis > at + 50 * 24 * 3_600_000);
             // Whether one that was once lifted stands is a question of who knew of what.
             let was = self.guarded.entry(id.clone()).or_insert(true);
             *was &= stays;
@@ -56,31 +56,25 @@ impl Oracle {
     /// What the sites must hold once all is quiet.
     pub fn judge(&self, options: &Options, sites: &[Site]) -> Result<(), String> {
         let numbered: BTreeMap<&Origin, usize> = sites.iter().enumerate().map(|(n, s)| (&s.origin, n)).collect();
-        let has_compared = sites.iter().any(|s| s.has_lost_feed);
         for (number, site) in sites.iter().enumerate() {
             let reach = Reach { options, numbered: &numbered, to: number };
             for (id, all) in &self.all {
                 let held = site.store.get(&id.0, id.1);
                 self.judge_guarded(id, number, held)?;
-                // A comparison sees no void purges, and of guards only those that the sending site set.
-                if self.lost.contains(id) || (has_compared && !(all.guards().is_empty() && all.purges.is_empty())) {
+                if self.lost.contains(id) {
                     continue;
                 }
                 if options.is_whole() {
-                    let is_alike = |held: &Version| match (held.purged(), all.purged()) {
-                        // Nor does it tell one site's purge from another's.
-                        (Some(_), Some(_)) if has_compared => true,
-                        _ => remains(held).state_hash() == remains(all).state_hash(),
-                    };
+                    let is_alike = |held: &Version| remains(held).state_hash() == remains(all).state_hash();
                     if !held.is_some_and(is_alike) {
                         return Err(format!("site {number} holds {} {} as {held:?}, acked was {all:?}", id.0, id.1));
                     }
                 } else {
-                    self.judge_part(id, all, held, &reach, has_compared)?;
+                    self.judge_part(id, all, held, &reach)?;
                 }
             }
             self.judge_extra(number, site, &reach)?;
-            if options.is_whole() && !has_compared {
+            if options.is_whole() && self.lost.is_empty() {
                 self.judge_lists(number, site)?;
             }
             self.judge_conflicts(number, site, options.is_whole())?;
@@ -100,14 +94,7 @@ impl Oracle {
     }
 
     /// Where links carry a part only: what has a way here is here.
-    fn judge_part(
-        &self,
-        id: &Id,
-        all: &Version,
-        held: Option<&Version>,
-        reach: &Reach<'_>,
-        has_compared: bool,
-    ) -> Result<(), String> {
+    fn judge_part(&self, id: &Id, all: &Version, held: Option<&Version>, reach: &Reach<'_>) -> Result<(), String> {
         let missing = |what: &str| {
             Err(format!("site {} lacks the {what} of {} {}: {held:?}, acked was {all:?}", reach.to, id.0, id.1))
         };
@@ -116,8 +103,7 @@ impl Oracle {
         let blank = Version::blank(&id.0, id.1);
         let held = held.unwrap_or(&blank);
         for (_, stamp) in all.purges.iter() {
-            let is_gone = has_compared && held.purged().is_some();
-            if has_way(&stamp.origin, true) && !is_gone && !held.purges.iter().any(|(_, s)| s == stamp) {
+            if has_way(&stamp.origin, true) && !held.purges.iter().any(|(_, s)| s == stamp) {
                 return missing("purge");
             }
         }
@@ -228,10 +214,10 @@ impl Reach<'_> {
     }
 }
 
-/// What of a version must be alike everywhere: of a purged one, the purge that counts.
+/// What of a version must be alike everywhere: of a purged one, the purges.
 fn remains(version: &Version) -> Version {
     match version.purged() {
-        Some(purge) => Version { purges: purge.clone().into(), ..Version::blank(&version.key, version.id) },
+        Some(_) => Version { purges: version.purges.clone(), ..Version::blank(&version.key, version.id) },
         None => version.clone(),
     }
 }

@@ -10,7 +10,7 @@ use isthmus::link::reconcile::{Ask, Descent, Difference, Digest, Item, KeyRange}
 use isthmus::link::{Change, Event, Survey};
 use isthmus::store::Cursor;
 use std::sync::Arc;
-use storage_engine::version::VersionId;
+use storage_engine::version::{Version, VersionId};
 
 /// Changes one read of the feed yields, and items of a page that is compared: small, so that there are several.
 const BATCH: usize = 16;
@@ -113,9 +113,9 @@ impl World {
     fn projection(&self, run: Run) -> Projection {
         Projection::of(&self.runs[&run].settings)
     }
-    fn items(&self, site: usize, projection: &Projection, range: &KeyRange, most: usize) -> Vec<Item> {
+    fn items(&self, site: usize, range: &KeyRange, project: impl Fn(&Version) -> Option<Item>) -> Vec<Item> {
         let held = self.sites[site].store.versions().map(|(_, v)| v).filter(|v| range.contains(&v.key));
-        held.filter_map(|v| projection.item(v)).take(most).collect()
+        held.filter_map(project).collect()
     }
 
     /// A page ends behind the last version of a key.
@@ -123,7 +123,7 @@ impl World {
         let projection = self.projection(run);
         let after = survey.cursor.as_ref().map(|cursor| String::from_utf8_lossy(&cursor.0).into_owned());
         let mut range = KeyRange { after, upto: None };
-        let mut items = self.items(run.site, &projection, &range, usize::MAX);
+        let mut items = self.items(run.site, &range, |v| projection.item(v));
         if items.len() > PAGE_ITEMS {
             let last = items[PAGE_ITEMS - 1].key.clone();
             items.retain(|item| item.key <= last);
@@ -162,11 +162,11 @@ impl World {
         let projection = self.projection(run);
         let told = match &ask {
             Ask::Digests(ranges) => {
-                let digest = |range| Digest::of(&self.items(run.peer, &projection, range, usize::MAX));
+                let digest = |range| Digest::of(&self.items(run.peer, range, |v| projection.answer(v)));
                 Told::Digests(ranges.iter().map(digest).collect())
             }
             Ask::Items { range, behind } => {
-                let mut items = self.items(run.peer, &projection, range, usize::MAX);
+                let mut items = self.items(run.peer, range, |v| projection.answer(v));
                 items.sort();
                 let is_behind = |i: &Item, b: &(String, VersionId)| (&i.key, i.version_id) > (&b.0, b.1);
                 items.retain(|item| behind.as_ref().is_none_or(|b| is_behind(item, b)));
@@ -213,7 +213,7 @@ impl World {
             }
             Difference::OnlyThere { .. } => None,
         });
-        let change = |v: &storage_engine::version::Version| Change {
+        let change = |v: &Version| Change {
             version: Arc::new(v.clone()),
             pending_since: v.max_hlc().millis(),
             traceparent: None,
@@ -225,9 +225,9 @@ impl World {
     pub fn repair(&mut self, run: Run) -> Result<usize, String> {
         let projection = self.projection(run);
         let range = KeyRange::default();
-        let mut descent = Descent::new(range.clone(), self.items(run.site, &projection, &range, usize::MAX));
+        let mut descent = Descent::new(range.clone(), self.items(run.site, &range, |v| projection.item(v)));
         while let Some(ask) = descent.ask() {
-            let there = |range: &KeyRange| self.items(run.peer, &projection, range, usize::MAX);
+            let there = |range: &KeyRange| self.items(run.peer, range, |v| projection.answer(v));
             let fits = match ask {
                 Ask::Digests(ranges) => {
                     descent.digests(&ranges.iter().map(|r| Digest::of(&there(r))).collect::<Vec<_>>())

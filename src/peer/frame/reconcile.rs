@@ -6,7 +6,7 @@ use super::drill::DrillState;
 use super::{AtMost, Error};
 use crate::link::Filter;
 use crate::link::project::Projection;
-use crate::link::reconcile::{Ask, Digest, Item, KeyRange};
+use crate::link::reconcile::{Ask, Beside, Core, Digest, Item, KeyRange};
 use minicbor::bytes::ByteVec;
 use std::collections::BTreeMap;
 use storage_engine::version::{Origin, VersionId};
@@ -144,6 +144,14 @@ impl Answer {
                 let item = |item: &Item| (item.key.clone(), bytes(item.version_id.as_bytes()), hash(item));
                 f.put(3, &items.iter().map(item).collect::<Vec<_>>());
                 f.put(4, is_last);
+                let beside = items.iter().zip(0u32..).filter_map(|(item, at)| {
+                    let beside = item.beside.as_deref()?;
+                    Some((at, core_bytes(beside.core), bytes(&beside.gathered)))
+                });
+                let beside: Vec<(u32, ByteVec, ByteVec)> = beside.collect();
+                if !beside.is_empty() {
+                    f.put(7, &beside);
+                }
                 answer::ITEMS
             }
             Answer::Refused(reason) => {
@@ -180,9 +188,16 @@ impl Answer {
                 let AtMost(items) = f.need::<AtMost<ITEMS_MAX, (String, ByteVec, ByteVec)>>(3)?;
                 let item = |(key, id, state): (String, ByteVec, ByteVec)| {
                     let hash = if state.is_empty() { None } else { Some(hash(&state)?) };
-                    Ok::<_, Error>(Item { key, version_id: version_id(&id)?, hash })
+                    Ok::<_, Error>(Item { key, version_id: version_id(&id)?, hash, beside: None, purged_at: None })
                 };
-                let items = items.into_iter().map(item).collect::<Result<_, _>>()?;
+                let mut items = items.into_iter().map(item).collect::<Result<Vec<_>, _>>()?;
+                let beside = f.take::<AtMost<ITEMS_MAX, (u32, ByteVec, ByteVec)>>(7)?;
+                for (at, core, gathered) in beside.map(|AtMost(beside)| beside).unwrap_or_default() {
+                    let item = items.get_mut(at as usize);
+                    let item = item.ok_or_else(|| Error::Malformed("something beside no item".into()))?;
+                    item.beside =
+                        Some(Box::new(Beside { core: core_of(&core)?, gathered: Vec::from(gathered).into() }));
+                }
                 Answer::Items { items, is_last: f.need(4)? }
             }
             answer::REFUSED => Answer::Refused(f.need(5)?),
@@ -195,6 +210,26 @@ impl Answer {
             other => return Err(Error::Malformed(format!("answer {other} is unknown"))),
         })
     }
+}
+
+/// Nothing, one byte, or the 16 of a hash.
+fn core_bytes(core: Core) -> ByteVec {
+    match core {
+        Core::Settled => Vec::new(),
+        Core::Absent => vec![0],
+        Core::Gone => vec![1],
+        Core::State(hash) => hash.to_be_bytes().to_vec(),
+    }
+    .into()
+}
+
+fn core_of(bytes: &[u8]) -> Result<Core, wire::Error> {
+    Ok(match bytes {
+        [] => Core::Settled,
+        [0] => Core::Absent,
+        [1] => Core::Gone,
+        state => Core::State(hash(state)?),
+    })
 }
 
 fn version_id(bytes: &[u8]) -> Result<VersionId, wire::Error> {

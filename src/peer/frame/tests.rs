@@ -3,7 +3,7 @@ use super::bucket::BucketState;
 use super::*;
 use crate::link::Filter;
 use crate::link::project::Projection;
-use crate::link::reconcile::{Digest, Item, KeyRange};
+use crate::link::reconcile::{Beside, Core, Digest, Item, KeyRange};
 use proptest::prelude::*;
 use storage_engine::bucket::document::{Document, Kind as DocumentKind};
 use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, VersionId};
@@ -99,7 +99,11 @@ fn question(ask: Ask) -> Message {
 fn reconcile_examples() -> Vec<(&'static str, Frame)> {
     let id = VersionId::from_bytes([7; 16]);
     let range = KeyRange { after: Some("a".into()), upto: None };
-    let item = |key: &str, hash| Item { key: key.into(), version_id: id, hash };
+    let item = |key: &str, hash| Item { key: key.into(), version_id: id, hash, beside: None, purged_at: None };
+    let stamp = storage_engine::version::Stamp::new(Hlc::from_millis(5), Origin::new("ams"));
+    let held = storage_engine::version::Guards::at_birth(None, true, &stamp);
+    let beside = |core| Item { beside: Beside::of(core, held.clone(), stamp.clone().into()), ..item("k", Some(9)) };
+    let next = |item: Item| Item { key: "l".into(), ..item };
     let messages = vec![
         ("digest", question(Ask::Digests(vec![range.clone(), KeyRange { after: None, upto: Some("b".into()) }]))),
         ("items", question(Ask::Items { range: range.clone(), behind: Some(("k".into(), id)) })),
@@ -111,6 +115,13 @@ fn reconcile_examples() -> Vec<(&'static str, Frame)> {
         ),
         ("answer_refused", Message::Answer(Answer::Refused("no grant".into()))),
         ("answer_unavailable", Message::Answer(Answer::Unavailable("no quorum".into()))),
+        (
+            "answer_items_beside",
+            Message::Answer(Answer::Items {
+                items: vec![beside(Core::State(7)), next(beside(Core::Gone))],
+                is_last: false,
+            }),
+        ),
     ];
     messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
 }

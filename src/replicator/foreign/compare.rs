@@ -12,7 +12,7 @@ use crate::store::s3::probe::CANARY;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use storage_engine::version::{Kind, VersionId};
+use storage_engine::version::{Kind, Origin, Version, VersionId};
 
 /// Keys whose unknown versions are asked for at once.
 const KEYS_AT_ONCE: usize = 16;
@@ -105,7 +105,12 @@ async fn of_key(
         }
     }
     rows.sort_by_key(|row| row.version_id);
-    Ok(rows.into_iter().map(|row| Item { key: row.key, version_id: row.version_id, hash: Some(row.state) }).collect())
+    Ok(rows.into_iter().map(item).collect())
+}
+
+/// A version of the map: its state is the hash of all that was brought, guards too.
+fn item(row: Mapped) -> Item {
+    Item { key: row.key, version_id: row.version_id, hash: Some(row.state), beside: None, purged_at: None }
 }
 
 /// The state of a version just found, where the target holds all that would be brought.
@@ -133,20 +138,22 @@ async fn proven(end: &End, here: &Here<'_>, row: &Mapped, seen: &[Seen]) -> Resu
     Ok(here.projection.item(&version).and_then(|item| item.hash))
 }
 
-/// A version that was purged here, and is not there.
+/// A version that was purged here and is not there, or another site's whose birth the link does not send.
 async fn is_absent_on_both(here: &Here<'_>, difference: &Difference) -> Result<bool, Error> {
     let Difference::OnlyHere { key, version_id, .. } = difference else { return Ok(false) };
     let version = here.store.stat(here.bucket, key, *version_id).await.map_err(Failed::from)?;
-    Ok(version.is_none_or(|v| !v.is_live() || super::is_copy(&v)))
+    let is_sent = |origin: &Origin| here.projection.forward_all || *origin == here.projection.source;
+    let is_of_others = |v: &Version| v.birth.as_ref().is_none_or(|birth| !is_sent(&birth.order.origin));
+    Ok(version.is_none_or(|v| !v.is_live() || super::is_copy(&v) || is_of_others(&v)))
 }
 
 /// What the target holds of one key by the map, each in the state it was brought in; for a person who asks.
 ///
 /// # Errors
 /// A sentence on why it cannot be told.
-pub async fn held(end: &End, key: &str) -> Result<BTreeMap<VersionId, Option<u128>>, String> {
+pub async fn held(end: &End, key: &str) -> Result<BTreeMap<VersionId, Item>, String> {
     let seen = end.target.versions_of(key).await.map_err(|e| e.to_string())?;
     let rows = end.journal.mapped(&end.link, Some(key), Some(key), PAGE_MAX).await.map_err(|e| e.to_string())?;
     let is_there = |row: &Mapped| seen.iter().any(|s| s.remote_id == row.remote_id);
-    Ok(rows.into_iter().filter(is_there).map(|row| (row.version_id, Some(row.state))).collect())
+    Ok(rows.into_iter().filter(is_there).map(|row| (row.version_id, item(row))).collect())
 }

@@ -2,7 +2,6 @@
 //!
 //! Both ends of a reconciliation read with it. A store that cannot be read ends the walk with its error:
 //! what was not read is never taken for absent.
-use crate::link::project::Projection;
 use crate::link::reconcile::{Item, KeyRange};
 use crate::store::{Error, Store};
 use std::collections::VecDeque;
@@ -12,15 +11,15 @@ use storage_engine::version::{Version, VersionId};
 /// Keys read from the store at once: long enough that asking costs little, short enough to be held.
 const STRETCH_KEYS: usize = 1000;
 
-/// Whether a version may be told of.
-pub type Allowed = Arc<dyn Fn(&Version) -> bool + Send + Sync>;
+/// A version as it is compared, on the side that reads; `None`: it is not compared, or may not be told of.
+pub type Project = Arc<dyn Fn(&Version) -> Option<Item> + Send + Sync>;
 
 /// Reads items upward. Ranges are taken in ascending order; one that lies behind is found empty.
 pub struct Walk {
     store: Arc<dyn Store>,
     bucket: String,
-    projection: Arc<Projection>,
-    allowed: Allowed,
+    prefix: String,
+    project: Project,
     /// Read and not yet taken, ascending by key and id.
     ready: VecDeque<Item>,
     /// Everything up to this key was read.
@@ -29,17 +28,17 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk from the first key on.
-    pub fn new(store: Arc<dyn Store>, bucket: &str, projection: Arc<Projection>, allowed: Allowed) -> Self {
+    /// A walk from the first key with `prefix` on.
+    pub fn new(store: Arc<dyn Store>, bucket: &str, prefix: &str, project: Project) -> Self {
         let (ready, through) = (VecDeque::new(), None);
-        Walk { store, bucket: bucket.into(), projection, allowed, ready, through, is_over: false }
+        Walk { store, bucket: bucket.into(), prefix: prefix.into(), project, ready, through, is_over: false }
     }
 
     /// Passes over everything up to `after`, reading none of it that was not read.
     pub fn seek(&mut self, after: Option<&str>) {
         let Some(after) = after else { return };
         while self.ready.pop_front_if(|item| item.key.as_str() <= after).is_some() {}
-        let prefix = self.projection.prefix.as_str();
+        let prefix = self.prefix.as_str();
         // No key with the prefix lies behind it.
         self.is_over |= self.ready.is_empty() && after > prefix && !after.starts_with(prefix);
         if self.ready.is_empty() && self.through.as_deref().is_none_or(|through| through < after) {
@@ -76,8 +75,7 @@ impl Walk {
     }
 
     async fn read(&mut self) -> Result<(), Error> {
-        let (prefix, after) = (&self.projection.prefix, self.through.as_deref());
-        let stretch = self.store.stretch(&self.bucket, prefix, after, STRETCH_KEYS).await?;
+        let stretch = self.store.stretch(&self.bucket, &self.prefix, self.through.as_deref(), STRETCH_KEYS).await?;
         self.is_over = stretch.through.is_none();
         self.through = stretch.through.or(self.through.take());
         self.ready = self.project(stretch.versions).await.into();
@@ -86,10 +84,9 @@ impl Walk {
 
     /// Hashes, off the async threads: a stretch of keys may hold any number of versions.
     async fn project(&self, versions: Vec<Version>) -> Vec<Item> {
-        let (projection, allowed) = (self.projection.clone(), self.allowed.clone());
+        let project = self.project.clone();
         let hashed = tokio::task::spawn_blocking(move || {
-            let told = versions.iter().filter(|version| allowed(version));
-            let mut items: Vec<_> = told.filter_map(|version| projection.item(version)).collect();
+            let mut items: Vec<_> = versions.iter().filter_map(|version| project(version)).collect();
             items.sort();
             items
         });

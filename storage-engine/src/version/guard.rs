@@ -208,14 +208,22 @@ impl Guards {
         self.unknown.join(&other.unknown);
     }
 
-    /// What the sites that pass set, and what was lifted of it; the compliance date, which no site signs, where
-    /// `compliance`.
-    pub fn of(&self, compliance: bool, passes: impl Fn(&Origin) -> bool) -> Guards {
+    /// Whether joining `other` in would teach nothing.
+    pub fn hold_all_of(&self, other: &Guards) -> bool {
+        let mut both = self.clone();
+        both.join(other);
+        both == *self
+    }
+
+    /// All but what `site` set: liftings of that too, which anybody may have made, and the compliance date, which
+    /// nobody signs.
+    pub fn but_set_at(&self, site: &Origin) -> Guards {
         let mut part = self.clone();
-        part.governance.retain(|origin, _| passes(origin));
-        part.holds.retain(|origin, _| passes(origin));
-        if !compliance {
-            part.compliance_millis = 0;
+        if let Some(set) = part.governance.remove(site).filter(|set| set.cancelled > Hlc::ZERO) {
+            part.governance.insert(site.clone(), Governance { cancelled: set.cancelled, ..Governance::default() });
+        }
+        if let Some(hold) = part.holds.remove(site).filter(|hold| hold.cancelled > Hlc::ZERO) {
+            part.holds.insert(site.clone(), Hold { on: Hlc::ZERO, cancelled: hold.cancelled });
         }
         part
     }
@@ -339,6 +347,13 @@ impl Purges {
                 None => _ = self.0.insert(seen.clone(), theirs.clone()),
             }
         }
+    }
+
+    /// Whether joining `other` in would teach nothing.
+    pub fn hold_all_of(&self, other: &Purges) -> bool {
+        let mut both = self.clone();
+        both.join(other);
+        both == *self
     }
 
     /// The purge that had seen no guards, and the others as rows of fields (guards seen, stamp).
