@@ -296,6 +296,13 @@ pub enum RowState {
     Parked,
 }
 
+/// What a link sends nothing of, whatever waits: suspended, ending, or braked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub all: bool,
+    pub deletes: bool,
+}
+
 /// What a link shows of itself.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Shown {

@@ -122,12 +122,17 @@ impl LinkHandle {
 
     /// What a comparison sees of it.
     fn ways(&self) -> Ways {
-        (self.line.clone(), self.route.clone(), self.shown.clone())
+        (self.line.clone(), self.route.clone(), self.shown.clone(), self.conditions.clone())
     }
 }
 
-/// What a comparison sees of a link: the line to its peer, how it pushes, what it shows.
-type Ways = (Far, watch::Receiver<Option<Arc<Route>>>, watch::Receiver<LinkReport>);
+/// What a comparison sees of a link: the line to its peer, how it pushes, what it shows, what does not fit.
+type Ways =
+    (Far, watch::Receiver<Option<Arc<Route>>>, watch::Receiver<LinkReport>, watch::Receiver<Vec<ConditionReport>>);
+
+/// A gate: the way, why it is closed, who tells it of its rule, and what is to be mended.
+type Opened =
+    (Far, watch::Receiver<Option<String>>, Option<watch::Sender<LinkView>>, watch::Receiver<Vec<ConditionReport>>);
 
 #[derive(Default)]
 struct State {
@@ -393,7 +398,7 @@ impl Replicator {
 
     /// What compares one link, as its rule is now.
     fn comparison(&self, view: &LinkView, ways: Ways, repair: bool) -> Verify {
-        let (line, route, shown) = ways;
+        let (line, route, shown, conditions) = ways;
         Verify {
             settings: view.settings(),
             peer: view.peer.name().into(),
@@ -403,6 +408,7 @@ impl Replicator {
             line,
             route,
             shown,
+            conditions,
             clock: self.shared.clock.clone(),
             repair,
             documents: view.rule.replicate.bucket_documents,
@@ -457,24 +463,27 @@ impl Replicator {
     fn start_link(&self, name: LinkName, view: LinkView) {
         let mut state = self.state();
         let proving = self.stopping.child_token();
-        let (line, trouble, gate) = match &view.peer {
+        // At an S3 endpoint the gate says what does not fit, and lets nothing through; else the watcher does, and the
+        // link's loop goes by it.
+        let (show_conditions, watched) = watch::channel(Vec::new());
+        let (line, trouble, gate, conditions) = match &view.peer {
             FarDoc::Site(peer) => {
                 let Some(line) = state.lines.get(&peer.name) else { return };
                 let (standing, trouble) = (line.standing.subscribe(), line.trouble.clone());
-                (self.drills.through(&name.rule, standing, proving.clone(), &self.tasks), trouble, None)
+                let line = self.drills.through(&name.rule, standing, proving.clone(), &self.tasks);
+                (line, trouble, None, watched.clone())
             }
             FarDoc::S3(_) => self.open_gate(&view, proving.clone()),
         };
-        let (show_conditions, conditions) = watch::channel(Vec::new());
         let toll = self.tolls.of(&view.rule.uid, view.peer.name());
-        let way = Way { line: line.clone(), toll, conditions: conditions.clone() };
+        let way = Way { line: line.clone(), toll, conditions: watched };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (show, shown) = watch::channel(LinkReport::default());
         let (tell_route, route) = watch::channel(None);
         let former = state.ending.remove(&name);
         state.ending.retain(|_, task| !task.is_finished());
         tracing::info!(rule = %view.rule.name, bucket = %view.rule.bucket, peer = view.peer.name(), "Starting the link.");
-        let ways = (way.line.clone(), route.clone(), shown.clone());
+        let ways = (way.line.clone(), route.clone(), shown.clone(), conditions.clone());
         let (proves, proven) = watch::channel(Arc::new(self.comparison(&view, ways, true)));
         let (show_proof, proof) = watch::channel(None);
         let labels = own::labels(&view);
@@ -500,18 +509,15 @@ impl Replicator {
     }
 
     /// Keeps a link's way to an S3 endpoint until `stop`.
-    fn open_gate(
-        &self,
-        view: &LinkView,
-        stop: CancellationToken,
-    ) -> (Far, watch::Receiver<Option<String>>, Option<watch::Sender<LinkView>>) {
+    fn open_gate(&self, view: &LinkView, stop: CancellationToken) -> Opened {
         let (far, line) = watch::channel(None);
         let (trouble, told) = watch::channel(Some("the S3 endpoint was not reached yet".to_string()));
         let (tell, view) = watch::channel(view.clone());
+        let (unfit, conditions) = watch::channel(Vec::new());
         let Shared { store, journal, clock, .. } = self.shared.clone();
-        let gate = Gate { store, journal, clock, refs: self.refs.clone(), view, far, trouble };
+        let gate = Gate { store, journal, clock, refs: self.refs.clone(), view, far, trouble, unfit };
         self.tasks.spawn(stop.run_until_cancelled_owned(gate.keep()));
-        (line, told, Some(tell))
+        (line, told, Some(tell), conditions)
     }
 
     /// A line for each peer of the set; a line whose document changed is dialled anew.

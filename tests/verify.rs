@@ -442,6 +442,48 @@ async fn the_slow_proof_finds_counts_and_repairs_and_says_when_all_was_there() {
     assert_eq!((later.differences, later.repaired, later.last_error), (1, 1, None));
     assert_eq!(world.counted("isthmus_link_differences_total", "to-ams"), 1);
     assert!(world.counted("isthmus_link_verified_timestamp_seconds", "to-ams") > 1_600_000_000);
+    assert_eq!((later.tombstones, later.oldest_tombstone_at, later.unacked_tombstones), (Some(0), None, Some(0)));
+    let purged = world.put("kept/00").await;
+    world.arrives(&purged).await;
+    world.store.loses.store(false, Ordering::Relaxed);
+    world.fra.delete(BUCKET, "kept/00", Some(purged.id), Conditions::default(), false).await.unwrap();
+    let counts = |link: &LinkReport| {
+        link.proof.as_ref().is_some_and(|p| (p.tombstones, p.unacked_tombstones) == (Some(1), Some(0)))
+    };
+    let shown = world.shows("the tombstone is counted and acked", counts).await.proof.unwrap();
+    let at =
+        world.fra.stat(BUCKET, "kept/00", purged.id).await.unwrap().and_then(|v| v.purged().map(|p| p.hlc.millis()));
+    assert!(at.is_some() && shown.oldest_tombstone_at == at, "{shown:?}");
+    assert_eq!(world.counted("isthmus_link_tombstones{", "to-ams"), 1);
+    assert_eq!(world.counted("isthmus_link_tombstones_unacked", "to-ams"), 0);
+    assert!(world.counted("isthmus_link_oldest_tombstone_timestamp_seconds", "to-ams") > 1_600_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_sends_nothing_on_a_link_that_is_held_and_says_why() {
+    let world = World::new().await;
+    let kept = world.put("kept").await;
+    world.arrives(&kept).await;
+    world.shows("nothing waits", |link| link.state == "live" && link.backlog_versions == Some(0)).await;
+    let lost = world.put("lost/1").await;
+    assert_eq!(world.verify_settled().await.verdict, "different");
+    world.replicator.suspend(Some("to-ams"), None).await.unwrap();
+    world.shows("it is suspended", |link| link.state == "suspended").await;
+    let found = world.verify(true).await;
+    assert!(found.repaired == 0 && found.held.as_ref().is_some_and(|why| why.contains("suspended")), "{found:?}");
+    world.replicator.resume(Some("to-ams"), None).await.unwrap();
+    world.ams.set_lock(BUCKET, Default::default()).await.unwrap();
+    world.shows("the buckets do not fit", |link| link.blocked_reason.is_some()).await;
+    let found = world.verify(true).await;
+    let is_said = found.held.as_ref().is_some_and(|why| why.contains("ObjectLockMismatch"));
+    assert!(found.repaired == 0 && is_said, "{found:?}");
+    let why = found.samples.iter().find_map(|sample| sample.reason.as_deref());
+    assert!(why.is_none_or(|why| why.contains("ObjectLockMismatch")), "{found:?}");
+    assert!(world.ams.stat(BUCKET, "lost/1", lost.id).await.unwrap().is_none(), "it was sent on a link that is held");
+    world.fra.set_lock(BUCKET, Default::default()).await.unwrap();
+    world.shows("the buckets fit", |link| link.state == "live").await;
+    let found = world.verify(true).await;
+    assert_eq!((found.verdict.as_str(), found.repaired, &found.held), ("repaired", 1, &None), "{found:?}");
 }
 
 #[tokio::test]

@@ -95,10 +95,13 @@ fn of_link(report: &VerifyReport, link: &LinkVerify) -> String {
         (None, "repaired") => format!("{verdict}  {place}: {} versions sent again. {cost}\n", link.repaired),
         (None, _) => {
             let next = format!(" Next: isthmus verify {} --repair", report.rule);
-            let next = if report.repair { "" } else { next.as_str() };
+            let next = if report.repair || link.held.is_some() { "" } else { next.as_str() };
             format!("{verdict}  {place}: {} versions.{next}\n{cost}\n", link.differences())
         }
     };
+    if let Some(held) = &link.held {
+        out += &format!("nothing is sent on this link: {held}\n");
+    }
     if link.differences() + link.repaired + link.covered + link.pending > 0 {
         out += &format!(
             "missing there {}  unlike {}  missing here {}  under way {}  repaired {}  held there already {}\n",

@@ -12,7 +12,8 @@ use super::retry::{ROWS_MAX, RowId, Rows};
 use super::scope::{self, Item};
 use super::window::{Pacer, Queue};
 use super::{
-    Action, Change, Checkpoint, Event, Failure, Link, Millis, Outcome, PushId, Record, Row, Settings, Shown, Survey,
+    Action, Change, Checkpoint, Event, Failure, Held, Link, Millis, Outcome, PushId, Record, Row, Settings, Shown,
+    Survey,
 };
 use std::collections::BTreeMap;
 use storage_engine::feed::Cursor;
@@ -164,6 +165,12 @@ impl Link {
     /// Whether a record as it is now travels on this link.
     pub fn includes(&self, version: &Version) -> bool {
         scope::includes(&self.settings, version)
+    }
+
+    /// What it sends nothing of now, whatever waits.
+    pub fn held(&self) -> Held {
+        let is_all = self.settings.suspend || self.is_draining;
+        Held { all: is_all, deletes: is_all || self.brake.engaged_at().is_some() }
     }
 
     /// What to show of the link. Changes behind [`Link::cursor`] are not in it: the store's backlog is

@@ -9,7 +9,7 @@ use super::run::{Command, Ended, Run, consumer_name};
 use super::tenure::{Claimed, Tenure, Wanted};
 use super::toll::Toll;
 use crate::journal::{Error, Journal, LinkId};
-use crate::link::{Checkpoint, Existing, Link, ROWS_MAX, Reach, Record, Row, Since};
+use crate::link::{Checkpoint, Existing, Held, Link, ROWS_MAX, Reach, Record, Row, Since};
 use crate::rule::plan::LinkView;
 use crate::store::{self, BucketInfo, Cursor, Store};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
@@ -200,8 +200,10 @@ async fn start<'a>(
     id.hash(&mut seed);
     let settings = view.settings();
     let peer_bucket = view.destination.bucket.clone();
-    let route =
-        Route { id, lease, bucket: bucket.name, peer_bucket, store: shared.store.clone(), toll: way.toll.clone() };
+    let (store, toll) = (shared.store.clone(), way.toll.clone());
+    // Until the loop has looked at its conditions nobody sends.
+    let held = watch::Sender::new(Held { all: true, deletes: true });
+    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store, toll, held };
     Ok(Start::Run(Run {
         labels: labels.clone(),
         route: Arc::new(route),

@@ -6,7 +6,7 @@
 //! process pushes the link and the link has caught up. Dropping it halfway is safe.
 use super::report::ProofReport;
 use super::verify::{Fate, Verify};
-use crate::link::reconcile::Difference;
+use crate::link::reconcile::{Difference, Item};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +37,27 @@ struct Pass {
     began_at: u64,
     after: Option<String>,
     versions: u64,
+    tombstones: Tombstones,
     /// Everything so far was at the peer, or is by now.
     is_proven: bool,
+}
+
+/// What a pass has seen of deleted versions.
+#[derive(Default)]
+struct Tombstones {
+    count: u64,
+    /// When the oldest was deleted, Unix milliseconds.
+    oldest_at: Option<u64>,
+    /// What the link brings of them, and the peer did not have.
+    unacked: u64,
+}
+
+impl Tombstones {
+    fn add(&mut self, items: &[Item]) {
+        let purged = || items.iter().filter_map(|item| item.purged_at);
+        self.count += purged().count() as u64;
+        self.oldest_at = self.oldest_at.into_iter().chain(purged().min()).min();
+    }
 }
 
 /// Proves one link.
@@ -103,7 +122,11 @@ impl Proof {
         let sides = link.sides();
         let page = sides.page(pass.after.clone(), self.pace.page_items).await?;
         let (versions, end) = (page.items.len() as u64, page.range.upto.clone());
+        pass.tombstones.add(&page.items);
         for fate in link.settle(&sides, page).await? {
+            if let Fate::Pending(missing) | Fate::Stands(missing, _) = &fate {
+                pass.tombstones.unacked += u64::from(link.is_purged(missing).await?);
+            }
             pass.is_proven &= self.count(fate);
         }
         pass.versions += versions;
@@ -117,7 +140,7 @@ impl Proof {
         let (difference, reason) = match fate {
             // It may be a conflict of tags, which the site that won brings.
             Fate::Covered => return true,
-            Fate::Pending => return false,
+            Fate::Pending(_) => return false,
             Fate::Repaired(difference) => (difference, None),
             Fate::Stands(difference, reason) => {
                 (difference, Some(reason.unwrap_or_else(|| "this site lacks it, and never pulls".into())))
@@ -140,6 +163,12 @@ impl Proof {
     }
 
     fn end(&self, pass: &Pass) {
+        let Tombstones { count, oldest_at, unacked } = pass.tombstones;
+        self.metrics.tombstones(&self.labels, count, oldest_at, unacked);
+        self.update(|shown| {
+            (shown.tombstones, shown.oldest_tombstone_at) = (Some(count), oldest_at);
+            shown.unacked_tombstones = Some(unacked);
+        });
         if !pass.is_proven {
             return;
         }

@@ -5,13 +5,14 @@ mod pieces;
 use super::tenure::Lease;
 use super::toll::Toll;
 use crate::journal::LinkId;
-use crate::link::{Failure, Outcome, Settings, includes, to_send};
+use crate::link::{Failure, Held, Outcome, Settings, includes, to_send};
 use crate::peer::client::{Connection, Error};
 use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing, Portion};
 use crate::store::{self, Store};
 use std::sync::Arc;
 use storage_engine::version::{Kind, Version, VersionId};
+use tokio::sync::watch;
 
 /// What a link's pushes have in common.
 pub struct Route {
@@ -25,6 +26,8 @@ pub struct Route {
     pub store: Arc<dyn Store>,
     /// What it shares with other links on their way out.
     pub toll: Toll,
+    /// What the link's loop sends nothing of now: so does whoever else sends under its claim.
+    pub held: watch::Sender<Held>,
 }
 
 /// What a head counts for in limits of bandwidth: deletes are not free.

@@ -68,7 +68,8 @@ pub struct LinkReport {
 /// Something about a link that a person must mend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionReport {
-    /// One word, CamelCase: BucketNotFound, VersioningDisabled, ObjectLockMismatch, RefusedByPeer, DocumentsRefused.
+    /// One word, CamelCase: BucketNotFound, VersioningDisabled, ObjectLockMismatch, RefusedByPeer, DocumentsRefused; of an
+    /// S3 endpoint those of `store/s3/error.rs`.
     pub reason: String,
     /// What is wrong, where, and what to do.
     pub message: String,
@@ -85,6 +86,14 @@ pub struct ProofReport {
     pub began_at: u64,
     pub versions: u64,
     pub behind_key: Option<String>,
+    /// Of the last whole pass: what remains of deleted versions here, when the oldest was deleted (Unix milliseconds), and
+    /// how many of them this link brings and had not at the peer.
+    #[serde(default)]
+    pub tombstones: Option<u64>,
+    #[serde(default)]
+    pub oldest_tombstone_at: Option<u64>,
+    #[serde(default)]
+    pub unacked_tombstones: Option<u64>,
     /// Found since the process started: each is a bug, or a loss at the peer.
     pub differences: u64,
     /// Of these, sent again and taken by the peer.
@@ -142,7 +151,9 @@ impl LinkReport {
             return self;
         }
         self.conditions.extend_from_slice(conditions);
-        if let Some(holding) = conditions.iter().find(|c| c.holds).filter(|_| self.state == "suspended") {
+        // An endpoint that is not fit is a way that is closed.
+        let is_closed = matches!(self.state.as_str(), "suspended" | "peer_down");
+        if let Some(holding) = conditions.iter().find(|c| c.holds).filter(|_| is_closed) {
             self.state = "blocked".into();
             self.blocked_reason = Some(holding.reason.clone());
             self.last_error = Some(holding.message.clone());

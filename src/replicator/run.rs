@@ -242,6 +242,8 @@ impl Run<'_> {
         for action in self.link.step(self.clock.now_millis(), event) {
             self.perform(busy, action);
         }
+        let held = self.link.held();
+        self.route.held.send_if_modified(|was| std::mem::replace(was, held) != held);
     }
 
     fn perform(&self, busy: &mut Busy, action: Action) {

@@ -7,7 +7,7 @@
 use super::far::Far;
 use super::push::{Pushed, Route};
 use super::reconcile::{Error, Page, Sides};
-use super::report::LinkReport;
+use super::report::{ConditionReport, LinkReport};
 use crate::link::project::Projection;
 use crate::link::reconcile::Difference;
 use crate::link::{Failure, Outcome, Settings, is_delete};
@@ -46,6 +46,8 @@ pub struct Verify {
     pub line: Far,
     pub route: watch::Receiver<Option<Arc<Route>>>,
     pub shown: watch::Receiver<LinkReport>,
+    /// What does not fit between the two buckets.
+    pub conditions: watch::Receiver<Vec<ConditionReport>>,
     pub clock: Arc<dyn Clock>,
     pub repair: bool,
     /// Whether the rule brings documents of the bucket (`bucket.rs`).
@@ -88,6 +90,9 @@ pub struct LinkVerify {
     pub wire_bytes: u64,
     pub questions: u64,
     pub seconds: f64,
+    /// Why nothing may be sent on the link now; nothing was sent again since.
+    #[serde(default)]
+    pub held: Option<String>,
     /// Why there is no verdict.
     pub error: Option<String>,
 }
@@ -155,7 +160,8 @@ impl LinkVerify {
 /// What became of one difference.
 pub(super) enum Fate {
     Stands(Difference, Option<String>),
-    Pending,
+    /// Under way, or held back.
+    Pending(Difference),
     Repaired(Difference),
     /// It is none: gone here meanwhile, or the peer holds all of it.
     Covered,
@@ -178,6 +184,7 @@ pub async fn run(links: Vec<Verify>, show: watch::Sender<VerifyReport>) {
         let mut ended = Some(ended);
         update(&mut |report| {
             count(report, &sides, link.clock.now_millis().saturating_sub(began));
+            report.held = link.held();
             if let Some(ended) = ended.take() {
                 report.conclude(ended);
             }
@@ -249,7 +256,7 @@ impl Verify {
                 for fate in fates.drain(..) {
                     match fate {
                         Fate::Stands(difference, reason) => report.note(&difference, reason),
-                        Fate::Pending => report.pending += 1,
+                        Fate::Pending(_) => report.pending += 1,
                         Fate::Repaired(_) => report.repaired += 1,
                         Fate::Covered => report.covered += 1,
                     }
@@ -285,6 +292,12 @@ impl Verify {
         matches!(tokio::time::timeout(SETTLE_MAX, shown.wait_for(has_caught_up)).await, Ok(Ok(_)))
     }
 
+    /// Whether what differs is that a version is gone here.
+    pub(super) async fn is_purged(&self, difference: &Difference) -> Result<bool, Error> {
+        let (key, id) = difference.place();
+        Ok(self.store.stat(&self.bucket, key, id).await?.is_some_and(|version| version.purged().is_some()))
+    }
+
     async fn judge(&self, difference: Difference, has_caught_up: bool) -> Result<Fate, Error> {
         let (key, id) = difference.place();
         if matches!(difference, Difference::OnlyThere { .. }) {
@@ -293,15 +306,13 @@ impl Verify {
         let Some(version) = self.store.stat(&self.bucket, key, id).await? else {
             return Ok(Fate::Covered);
         };
-        let (oldest_pending, is_braked) = {
-            let shown = self.shown.borrow();
-            (shown.oldest_pending, shown.braked_since.is_some())
-        };
+        let oldest_pending = self.shown.borrow().oldest_pending;
+        let is_braked = self.route.borrow().as_ref().is_some_and(|route| route.held.borrow().deletes);
         // Of a relay's versions nobody can say when they came here.
         let stamped = version.max_hlc().millis().saturating_add(STAMPED_BEFORE_MS);
         let may_wait = self.settings.forward_all || oldest_pending.is_none_or(|at| stamped >= at);
-        if !has_caught_up && may_wait || is_braked && is_delete(&version) {
-            return Ok(Fate::Pending);
+        if !has_caught_up && may_wait || is_braked && self.held().is_none() && is_delete(&version) {
+            return Ok(Fate::Pending(difference));
         }
         if !self.repair {
             return Ok(Fate::Stands(difference, None));
@@ -314,10 +325,20 @@ impl Verify {
         })
     }
 
-    /// Sends one version again, under the link's claim.
+    /// Why the link's loop sends nothing now, as a person can mend it; `None`: it sends, or is not pushed here.
+    fn held(&self) -> Option<String> {
+        if !self.route.borrow().as_ref()?.held.borrow().all {
+            return None;
+        }
+        let holding = self.conditions.borrow().iter().find(|c| c.holds).map(|c| format!("{}: {}", c.reason, c.message));
+        let suspended = "the link is suspended or ends; `isthmus status` says by what, `isthmus resume` lets it go on";
+        Some(holding.unwrap_or_else(|| suspended.into()))
+    }
+
+    /// Sends one version again, under the link's claim, unless the link itself may not send.
     async fn push(&self, key: &str, id: VersionId) -> Result<Outcome, String> {
-        if self.settings.suspend {
-            return Err("the rule or the peer is suspended".into());
+        if let Some(why) = self.held() {
+            return Err(format!("not sent again: {why}"));
         }
         let route =
             self.route.borrow().clone().ok_or("the link is not pushed by this process; ask the one that does")?;

@@ -94,6 +94,9 @@ pub struct Metrics {
     pub clock_ahead: Family<LinkLabels, Gauge>,
     pub braked: Family<LinkLabels, Gauge>,
     pub verified: Family<LinkLabels, Gauge<f64, AtomicU64>>,
+    pub tombstones: Family<LinkLabels, Gauge>,
+    pub tombstones_unacked: Family<LinkLabels, Gauge>,
+    pub oldest_tombstone: Family<LinkLabels, Gauge<f64, AtomicU64>>,
     pub differences: Family<LinkLabels, Counter>,
     pub throttled: Family<LinkLabels, Counter<f64, AtomicU64>>,
     pub commit_to_ack: Family<WayLabels, Histogram>,
@@ -119,6 +122,9 @@ impl Default for Metrics {
             clock_ahead: Family::default(),
             braked: Family::default(),
             verified: Family::default(),
+            tombstones: Family::default(),
+            tombstones_unacked: Family::default(),
+            oldest_tombstone: Family::default(),
             differences: Family::default(),
             throttled: Family::default(),
             commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -162,6 +168,21 @@ impl Metrics {
             "link_verified_timestamp_seconds",
             "Begin of the last whole comparison that found everything at the peer",
             self.verified.clone(),
+        );
+        r.register(
+            "link_tombstones",
+            "What remained of deleted versions, by the last whole comparison",
+            self.tombstones.clone(),
+        );
+        r.register(
+            "link_tombstones_unacked",
+            "Of these, what the link brings and the peer did not have",
+            self.tombstones_unacked.clone(),
+        );
+        r.register(
+            "link_oldest_tombstone_timestamp_seconds",
+            "When the oldest of them was deleted; absent where there is none",
+            self.oldest_tombstone.clone(),
         );
         r.register(
             "link_differences",
@@ -228,6 +249,23 @@ impl Metrics {
         self.clock_ahead.remove(link);
         self.braked.remove(link);
         self.verified.remove(link);
+        self.tombstones.remove(link);
+        self.tombstones_unacked.remove(link);
+        self.oldest_tombstone.remove(link);
+    }
+
+    /// What a whole pass of the slow comparison has seen of deleted versions; `oldest_at` in Unix milliseconds.
+    pub fn tombstones(&self, link: &LinkLabels, count: u64, oldest_at: Option<u64>, unacked: u64) {
+        self.tombstones.get_or_create(link).set(count.cast_signed());
+        self.tombstones_unacked.get_or_create(link).set(unacked.cast_signed());
+        match oldest_at {
+            Some(at) => {
+                self.oldest_tombstone.get_or_create(link).set(at as f64 / 1000.0);
+            }
+            None => {
+                self.oldest_tombstone.remove(link);
+            }
+        }
     }
 
     /// Counts a version that is durable at the peer.

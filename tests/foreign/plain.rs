@@ -244,22 +244,29 @@ async fn what_is_wrong_with_a_target_stops_its_own_link_and_is_said() {
     fra.start().await;
     let here = fra.s3().client().await;
     put(&here, "orders", "good", "goes on").await;
-    put(&here, "orders", "missing/key", "waits").await;
-    for (rule, reason) in [
+    let reasons = [
         ("wrong-keys", "CredentialsInvalid"),
         ("missing", "TargetBucketNotFound"),
         ("unversioned", "TargetNotVersioned"),
         ("unlocked", "ObjectLockMismatch"),
         ("changes-ids", "TargetChangesVersionIds"),
         ("unreachable", "the S3 endpoint cannot be reached"),
-    ] {
+    ];
+    for (rule, _) in reasons {
+        put(&here, "orders", &format!("{rule}/key"), "waits").await;
+    }
+    for (rule, reason) in reasons {
         let link = fra.stopped_by(rule, reason).await;
-        assert_eq!((link.state.as_str(), link.parked_versions), ("peer_down", 0), "{rule}");
+        let state = if rule == "unreachable" { "peer_down" } else { "blocked" };
+        assert_eq!((link.state.as_str(), link.parked_versions), (state, 0), "{rule}");
+        assert_eq!(link.conditions.iter().any(|c| c.reason == reason && c.holds), state == "blocked", "{link:?}");
+        let explained: serde_json::Value =
+            isthmus::cli::socket::get(&fra.socket(), &format!("/explain?bucket=orders&key={rule}/key"))
+                .await
+                .expect("explain");
+        assert!(explained.to_string().contains(reason), "{rule}: {explained}");
     }
     fra.drained("to-ams").await;
-    let explained: serde_json::Value =
-        isthmus::cli::socket::get(&fra.socket(), "/explain?bucket=orders&key=missing/key").await.expect("explain");
-    assert!(explained.to_string().contains("TargetBucketNotFound"), "{explained}");
     // Mended, it goes on by itself.
     fra.peer("stranger", &good, "Auto");
     fra.drained("wrong-keys").await;

@@ -154,6 +154,7 @@ impl Site {
 
     /// Waits until a rule's link cannot send, for this reason.
     pub async fn stopped_by(&self, rule: &str, reason: &str) -> LinkReport {
-        self.shows(rule, reason, |l| l.last_error.as_ref().is_some_and(|e| e.starts_with(reason))).await
+        let is_said = |l: &LinkReport| l.last_error.as_ref().is_some_and(|e| e.starts_with(reason));
+        self.shows(rule, reason, |l| is_said(l) || l.conditions.iter().any(|c| c.reason == reason)).await
     }
 }

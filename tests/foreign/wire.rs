@@ -52,9 +52,18 @@ struct Bucket {
     made: u64,
 }
 
+/// What a target does that makes it none.
+#[derive(Clone, Copy, PartialEq)]
+enum Ill {
+    DropsMetadata,
+    /// It says that the credentials are over.
+    Expired,
+}
+
 struct StandIn {
     kind: Kind,
     bucket: Mutex<Bucket>,
+    ill: Mutex<Option<Ill>>,
 }
 
 fn decoded(text: &str) -> String {
@@ -79,7 +88,7 @@ impl StandIn {
     async fn start(kind: Kind) -> (Arc<StandIn>, Endpoint) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let stand_in = Arc::new(StandIn { kind, bucket: Mutex::default() });
+        let stand_in = Arc::new(StandIn { kind, bucket: Mutex::default(), ill: Mutex::default() });
         let serving = stand_in.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -138,6 +147,11 @@ impl StandIn {
         let answer = || Response::builder().header("server", server);
         let xml = |text: String| answer().body(Full::from(text)).unwrap();
         let plain = |status: StatusCode| answer().status(status).body(Full::default()).unwrap();
+        let ill = *self.ill.lock().unwrap();
+        if ill == Some(Ill::Expired) {
+            let why = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>";
+            return answer().status(400).body(Full::from(why)).unwrap();
+        }
         match said.method {
             Method::GET if has("versioning") => {
                 xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>".into())
@@ -157,7 +171,7 @@ impl StandIn {
             Method::HEAD => {
                 match bucket.held.iter().find(|h| h.key == said.key && Some(&h.id) == said.query.get("versionId")) {
                     Some(Held { headers: Some(headers), .. }) => {
-                        let own = headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
+                        let own = headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-") && ill.is_none());
                         own.fold(answer(), |a, (name, value)| a.header(name, value)).body(Full::default()).unwrap()
                     }
                     _ => plain(StatusCode::NOT_FOUND),
@@ -313,4 +327,34 @@ async fn ceph_is_given_the_id_and_nothing_else() {
     let put = &stand_in.said("object", Method::PUT)[0];
     assert_eq!(put.query["rgwx-version-id"], uuid(&ids[0]));
     assert!(put.headers.keys().all(|name| !name.starts_with("x-minio")), "{put:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_drops_metadata_or_whose_credentials_end_stops_its_own_link_and_says_so() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let mut fra = Site::write(dir.path(), "fra", "{name: orders, versioning: true}");
+    let mut all = Vec::new();
+    for (name, ill) in [("good", None), ("drops", Some(Ill::DropsMetadata)), ("expired", Some(Ill::Expired))] {
+        let (stand_in, endpoint) = StandIn::start(Kind::Ceph).await;
+        *stand_in.ill.lock().unwrap() = ill;
+        fra.peer(name, &endpoint, "Auto");
+        let filter = format!("  filter: {{prefix: {name}/}}\n");
+        fra.rule(Rule { name, bucket: "orders", peer: name, target: "archive", more: &filter });
+        all.push(stand_in);
+    }
+    fra.start().await;
+    let here = fra.s3().client().await;
+    for name in ["good", "drops", "expired"] {
+        put(&here, "orders", &format!("{name}/key"), "bytes").await;
+    }
+    for (rule, reason) in [("drops", "TargetDropsMetadata"), ("expired", "CredentialsExpired")] {
+        let link = fra.stopped_by(rule, reason).await;
+        assert!(link.state == "blocked" && link.conditions.iter().all(|c| c.reason == reason && c.holds), "{link:?}");
+        let asked = format!("/explain?bucket=orders&key={rule}/key");
+        let explained: serde_json::Value = isthmus::cli::socket::get(&fra.socket(), &asked).await.expect("explain");
+        assert!(explained.to_string().contains(reason), "{rule}: {explained}");
+    }
+    fra.drained("good").await;
+    assert_eq!(all[0].said("good/key", Method::PUT).len(), 1);
+    assert!(all[1].said("drops/key", Method::PUT).is_empty() && all[2].said("expired/key", Method::PUT).is_empty());
 }

@@ -4,6 +4,7 @@
 use super::End;
 use crate::journal::{Journal, LinkId};
 use crate::replicator::far::FarEnd;
+use crate::replicator::report::ConditionReport;
 use crate::rule::plan::LinkView;
 use crate::rule::refs::{CREDENTIALS, Refs};
 use crate::rule::{Dialect as Wanted, FarDoc, FileRef, ForeignDoc};
@@ -35,6 +36,8 @@ pub struct Gate {
     pub view: watch::Receiver<LinkView>,
     pub far: watch::Sender<Option<FarEnd>>,
     pub trouble: watch::Sender<Option<String>>,
+    /// What a person must mend.
+    pub unfit: watch::Sender<Vec<ConditionReport>>,
 }
 
 /// What a gate opens by; it is opened anew when any of it changes.
@@ -45,6 +48,12 @@ struct Key {
     bucket: String,
     prefix: String,
     link: LinkId,
+}
+
+/// What is wrong with the target, where it is not only away.
+fn condition(trouble: &Error) -> Option<ConditionReport> {
+    let Error::Unfit { reason, message } = trouble else { return None };
+    Some(ConditionReport { reason: (*reason).into(), message: message.clone(), holds: true })
 }
 
 impl Gate {
@@ -62,6 +71,7 @@ impl Gate {
                         "The S3 endpoint is fit."
                     );
                     self.trouble.send_replace(None);
+                    self.unfit.send_replace(Vec::new());
                     self.far.send_replace(Some(FarEnd::S3(end.clone())));
                     let closed = self.probe(&key, &end).await;
                     self.far.send_replace(None);
@@ -79,6 +89,7 @@ impl Gate {
                 tracing::warn!(rule = %view.rule.name, peer = view.peer.name(), bucket = %view.destination.bucket, error = text, "Nothing can be sent to the S3 endpoint; changes wait in the feed.");
             }
             self.trouble.send_replace(Some(text));
+            self.unfit.send_replace(condition(&trouble).into_iter().collect());
             if !self.wait(&trouble).await {
                 return;
             }
