@@ -126,6 +126,14 @@ impl World {
     }
 }
 
+/// A CORS document as a client could have set it.
+fn cors(origin: &str) -> String {
+    format!(
+        "<CORSConfiguration><CORSRule><AllowedOrigin>https://{origin}</AllowedOrigin>\
+         <AllowedMethod>GET</AllowedMethod></CORSRule></CORSConfiguration>"
+    )
+}
+
 fn has(reason: &str) -> impl Fn(&LinkReport) -> bool {
     move |link| link.conditions.iter().any(|c| c.reason == reason)
 }
@@ -185,14 +193,15 @@ async fn documents_travel_where_the_rule_and_the_grant_say_so_and_the_last_write
     let set = async |kind, text: Option<&str>| {
         world.fra.set_bucket_document("good", kind, text.map(str::to_owned)).await.unwrap();
     };
-    set(Kind::Cors, Some("cors of fra")).await;
+    let (of_fra, of_ams) = (cors("fra"), cors("ams"));
+    set(Kind::Cors, Some(&of_fra)).await;
     set(Kind::Policy, Some("policy of fra")).await;
     world.run();
-    world.has(Kind::Cors, Some("cors of fra")).await;
-    world.ams.set_bucket_document("good", Kind::Cors, Some("cors of ams".into())).await.unwrap();
+    world.has(Kind::Cors, Some(&of_fra)).await;
+    world.ams.set_bucket_document("good", Kind::Cors, Some(of_ams.clone())).await.unwrap();
     set(Kind::Tags, Some("team=a")).await;
     world.has(Kind::Tags, Some("team=a")).await;
-    world.has(Kind::Cors, Some("cors of ams")).await;
+    world.has(Kind::Cors, Some(&of_ams)).await;
     set(Kind::Tags, None).await;
     world.has(Kind::Tags, None).await;
     assert_eq!(world.ams.bucket_document("good", Kind::Policy).await.unwrap(), None, "policies never travel");
@@ -202,13 +211,29 @@ async fn documents_travel_where_the_rule_and_the_grant_say_so_and_the_last_write
 #[tokio::test]
 async fn documents_without_a_grant_are_refused_and_said_and_versions_go_on() {
     let world = World::new(&["good"], "{bucket: good}").await;
-    world.fra.set_bucket_document("good", Kind::Cors, Some("cors of fra".into())).await.unwrap();
+    world.fra.set_bucket_document("good", Kind::Cors, Some(cors("fra"))).await.unwrap();
     world.run();
     let link = world.shows("good", "refused", has("DocumentsRefused")).await;
     assert!(link.conditions[0].message.contains("documents"), "{link:?}");
     let version = world.put("good").await;
     world.arrives("good", &version).await;
     assert_eq!(world.ams.bucket_document("good", Kind::Cors).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_document_of_no_form_is_refused_and_named_and_versions_go_on() {
+    let world = World::new(&["good"], "{bucket: good, documents: Enabled}").await;
+    // Set beside the front door, which would have refused it.
+    world.fra.set_bucket_document("good", Kind::Lifecycle, Some("<LifecycleConfiguration/>".into())).await.unwrap();
+    world.fra.set_bucket_document("good", Kind::Cors, Some(cors("fra"))).await.unwrap();
+    world.run();
+    let link = world.shows("good", "refused", has("DocumentsRefused")).await;
+    let message = &link.conditions[0].message;
+    assert!(["lifecycle", "good", "fra", "MalformedXML"].iter().all(|word| message.contains(word)), "{message}");
+    world.has(Kind::Cors, Some(&cors("fra"))).await;
+    assert_eq!(world.ams.bucket_document("good", Kind::Lifecycle).await.unwrap(), None);
+    let version = world.put("good").await;
+    world.arrives("good", &version).await;
 }
 
 #[tokio::test]

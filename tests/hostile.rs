@@ -5,7 +5,9 @@ use futures::StreamExt;
 use isthmus::cli::certs;
 use isthmus::journal::memory::MemoryJournal;
 use isthmus::peer::client::{Connection, PeerClient, Target};
+use isthmus::peer::frame::bucket::BucketAsk;
 use isthmus::peer::frame::read::{Found, Read};
+use isthmus::peer::frame::reconcile::Answer;
 use isthmus::peer::server::{Counters, Known, Server, Settings};
 use isthmus::peer::{Ack, Outgoing};
 use isthmus::replicator::receive::Receive;
@@ -16,6 +18,7 @@ use isthmus::telemetry::metrics::Metrics;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use storage_engine::bucket::document::{Document, Kind as DocumentKind};
 use storage_engine::clock::{Clock, SystemClock};
 use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
@@ -169,7 +172,7 @@ fn rules(dir: &Path) -> watch::Sender<Snapshot> {
         &format!(
             "  type: Replicator\n  replicator:\n    siteID: fra\n    endpoint: \"https://127.0.0.1:1\"\n    tls:\n      \
              caRef: {{kind: Secret, name: ams}}\n      identities: [\"{identity}\"]\n    inbound:\n      \
-             - {{bucket: logs, prefix: allowed/, deletes: Disabled}}"
+             - {{bucket: logs, prefix: allowed/, deletes: Disabled, documents: Enabled}}"
         ),
     );
     let snapshot = watch_folder::read(dir, None).snapshot;
@@ -323,4 +326,48 @@ async fn every_lie_of_a_peer_is_refused_counted_and_invisible() {
         held += 2;
     }
     assert_eq!(world.counters.connections.load(Ordering::Relaxed), 1, "all over one connection");
+}
+
+const CORS: &str = "<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod>\
+    </CORSRule></CORSConfiguration>";
+
+type DocumentLie = (DocumentKind, &'static str, fn(&str) -> String);
+
+/// Documents that a front door would have refused, and what they are made of.
+const DOCUMENT_LIES: [DocumentLie; 6] = [
+    (DocumentKind::Cors, "no document at all", |_| "{\"cors\": true}".into()),
+    (DocumentKind::Cors, "a method nobody knows", |cors| cors.replace(">GET<", ">BREW<")),
+    (DocumentKind::Cors, "a thousand rules", |cors| {
+        let rule = &cors["<CORSConfiguration>".len()..cors.len() - "</CORSConfiguration>".len()];
+        format!("<CORSConfiguration>{}</CORSConfiguration>", rule.repeat(1000))
+    }),
+    (DocumentKind::Lifecycle, "another document", |cors| cors.into()),
+    (DocumentKind::Tags, "one tag twice", |_| "team=a&team=b".into()),
+    (DocumentKind::Policy, "a policy", |_| "{}".into()),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_document_of_no_form_is_refused_counted_named_and_not_kept() {
+    let world = World::new().await;
+    let line = world.connect().await;
+    let bring = async |kind, text: String| {
+        let stamp = Stamp::new(Hlc::from_millis(SystemClock.now_millis()), Origin::new("fra"));
+        let documents = vec![Document { kind, stamp, text: Some(text) }];
+        let (link, bucket) = ("rule/bucket".into(), BUCKETS[0].into());
+        let ask = BucketAsk { link, epoch: 7, bucket, documents, relayed: false, unknown: Default::default() };
+        match line.ask_bucket(ask).await {
+            Ok(Answer::Bucket(Some(state))) => state.refused,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (kind, lie, tell) in DOCUMENT_LIES {
+        let before = world.refused("document");
+        let refused = bring(kind, tell(CORS)).await.unwrap_or_else(|| panic!("{lie} was taken"));
+        assert!(refused.contains(BUCKETS[0]), "{lie}: {refused}");
+        assert_eq!(world.refused("document"), before + 1, "{lie} is counted");
+        assert_eq!(world.ams.bucket_documents(BUCKETS[0]).await.unwrap(), [], "{lie} was kept");
+        assert_eq!(line.push(world.honest().await).await.unwrap(), Ack::Applied, "the truth after {lie}");
+    }
+    assert_eq!(bring(DocumentKind::Cors, CORS.into()).await, None);
+    assert_eq!(world.ams.bucket_document(BUCKETS[0], DocumentKind::Cors).await.unwrap().as_deref(), Some(CORS));
 }

@@ -18,6 +18,7 @@ use crate::store::{BucketInfo, Error};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::bucket::document::Document;
+use storage_engine::s3::check_document;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -183,9 +184,13 @@ pub(super) async fn answer(receive: &Receive, site: &str, peer: &str, ask: Bucke
         let origin = document.stamp.origin.as_str().to_owned();
         let ahead = document.stamp.hlc.millis().saturating_sub(receive.clock.now_millis());
         let allowed = may_document(&doc, &ask.bucket, document.kind.travels(), &origin, ask.relayed);
+        let is_form = document.text.as_ref().map(|text| check_document(document.kind, text));
         let taken = match allowed {
             Err(refusal) => Err(refusal.to_string()),
             Ok(()) if ahead > CLOCK_AHEAD_MS => Err(format!("clock_ahead: stamped {ahead} ms ahead of this clock")),
+            Ok(()) if let Some(Err(why)) = is_form => {
+                Err(format!("{} of bucket {}, written at {origin}: {why}", document.kind.name(), ask.bucket))
+            }
             Ok(()) => match receive.store.join_document(&ask.bucket, document).await {
                 Ok(_) => Ok(()),
                 Err(Error::Invalid(why)) => Err(why),

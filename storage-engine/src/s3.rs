@@ -11,6 +11,7 @@ mod cors;
 mod document;
 mod error;
 mod failures;
+mod form;
 mod gate;
 mod lifecycle;
 mod list;
@@ -18,12 +19,14 @@ mod lock;
 mod multipart;
 mod pace;
 mod policy;
+mod preflight;
 mod read;
 mod tag;
 mod text;
 mod write;
 
 pub use error::STORAGE_FULL;
+pub use form::check_document;
 pub use gate::Gate;
 
 use crate::config::Settings;
@@ -53,6 +56,7 @@ struct FrontDoor {
 /// The front door over `objects` for `users` (access key to secret key), with the region and limits of `settings`.
 pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settings) -> Gate {
     let metrics = objects.metrics().clone();
+    let of_pages = objects.clone();
     let region: Arc<str> = settings.region.as_str().into();
     let door = FrontDoor { objects, region: region.clone(), metrics: metrics.clone() };
     let mut trusting = builder(door.clone());
@@ -64,7 +68,7 @@ pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settin
     builder.set_access(auth::SignedOnly { rights: rights.clone() });
     builder.set_route(document::Chunked { trusting: trusting.build(), rights });
     let failures = Arc::new(failures::Failures::new(settings.limits.failed_logins_per_minute_max));
-    Gate { codec: builder.build(), region, failures, metrics }
+    Gate { codec: builder.build(), region, failures, metrics, objects: of_pages }
 }
 
 /// A codec over the operations, without a word on who may use it.

@@ -1,4 +1,4 @@
-//! CORS of a bucket: set, shown, removed. Browsers are not answered by it yet.
+//! CORS of a bucket: set, shown, removed. Browsers are answered by it in `preflight.rs`.
 //!
 //! Source: Amazon S3 API Reference, PutBucketCors; User Guide, "Elements of a CORS configuration".
 use crate::bucket::document::Kind;
@@ -45,7 +45,7 @@ pub async fn clear(
     Ok(S3Response::new(DeleteBucketCorsOutput::default()))
 }
 
-fn check(cors: &CORSConfiguration) -> S3Result<()> {
+pub(super) fn check(cors: &CORSConfiguration) -> S3Result<()> {
     let rules = &cors.cors_rules;
     if rules.is_empty() || rules.len() > RULES_MAX {
         return Err(s3_error!(MalformedXML, "A CORS configuration has 1 to {RULES_MAX} rules."));

@@ -3,12 +3,13 @@
 use crate::bucket::name;
 use crate::entropy;
 use crate::metrics::Metrics;
+use crate::object::Objects;
 use crate::s3::auth::{self, Operation};
 use crate::s3::document::is_chunked;
 use crate::s3::failures::Failures;
 use crate::s3::pace::{FLOOR, Paced, TOO_SLOW};
 use crate::s3::text::percent_decode;
-use crate::s3::{KEY_BYTES_MAX, checksum, error};
+use crate::s3::{KEY_BYTES_MAX, checksum, error, preflight};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderValue;
@@ -31,6 +32,8 @@ pub struct Gate {
     pub(super) region: Arc<str>,
     pub(super) failures: Arc<Failures>,
     pub(super) metrics: Arc<Metrics>,
+    /// For the CORS of buckets alone.
+    pub(super) objects: Objects,
 }
 
 impl Gate {
@@ -45,25 +48,45 @@ impl Gate {
         parts.extensions.insert(operation.clone());
         let access_key = auth::access_key(&parts).to_owned();
         let (body, end) = Paced::new(body, FLOOR);
+        if parts.method == Method::OPTIONS {
+            // A browser sends it without a signature, before the request that has one.
+            let response = self.preflight(&parts).await?;
+            return Ok(self.sent("Preflight", response, end.was_seen(), start));
+        }
+        let for_pages = preflight::of_answer(&self.objects, &parts).await;
         let admitted = match self.failures.wait(client, &access_key, start) {
             Some(wait) => Err(slow_down(wait)),
             None => self.admit(&parts, body).await,
         };
         let mut response = match admitted {
             Ok(body) => self.codec.call(Request::from_parts(parts, body)).await?,
-            Err(error) => error.to_http_response().map_err(|e| HttpError::new(Box::new(e)))?,
+            Err(error) => refused(error)?,
         };
+        response.headers_mut().extend(for_pages);
         let name = operation.0.get().map_or("none", String::as_str);
         if operation.0.get().is_none() && is_wrong_signature(&response) {
             self.failures.failed(client, &access_key, start);
         }
-        dress(name, &mut response);
-        if !end.was_seen() {
+        Ok(self.sent(name, response, end.was_seen(), start))
+    }
+
+    async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, HttpError> {
+        let answered = match names_fit(parts.uri.path()) {
+            Ok(()) => preflight::answer(&self.objects, parts).await,
+            Err(error) => Err(error),
+        };
+        answered.or_else(refused)
+    }
+
+    /// An answer as it leaves, counted.
+    fn sent(&self, operation: &str, mut response: HttpResponse, was_read: bool, start: Instant) -> HttpResponse {
+        dress(operation, &mut response);
+        if !was_read {
             // What is left of the body would be read as the next request.
             response.headers_mut().insert("connection", HeaderValue::from_static("close"));
         }
-        self.metrics.request(name, response.status().as_u16(), Some(start.elapsed()));
-        Ok(response)
+        self.metrics.request(operation, response.status().as_u16(), Some(start.elapsed()));
+        response
     }
 
     async fn admit(&self, parts: &Parts, body: Paced<Incoming>) -> S3Result<Body> {
@@ -78,6 +101,10 @@ impl Gate {
         }
         Ok(Body::from(document))
     }
+}
+
+fn refused(error: S3Error) -> Result<HttpResponse, HttpError> {
+    error.to_http_response().map_err(|e| HttpError::new(Box::new(e)))
 }
 
 /// Answer to a client that failed to log in too often.

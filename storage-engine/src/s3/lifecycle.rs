@@ -58,7 +58,7 @@ fn malformed() -> S3Error {
     )
 }
 
-fn check(asked: &BucketLifecycleConfiguration) -> S3Result<()> {
+pub(super) fn check(asked: &BucketLifecycleConfiguration) -> S3Result<()> {
     if asked.rules.is_empty() || asked.rules.len() > RULES_MAX {
         return Err(malformed());
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Tags of an object, as S3 has it.
 const OBJECT_TAGS_MAX: usize = 10;
 /// Tags of a bucket, as S3 has it.
-const BUCKET_TAGS_MAX: usize = 50;
+pub(super) const BUCKET_TAGS_MAX: usize = 50;
 /// Characters of a tag's key and of its value, as S3 has them.
 const TAG_CHARS_MAX: (usize, usize) = (128, 256);
 
@@ -36,7 +36,7 @@ fn from_document(document: Tagging, most: usize) -> S3Result<BTreeMap<String, St
     within_limits(set, most)
 }
 
-fn within_limits(set: BTreeMap<String, String>, most: usize) -> S3Result<BTreeMap<String, String>> {
+pub(super) fn within_limits(set: BTreeMap<String, String>, most: usize) -> S3Result<BTreeMap<String, String>> {
     if set.len() > most {
         return Err(custom("BadRequest", StatusCode::BAD_REQUEST, format!("There are more than {most} tags.")));
     }

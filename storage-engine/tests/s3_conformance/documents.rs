@@ -75,3 +75,77 @@ async fn documents_that_cannot_be_are_refused_and_leave_what_was_there() {
     assert_eq!(shown(&store, "cors").await.expect(200).all("AllowedMethod").len(), 2);
     shown(&store, "policy").await.error(404, "NoSuchBucketPolicy");
 }
+
+/// A preflight as browsers send it: nobody signs it.
+async fn preflight(store: &Store, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("OPTIONS {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", store.addr);
+    store.send(request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_as_the_buckets_cors_says() {
+    let store = Store::with_bucket().await;
+    let (origin, method) = (("Origin", "https://app.example.org"), ("Access-Control-Request-Method", "PUT"));
+    let carried = ("Access-Control-Request-Headers", "X-Amz-Date, authorization");
+    preflight(&store, "/box/k", &[origin, method]).await.error(403, "AccessForbidden");
+    preflight(&store, "/nowhere/k", &[origin, method]).await.error(403, "AccessForbidden");
+    preflight(&store, "/box/k", &[method]).await.error(400, "BadRequest");
+    preflight(&store, "/box/k", &[origin]).await.error(400, "BadRequest");
+    set(&store, "cors", CORS).await.expect(200);
+    let allowed = preflight(&store, "/box/k", &[origin, method, carried]).await.expect(200);
+    for (name, value) in [
+        ("access-control-allow-origin", "https://app.example.org"),
+        ("access-control-allow-methods", "GET, PUT"),
+        ("access-control-allow-headers", "x-amz-date, authorization"),
+        ("access-control-expose-headers", "ETag"),
+        ("access-control-max-age", "3000"),
+        ("access-control-allow-credentials", "true"),
+        ("vary", "Origin, Access-Control-Request-Headers, Access-Control-Request-Method"),
+    ] {
+        assert_eq!(allowed.header(name), value, "{name}");
+    }
+    assert!(allowed.body.is_empty());
+    let delete = ("Access-Control-Request-Method", "DELETE");
+    preflight(&store, "/box/k", &[origin, delete]).await.error(403, "AccessForbidden");
+    let stranger = ("Origin", "https://app.example.org.evil");
+    preflight(&store, "/box/k", &[stranger, method]).await.error(403, "AccessForbidden");
+    // The first rule that allows all of it answers; of any origin it allows no credentials.
+    let open = "</CORSRule><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>HEAD</AllowedMethod></CORSRule>";
+    set(&store, "cors", &CORS.replacen("</CORSRule>", open, 1)).await.expect(200);
+    let head = ("Access-Control-Request-Method", "HEAD");
+    let any = preflight(&store, "/box", &[stranger, head]).await.expect(200);
+    assert_eq!(any.header("access-control-allow-origin"), "*");
+    assert!(!any.headers.contains_key("access-control-allow-credentials"), "{any:?}");
+    preflight(&store, "/box", &[stranger, head, carried]).await.error(403, "AccessForbidden");
+    store.call(Call::new("DELETE", "/box").query("cors", "")).await.expect(204);
+    preflight(&store, "/box/k", &[origin, method]).await.error(403, "AccessForbidden");
+}
+
+#[tokio::test]
+async fn a_page_may_read_the_answers_its_bucket_allows_errors_too() {
+    let store = Store::with_bucket().await;
+    store.put("/box/k", b"hello").await;
+    set(&store, "cors", CORS).await.expect(200);
+    let from = |call: Call, origin: &str| call.header("origin", origin);
+    let allowed = "https://app.example.org";
+    let answer = store.call(from(Call::new("GET", "/box/k"), allowed)).await.expect(200);
+    assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    assert_eq!(answer.header("access-control-expose-headers"), "ETag");
+    assert!(answer.header("vary").starts_with("Origin"));
+    assert_eq!(answer.body, b"hello");
+    let absent = store.call(from(Call::new("GET", "/box/absent"), allowed)).await.error(404, "NoSuchKey");
+    assert_eq!(absent.header("access-control-allow-origin"), allowed);
+    for call in [
+        from(Call::new("GET", "/box/k"), "https://other.org"),
+        from(Call::new("HEAD", "/box/k"), allowed),
+        Call::new("GET", "/box/k"),
+    ] {
+        let answer = store.call(call).await.expect(200);
+        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{answer:?}");
+    }
+    // What a page may read is not what it may do: a request without a signature is refused all the same.
+    let unsigned =
+        format!("GET /box/k HTTP/1.1\r\nhost: {}\r\norigin: {allowed}\r\nconnection: close\r\n\r\n", store.addr);
+    store.send(unsigned.as_bytes()).await.error(403, "AccessDenied");
+}
