@@ -5,6 +5,7 @@
 //! `fault.rs` names what goes wrong, `operation.rs` lays it out, `check.rs` looks at what must hold at any time. Then
 //! everything heals, and an oracle that saw every ack judges what is left. One seed is one world: nothing here knows a
 //! real clock, dice, threads or sockets.
+mod away;
 mod check;
 mod client;
 mod dice;

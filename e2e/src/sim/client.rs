@@ -95,7 +95,7 @@ impl World {
     }
 
     /// A client's change at one site; acked, so the oracle knows it.
-    fn write(&mut self, site: usize, mut dice: Dice) -> Result<(), String> {
+    pub fn write(&mut self, site: usize, mut dice: Dice) -> Result<(), String> {
         if !self.sites[site].is_up {
             return Ok(());
         }
@@ -107,7 +107,7 @@ impl World {
         let any = dice.bits() as usize;
         let (fresh, size) = (fresh(&mut dice), dice.range(0, 20_000));
         let store = &mut self.sites[site].store;
-        let until_millis = now + if any.is_multiple_of(3) { 1_000 } else { 100 * 3_600_000 };
+        let until_millis = now + if any.is_multiple_of(3) { 1_000 } else { 100 * 24 * 3_600_000 };
         let mode = if any.is_multiple_of(2) { Mode::Compliance } else { Mode::Governance };
         let change = match (kind, known.get(any % known.len().max(1))) {
             (0..20, Some(id)) => store.tag(now, &key, *id, [("n".to_string(), size.to_string())].into()),
@@ -138,7 +138,7 @@ impl World {
         Ok(())
     }
 
-    fn acked(&mut self, site: usize, change: &Version) -> Result<(), String> {
+    pub fn acked(&mut self, site: usize, change: &Version) -> Result<(), String> {
         self.oracle.acked(site, self.now, change);
         let hlc = change.max_hlc();
         self.note(site, site, "write", hlc.bits());

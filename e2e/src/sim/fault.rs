@@ -49,6 +49,10 @@ pub enum Fault {
     GrantNarrowed,
     /// A site's store is an old backup of it (F20).
     Restored,
+    /// A site was away for more than 30 days (F21).
+    LongAway,
+    /// Others purged then what it held (F21).
+    PurgedMeanwhile,
     /// A bucket is deleted and made again (F22).
     Recreated,
     /// A peer claims to bring another site's version (F24).
@@ -79,7 +83,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in order.
-    pub const ALL: [Fault; 35] = [
+    pub const ALL: [Fault; 37] = [
         Fault::Partition,
         Fault::OneWayPartition,
         Fault::Clogged,
@@ -102,6 +106,8 @@ impl Fault {
         Fault::Narrowed,
         Fault::GrantNarrowed,
         Fault::Restored,
+        Fault::LongAway,
+        Fault::PurgedMeanwhile,
         Fault::Recreated,
         Fault::ForgedOrigin,
         Fault::OutsideGrant,

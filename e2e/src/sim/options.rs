@@ -75,6 +75,8 @@ pub struct Options {
     pub toll: Option<u64>,
     pub commit_order: bool,
     pub brake: Option<BrakeTerms>,
+    /// This site is away for weeks when the faults are over.
+    pub away: Option<usize>,
     pub bug: Option<Bug>,
 }
 
@@ -133,6 +135,7 @@ impl Options {
                 window_millis: d.range(10_000, 600_000),
                 versions_min: d.range(3, 20),
             }),
+            away: d.chance(100).then(|| d.range(0, sites as u64) as usize),
             bug: None,
         }
     }

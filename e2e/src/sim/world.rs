@@ -172,6 +172,8 @@ pub struct World {
     pub owners: u64,
     pub lives: u64,
     pub events: u64,
+    /// Time that passed while nothing happened.
+    slept_ms: u64,
     coming: BTreeMap<(u64, u64), Coming>,
     next: u64,
 }
@@ -229,6 +231,7 @@ impl World {
             owners: 0,
             lives: 0,
             events: 0,
+            slept_ms: 0,
             coming: BTreeMap::new(),
             next: 0,
         };
@@ -256,6 +259,7 @@ impl World {
     pub fn run(&mut self) -> Result<Report, String> {
         (0..self.options.sites).for_each(|site| self.start(site));
         self.pass_until(START + self.options.fault_ms)?;
+        self.stay_away()?;
         self.heal()?;
         self.settle()?;
         self.mend_damaged()?;
@@ -314,7 +318,7 @@ impl World {
             heals: self.heals,
             rows: self.rows,
             events: self.events,
-            simulated_ms: self.now - START,
+            simulated_ms: self.now - START - self.slept_ms,
             faults: self.faults.clone(),
         })
     }
@@ -372,7 +376,14 @@ impl World {
         self.coming.values().find(|c| is_work(c)).map(|c| format!("{c:?}")).unwrap_or_default()
     }
 
-    fn pass_until(&mut self, end: u64) -> Result<(), String> {
+    /// Time passes and nothing happens: what is under way comes later by as much.
+    pub fn sleep(&mut self, ms: u64) {
+        (self.now, self.slept_ms) = (self.now + ms, self.slept_ms + ms);
+        let coming = std::mem::take(&mut self.coming).into_iter();
+        self.coming = coming.map(|((when, number), what)| ((when + ms, number), what)).collect();
+    }
+
+    pub fn pass_until(&mut self, end: u64) -> Result<(), String> {
         while self.coming.first_key_value().is_some_and(|((when, _), _)| *when <= end) {
             let ((when, _), what) = self.coming.pop_first().expect("it was just seen");
             self.now = when;
