@@ -277,7 +277,7 @@ proptest! {
 
     #[test]
     fn a_site_that_holds_all_of_here_and_a_purge_more_does_not_differ(state in state(), rule in any_rule(), at in 2u64..6) {
-        prop_assume!(state.purged().is_none());
+        prop_assume!(state.purges.is_empty());
         let mut there = state.clone();
         merge::join(&mut there, &purged(Version::blank("in/1", state.id), at, B));
         prop_assert_eq!(found(&rule, Some(&state), Some(&there)), []);
