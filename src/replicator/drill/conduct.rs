@@ -372,7 +372,7 @@ impl Conductor {
             let link = state.links.get(&self.link_name()).ok_or("the canary's link does not run")?;
             let line = state.lines.get(&self.plan.peer).ok_or("there is no line to the peer")?;
             // The link's own way is cut; the drill's is not.
-            let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone());
+            let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone(), link.conditions.clone());
             self.host.comparison(view, ways, false).sides()
         };
         let mut missing = BTreeSet::new();
