@@ -41,7 +41,7 @@ mutants *ARGS:
 
 # Bugs planted on purpose; the simulator must find each.
 planted-bugs:
-    cargo test --workspace --locked --features e2e/planted-bugs --test sim_planted -- --nocapture
+    cargo test --workspace --locked --test sim_planted -- --nocapture
 
 # Three kind clusters with a site each, and the scenarios against them; `just clusters down` takes them away.
 clusters *ARGS:

@@ -10,6 +10,9 @@
 #[cfg(test)]
 extern crate self as isthmus;
 
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("planted bugs are for tests: build isthmus without --workspace, or without e2e");
+
 pub mod cli;
 pub mod config;
 pub mod document;

@@ -111,6 +111,8 @@ struct Busy {
     journal_trouble: Option<String>,
     /// Draining, and what it ends as.
     after: Option<Ended>,
+    /// Nobody is left who could command the link.
+    is_abandoned: bool,
 }
 
 impl Run<'_> {
@@ -201,14 +203,20 @@ impl Run<'_> {
                     if self.line.borrow_and_update().is_some() { Event::PeerUp } else { Event::PeerDown }
                 },
                 Ok(()) = self.conditions.changed() => self.altered(),
-                command = self.commands.recv() => match command {
+                command = self.commands.recv(), if !busy.is_abandoned => match command {
                     Some(Command::Alter(view)) => {
                         *self.view = *view;
                         self.altered()
                     }
                     Some(Command::Ask(ask)) => ask.answer(&self.link, self.clock.now_millis()),
-                    Some(Command::Drain) | None => {
+                    Some(Command::Drain) => {
                         busy.after = Some(Ended::Drained);
+                        Event::Drain
+                    }
+                    // Asked again it would say so at once, for as long as the drain takes.
+                    None => {
+                        busy.is_abandoned = true;
+                        busy.after.get_or_insert(Ended::Drained);
                         Event::Drain
                     }
                     Some(Command::Remove) => {
