@@ -1,6 +1,7 @@
 //! Alerts: promtool takes the rules and their unit tests, each alert has a case that fires and one that is silent, a page on
 //! what to do, and names metrics that there are.
 use serde_json::Value as Json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,22 +71,35 @@ fn every_alert_is_tested_both_ways_and_has_a_page_on_what_to_do() {
     assert_eq!(pages, alerts.len(), "a page of no alert");
 }
 
+/// The names under which metrics are registered; a counter's is without its ending.
+fn registered() -> BTreeSet<String> {
+    let name = regex::Regex::new(r#"(?:register|encode_descriptor|counter)\((?:&mut to, )?\s*"([a-z_]+)","#)
+        .expect("it is one");
+    let pages = fs::read_dir(root().join("src/telemetry")).expect("the metrics have a folder");
+    let pages = pages.map(|file| fs::read_to_string(file.expect("list it").path()).expect("read a page of metrics"));
+    pages.flat_map(|page| name.captures_iter(&page).map(|found| found[1].to_owned()).collect::<Vec<_>>()).collect()
+}
+
 #[test]
 fn alerts_name_metrics_that_there_are() {
-    let page: String = fs::read_dir(root().join("src/telemetry"))
-        .expect("the metrics have a folder")
-        .map(|file| fs::read_to_string(file.expect("list it").path()).expect("read a page of metrics"))
-        .collect();
+    let there = registered();
     for alert in alerts() {
         let expression = alert["expr"].as_str().expect("an expression");
         let words = expression.split(|c: char| !c.is_alphanumeric() && c != '_');
         let mut named = words.filter_map(|word| word.strip_prefix("isthmus_")).peekable();
         assert!(named.peek().is_some(), "{} names none", name(&alert));
         for metric in named {
-            // A counter is registered without its ending.
-            let is_there =
-                [metric, metric.trim_end_matches("_total")].iter().any(|m| page.contains(&format!("\"{m}\"")));
+            let is_there = there.contains(metric) || there.contains(metric.trim_end_matches("_total"));
             assert!(is_there, "{metric} of {} is no metric", name(&alert));
         }
     }
+}
+
+#[test]
+fn the_page_of_metrics_has_each_of_them_and_no_other() {
+    let page = read("docs/metrics.md");
+    let first_cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    let named = first_cells.flat_map(|cell| cell.split(',')).map(|word| word.trim().trim_matches('`'));
+    let named: BTreeSet<String> = named.map(|name| name.trim_end_matches("_total").to_owned()).collect();
+    assert_eq!(named, registered());
 }
