@@ -235,9 +235,17 @@ async fn killed_at(fleet: &Fleet, step: &str, comes_back: bool) {
     let args = ["run", "--peer", "ams", "--duration", "4s", "--deadline", "14s"];
     // A slow line makes every step long enough to be seen.
     fleet.proxies.iter().for_each(|proxy| proxy.set(Fault::Delay(Duration::from_millis(150))));
-    let running = drill(fra, &args).spawn().expect("run isthmus");
-    let began = Instant::now();
-    wait_until(step, PATIENCE, async || is_at(fra, step).await).await;
+    let mut running = drill(fra, &args).spawn().expect("run isthmus");
+    let mut began = Instant::now();
+    wait_until(step, PATIENCE, async || {
+        if let Some(status) = running.try_wait().expect("look at it") {
+            // What a site knows of a canary goes a moment after its bucket; until then it takes part in no other drill.
+            assert_eq!(status.code(), Some(1), "refused, or nothing");
+            (running, began) = (drill(fra, &args).spawn().expect("run isthmus"), Instant::now());
+        }
+        is_at(fra, step).await
+    })
+    .await;
     fra.kill().await;
     fleet.heal();
     let output = running.wait_with_output().await.expect("it ends");
@@ -273,7 +281,14 @@ async fn whoever_dies_at_whatever_step_nothing_is_left_behind_the_deadline() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     ams.start().await;
     nothing_is_left(&fleet, "peer").await;
-    let (code, text) = ended(fra, &["run", "--peer", "ams", "--duration", "1s"]).await;
-    assert!(code == 0, "another drill passes: {text}");
+    let mut last = (1, "is not removed yet".to_owned());
+    wait_until("both sites forget the canary", PATIENCE, async || {
+        if last.1.contains("is not removed yet") {
+            last = ended(fra, &["run", "--peer", "ams", "--duration", "1s"]).await;
+        }
+        !last.1.contains("is not removed yet")
+    })
+    .await;
+    assert!(last.0 == 0, "another drill passes: {}", last.1);
     fleet.no_alarm();
 }
