@@ -162,7 +162,7 @@ pub(super) async fn answer(receive: &Receive, site: &str, peer: &str, ask: Bucke
     let Some(doc) = receive.rules.borrow().rules.peers.get(peer).cloned() else {
         return Answer::Refused(format!("there is no Peer {peer} here any more"));
     };
-    let doc = receive.drills.granting(&doc, &ask.bucket);
+    let doc = receive.drills.granting(doc, &ask.bucket);
     if doc.suspend {
         return Answer::Unavailable(Refusal::Suspended.to_string());
     }

@@ -80,8 +80,7 @@ impl Drills {
     }
 
     /// The peer with what it may write into this bucket for a drill's sake.
-    pub(super) fn granting(&self, peer: &PeerDoc, bucket: &str) -> PeerDoc {
-        let mut peer = peer.clone();
+    pub(super) fn granting(&self, mut peer: PeerDoc, bucket: &str) -> PeerDoc {
         let granted = id_of(bucket)
             .is_some_and(|id| self.canaries().get(id).is_some_and(|c| c.peer == peer.name && !c.is_ending));
         if granted {

@@ -11,8 +11,7 @@ use storage_engine::version::{Kind, Version};
 
 /// Answers `peer`, whose certificate was proven. What it may not read it is not told of: the answer is the same as if
 /// there were nothing.
-pub async fn lend(store: &dyn Store, own_site: &str, rules: &RuleSet, peer: &str, read: Read) -> Found {
-    let reader = Reader::of(own_site, rules, peer);
+pub async fn lend(store: &dyn Store, reader: Option<Reader>, peer: &str, read: Read) -> Found {
     let Some(reader) = reader.filter(|reader| reader.may_ask(&read.bucket, &read.key)) else {
         return Found::Refused(format!("{peer} may read nothing there of bucket {}", read.bucket));
     };
@@ -26,22 +25,22 @@ pub async fn lend(store: &dyn Store, own_site: &str, rules: &RuleSet, peer: &str
 }
 
 /// Who asks, and what is sent to it.
-struct Reader<'a> {
-    own_site: &'a str,
-    peer: &'a PeerDoc,
+pub struct Reader {
+    own_site: String,
+    peer: PeerDoc,
     /// Buckets here, and what of them travels there.
     sent: Vec<(String, Settings)>,
 }
 
-impl<'a> Reader<'a> {
+impl Reader {
     /// `None`: this site does not know it, or has suspended it.
-    fn of(own_site: &'a str, rules: &'a RuleSet, peer: &str) -> Option<Reader<'a>> {
+    pub fn of(own_site: &str, rules: &RuleSet, peer: &str) -> Option<Reader> {
         let peer = rules.peers.get(peer).filter(|p| !p.suspend)?;
         let site = rules.sites.values().find(|s| s.site_id == own_site)?;
         let of_peer = plan::links(rules, &site.name).into_values().filter(|view| view.peer.name() == peer.name);
         let settings = of_peer.map(|view| (view.rule.bucket.clone(), view.settings()));
         let sent = settings.filter(|(_, settings)| !settings.suspend).collect();
-        Some(Reader { own_site, peer, sent })
+        Some(Reader { own_site: own_site.into(), peer: peer.clone(), sent })
     }
 
     /// Whether it may know of any version of the key.
@@ -60,7 +59,8 @@ impl<'a> Reader<'a> {
     }
 
     fn may_bring(&self, bucket: &str, key: &str, origins: &[&str]) -> bool {
-        may(self.peer, &Facts { bucket, key, origins, is_delete_marker: false, is_purge: false, relayed: true }).is_ok()
+        may(&self.peer, &Facts { bucket, key, origins, is_delete_marker: false, is_purge: false, relayed: true })
+            .is_ok()
     }
 }
 

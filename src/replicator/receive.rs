@@ -1,6 +1,7 @@
 //! One version in: the grant, the epoch and the clock are checked, then the own store joins it. What is
 //! refused is counted, said, and leaves nothing behind.
 use super::drill::Drills;
+use super::lend::{Reader, lend};
 use crate::drill::is_canary;
 use crate::journal::{Conflict, Journal};
 use crate::peer::frame::bucket::BucketAsk;
@@ -95,13 +96,13 @@ impl Receiver for Receive {
     }
 
     async fn lend(&self, peer: &str, read: Read) -> Found {
-        let rules = self.rules.borrow().rules.clone();
-        super::lend::lend(&*self.store, &self.site_id, &rules, peer, read).await
+        let reader = Reader::of(&self.site_id, &self.rules.borrow().rules, peer);
+        lend(&*self.store, reader, peer, read).await
     }
 
     async fn answer(&self, _site: &str, peer: &str, question: Question) -> Answer {
         let peer = self.rules.borrow().rules.peers.get(peer).cloned();
-        let peer = peer.map(|peer| self.drills.granting(&peer, &question.bucket));
+        let peer = peer.map(|peer| self.drills.granting(peer, &question.bucket));
         super::answer::answer(self.store.clone(), &self.site_id, peer, question).await
     }
 
@@ -199,7 +200,7 @@ impl Receive {
         let may = {
             let snapshot = self.rules.borrow();
             match snapshot.rules.peers.get(peer) {
-                Some(peer) if is_canary(bucket) => may(&self.drills.granting(peer, bucket), &facts),
+                Some(peer) if is_canary(bucket) => may(&self.drills.granting(peer.clone(), bucket), &facts),
                 Some(peer) => may(peer, &facts),
                 None => return Err(Ack::Refused(format!("there is no Peer {peer} here any more"))),
             }

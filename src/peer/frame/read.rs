@@ -60,10 +60,7 @@ impl Read {
     }
 
     pub(super) fn from_fields(mut f: Fields) -> Result<Self, Error> {
-        let version_id = f.take_bytes(3)?.map(|bytes| {
-            let id = <[u8; 16]>::try_from(bytes);
-            id.map(VersionId::from_bytes).map_err(|_| wire::Error::Malformed("a version id has 16 bytes".into()))
-        });
+        let version_id = f.take_bytes(3)?.map(|bytes| super::reconcile::version_id(&bytes));
         let bytes: u32 = f.need(5)?;
         if bytes > READ_BYTES_MAX {
             return Err(Error::Malformed(format!("{bytes} bytes asked for at once")));

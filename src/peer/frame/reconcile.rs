@@ -232,7 +232,7 @@ fn core_of(bytes: &[u8]) -> Result<Core, wire::Error> {
     })
 }
 
-fn version_id(bytes: &[u8]) -> Result<VersionId, wire::Error> {
+pub(super) fn version_id(bytes: &[u8]) -> Result<VersionId, wire::Error> {
     let id = <[u8; 16]>::try_from(bytes);
     Ok(VersionId::from_bytes(id.map_err(|_| wire::Error::Malformed("a version id has 16 bytes".into()))?))
 }

@@ -65,7 +65,7 @@ fn a_canary_is_a_rule_and_a_grant_of_its_own_for_one_peer_and_nothing_else() {
     );
     let links: Vec<_> = laid.rules[&bucket].destinations.iter().map(|d| (d.peer.as_str(), d.bucket.as_str())).collect();
     assert_eq!(links, [("ams", bucket.as_str())]);
-    let granted = |peer_name: &str, bucket: &str| drills.granting(&peer(peer_name), bucket).inbound;
+    let granted = |peer_name: &str, bucket: &str| drills.granting(peer(peer_name), bucket).inbound;
     assert_eq!(granted("ams", &bucket).len(), 1);
     assert!(!granted("ams", &bucket)[0].version_deletes && granted("ams", &bucket)[0].origins.is_empty());
     for (peer, bucket) in [("waw", bucket.as_str()), ("ams", "orders"), ("ams", "isthmus-drill-ba9876543210")] {

@@ -2,7 +2,8 @@
 //!
 //! Metadata comes from a read quorum, bytes from any k shards (`blob`). Called by the S3 front door and,
 //! by version id without S3's rules, by replication.
-use super::{Body, Error, Objects, Opened, Versioning};
+use super::{Body, Bucket, Error, Objects, Opened, Versioning};
+use crate::record::Record;
 use crate::version::{Kind, Version, VersionId};
 use std::ops::Range;
 
@@ -25,15 +26,18 @@ impl Objects {
         if record.version.is_delete_marker() {
             return Err(Error::DeleteMarker { version_id: record.id(), is_latest });
         }
-        let versioned = bucket.versioning != Versioning::Unversioned;
-        Ok(Opened {
+        Ok(self.opened(&bucket, record, is_latest))
+    }
+
+    fn opened(&self, bucket: &Bucket, record: Record, is_latest: bool) -> Opened {
+        Opened {
             version: record.version.clone(),
             is_latest,
-            versioned,
+            versioned: bucket.versioning != Versioning::Unversioned,
             record,
             objects: self.clone(),
             elsewhere: None,
-        })
+        }
     }
 
     /// All that is held of one version, purged and unborn ones included; `None`: nothing is.
@@ -63,15 +67,7 @@ impl Objects {
         let bucket = self.0.bucket_doc(bucket).await?;
         let found = self.0.read_one(bucket.id, key, version).await?;
         let (record, is_latest) = found.filter(|(r, _)| r.version.is_live()).ok_or(Error::NoSuchVersion)?;
-        let versioned = bucket.versioning != Versioning::Unversioned;
-        Ok(Opened {
-            version: record.version.clone(),
-            is_latest,
-            versioned,
-            record,
-            objects: self.clone(),
-            elsewhere: None,
-        })
+        Ok(self.opened(&bucket, record, is_latest))
     }
 }
 
