@@ -4,11 +4,13 @@ pub mod backlog;
 pub mod certs;
 pub mod conflicts;
 pub mod crds;
+pub mod dashboards;
 pub mod demo;
 pub mod diff;
 pub mod drill;
 pub mod explain;
 pub mod failover;
+mod generated;
 pub mod lag;
 pub mod output;
 pub mod release;
@@ -71,6 +73,8 @@ pub enum Verb {
     Certs(certs::Args),
     /// Write the custom resource definitions, a file per kind; or check those that are there.
     Crds(crds::Args),
+    /// Write Grafana's dashboards, a file per board; or check those that are there.
+    Dashboards(dashboards::Args),
     /// Three sites on this machine: write on all, kill one, catch up, compare version by version.
     Demo(demo::Args),
     /// Links with lag, backlog and last error, of a running process.

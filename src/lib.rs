@@ -15,6 +15,7 @@ compile_error!("planted bugs are for tests: build isthmus without --workspace, o
 
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod document;
 pub mod drill;
 pub mod journal;

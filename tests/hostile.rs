@@ -63,7 +63,7 @@ impl World {
             store.create_bucket(bucket, Versioning::Enabled).await.unwrap();
         }
         let rules = rules(&dir.path().join("rules"));
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::of("ams"));
         let receive = Receive {
             site_id: "ams".into(),
             rules: rules.subscribe(),

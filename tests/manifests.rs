@@ -259,6 +259,10 @@ fn every_overlay_builds() {
         components: [../../components/ha, ../../components/cert-manager, ../../components/monitoring, ../../components/samples]\n";
     fs::write(overlay.join("kustomization.yaml"), text).expect("write the overlay");
     let built = build(&overlay);
+    let boards =
+        built.iter().filter(|d| d["kind"] == "ConfigMap" && d["metadata"]["labels"]["grafana_dashboard"] == "1");
+    let boards: Vec<_> = boards.map(|d| d["metadata"]["name"].as_str().expect("a name")).collect();
+    assert_eq!(boards.len(), isthmus::dashboard::boards().len(), "{boards:?}");
     let replicator = built.iter().find(|d| d["metadata"]["name"] == "isthmus-replicator" && d["kind"] == "Deployment");
     let spec = &replicator.expect("a Deployment")["spec"];
     assert_eq!((&spec["replicas"], spec.get("volumeClaimTemplates")), (&2.into(), None));

@@ -263,19 +263,19 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
 
     let metrics = get(store_admin, "/metrics").unwrap().1;
     for name in [
-        "isthmus_store_requests_total{operation=\"PutObject\",code=\"200\"}",
-        "isthmus_store_requests_total{operation=\"Apply\",code=\"200\"}",
-        "isthmus_store_request_seconds_count{operation=\"PutObject\"}",
-        "isthmus_store_quorum_failures_total{set=\"0\",kind=\"resolve\"} ",
-        "isthmus_store_drive_state{drive=\"3\",state=\"online\"} 1",
-        "isthmus_store_drive_free_bytes{drive=\"0\"}",
+        "isthmus_store_requests_total{site=\"a\",operation=\"PutObject\",code=\"200\"}",
+        "isthmus_store_requests_total{site=\"a\",operation=\"Apply\",code=\"200\"}",
+        "isthmus_store_request_seconds_count{site=\"a\",operation=\"PutObject\"}",
+        "isthmus_store_quorum_failures_total{site=\"a\",set=\"0\",kind=\"resolve\"} ",
+        "isthmus_store_drive_state{site=\"a\",drive=\"3\",state=\"online\"} 1",
+        "isthmus_store_drive_free_bytes{site=\"a\",drive=\"0\"}",
         "isthmus_store_log_fsync_seconds_bucket",
         "isthmus_store_group_commit_records_bucket",
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
     let metrics = get(admin_a, "/metrics").unwrap().1;
-    assert!(metrics.contains("isthmus_peer_listener_refused_total{reason=\"unknown_peer\"} 0"), "{metrics}");
+    assert!(metrics.contains("isthmus_peer_listener_refused_total{site=\"a\",reason=\"unknown_peer\"} 0"), "{metrics}");
     assert!(!metrics.contains("isthmus_store_"), "a replicator by itself has no store to count");
     assert!(get(admin_b, "/metrics").unwrap().1.contains("isthmus_store_requests_total"));
 

@@ -101,6 +101,7 @@ fn the_store_knows_no_site_peer_or_rule() {
 #[test]
 fn pure_modules_have_no_runtime_clock_or_dice() {
     let pure = [
+        "src/dashboard",
         "src/drill",
         "src/link",
         "src/rule/validate",

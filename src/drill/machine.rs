@@ -39,6 +39,29 @@ pub enum Step {
 }
 
 impl Step {
+    /// All of them, in the order in which a switchover would go through them, cuts before fences.
+    pub const ALL: [Step; 13] = [
+        Step::Prepare,
+        Step::Baseline,
+        Step::Cut,
+        Step::Fence,
+        Step::Drain,
+        Step::Takeover,
+        Step::Measure,
+        Step::Hold,
+        Step::FailBack,
+        Step::Heal,
+        Step::CatchUp,
+        Step::Verify,
+        Step::CleanUp,
+    ];
+
+    /// Its place among [`Step::ALL`], from 1 on: what a gauge can show of it.
+    pub fn number(self) -> u8 {
+        // Declared in the same order; `steps_are_numbered_in_their_order` holds the two together.
+        self as u8 + 1
+    }
+
     /// As people read it.
     pub fn name(self) -> &'static str {
         match self {
@@ -272,6 +295,14 @@ mod tests {
             order = machine.step(now, Event::Done(Found::Nothing));
         }
         all
+    }
+
+    #[test]
+    fn steps_are_numbered_in_their_order() {
+        for (step, number) in Step::ALL.into_iter().zip(1..) {
+            assert_eq!(step.number(), number, "{step:?}");
+        }
+        assert!(KINDS.iter().flat_map(|kind| steps(*kind)).all(|step| Step::ALL.contains(step)));
     }
 
     #[test]

@@ -46,7 +46,7 @@ async fn serve(settings: config::Replicator) -> Result<(), Failed> {
         identity: certs::store_id(&site.trust_domain, &site.site_id),
         endpoint: site.api_endpoint,
         server_name: site.api_server_name,
-        origin: site.site_id,
+        origin: site.site_id.clone(),
     };
     // The links still ask the store while they drain.
     let drained = CancellationToken::new();
@@ -54,7 +54,7 @@ async fn serve(settings: config::Replicator) -> Result<(), Failed> {
     let store = Arc::new(NetworkStore::start(target, identity, &tasks, drained.clone()));
     // A store in another process has nobody to ask outward yet.
     let nobody = Neighbours::default();
-    replication.run(store, Metrics::default(), clock, &tasks, stop, drained.clone(), &nobody).await;
+    replication.run(store, Metrics::of(&site.site_id), clock, &tasks, stop, drained.clone(), &nobody).await;
     drained.cancel();
     tracing::info!("Stopped.");
     Ok(())

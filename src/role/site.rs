@@ -44,7 +44,7 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
     tracing::info!(site, %addresses, "Listening.");
     write_ports(ports_file.as_deref(), &addresses).map_err(Internal)?;
 
-    let mut metrics = Metrics::default();
+    let mut metrics = Metrics::of(&site);
     metrics.collect(crate::telemetry::store::Counted::of(&node));
     let (tasks, store_stop) = (TaskTracker::new(), CancellationToken::new());
     let bundled = Arc::new(BundledStore(node.objects()));

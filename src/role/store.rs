@@ -43,7 +43,7 @@ async fn serve(settings: config::Store) -> Result<(), Failed> {
     tracing::info!(origin = settings.origin, %addresses, "Listening.");
     write_ports(settings.ports_file.as_deref(), &addresses).map_err(Internal)?;
 
-    let mut registry = metrics::registry();
+    let mut registry = metrics::registry(&settings.origin);
     registry.register_collector(Box::new(Counted::of(&node)));
     let (tasks, admin_stop) = (TaskTracker::new(), CancellationToken::new());
     tasks.spawn(serve_admin(admin, Arc::new(Shown { registry, stop: stop.clone() }), admin_stop.clone()));

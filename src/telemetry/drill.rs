@@ -1,4 +1,6 @@
 //! Figures of the last drill with each peer, by type: what dashboards and alerts ask for. Bounded by peers and types.
+use crate::drill::Plan;
+use crate::drill::machine::Step;
 use crate::drill::report::{Report, Verdict};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +33,7 @@ pub(super) struct Drills {
     rto_objective: Family<Labels, Seconds>,
     rpo_objective: Family<Labels, Seconds>,
     last: Family<ResultLabels, Seconds>,
+    step: Family<Labels, Gauge>,
 }
 
 impl Drills {
@@ -48,6 +51,13 @@ impl Drills {
             self.rto_objective.clone(),
         );
         r.register("drill_last_timestamp_seconds", "When the last drill of each result ended", self.last.clone());
+        r.register("drill_step", "Number of the step a drill is at; 0 once it is over", self.step.clone());
+    }
+
+    /// `None`: it is over.
+    pub(super) fn at(&self, plan: &Plan, step: Option<Step>) {
+        let labels = Labels { peer: plan.peer.clone(), r#type: plan.kind.name().into() };
+        self.step.get_or_create(&labels).set(step.map_or(0, |step| step.number().into()));
     }
 
     /// A figure that was not measured is absent.

@@ -1,5 +1,7 @@
 //! All metric names of the replicator, on one page. Timestamps, not ages; labels never name a key.
 use super::shown;
+use crate::drill::Plan;
+use crate::drill::machine::Step;
 use crate::drill::report::Report;
 use crate::journal::LinkId;
 use crate::link::Outcome;
@@ -69,9 +71,11 @@ const LATE: &str = "late";
 /// Media type of what is scraped.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A registry whose names begin as all of ours do.
-pub fn registry() -> Registry {
-    Registry::with_prefix("isthmus")
+/// A registry whose names begin as all of ours do, and whose every series says whose it is: one Prometheus may hold several
+/// sites, and links of the same name lead from each of them.
+pub fn registry(site: &str) -> Registry {
+    let own = ("site".into(), site.to_owned().into());
+    Registry::with_prefix_and_labels("isthmus", [own].into_iter())
 }
 
 /// Registries, whose names differ, in OpenMetrics text.
@@ -111,10 +115,11 @@ pub struct Metrics {
     drills: super::drill::Drills,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Of the site with this siteID.
+    pub fn of(site: &str) -> Self {
         let mut metrics = Metrics {
-            registry: registry(),
+            registry: registry(site),
             oldest_pending: Family::default(),
             backlog_versions: Family::default(),
             backlog_bytes: Family::default(),
@@ -141,9 +146,7 @@ impl Default for Metrics {
         metrics.register();
         metrics
     }
-}
 
-impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register(
@@ -293,8 +296,14 @@ impl Metrics {
         self.attempts_failed.get_or_create(&result_labels(link, reason)).inc();
     }
 
+    /// Shows which step a drill begins.
+    pub fn drills_at(&self, plan: &Plan, step: Step) {
+        self.drills.at(plan, Some(step));
+    }
+
     /// Shows the figures of a drill that is over.
     pub fn drilled(&self, report: &Report) {
+        self.drills.at(&report.plan, None);
         self.drills.show(report);
     }
 
@@ -306,6 +315,10 @@ impl Metrics {
         for reason in ["retryable", "refused", "clock_ahead"] {
             self.attempts_failed.remove(&result_labels(link, reason));
         }
+        for outcome in [IN_TIME, LATE] {
+            self.slo.remove(&outcome_labels(link, outcome));
+        }
+        self.commit_to_ack.remove(&way_labels(link));
         self.bytes.remove(link);
         self.differences.remove(link);
         self.throttled.remove(link);
@@ -340,4 +353,24 @@ fn outcome_labels(link: &LinkLabels, outcome: &'static str) -> OutcomeLabels {
 
 fn result_labels(link: &LinkLabels, result: &str) -> ResultLabels {
     ResultLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), result: result.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_is_gone_leaves_no_series() {
+        let metrics = Metrics::of("fra");
+        let link = LinkLabels { rule: "canary".into(), bucket: "canary".into(), peer: "ams".into() };
+        metrics.start_link(&link);
+        metrics.own(&link, 1);
+        metrics.done(&link, Outcome::Applied, 0.1, 7);
+        metrics.late(&link, 1);
+        let shown = metrics.encode(&SiteReport::default());
+        assert!(shown.contains(r#"isthmus_link_owned{site="fra",rule="canary""#), "{shown}");
+        metrics.forget_bucket(&link);
+        let left = metrics.encode(&SiteReport::default());
+        assert!(!left.contains("canary"), "{left}");
+    }
 }

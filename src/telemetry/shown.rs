@@ -35,7 +35,7 @@ fn labels(link: &LinkReport) -> LinkLabels {
 
 /// The gauges of `report`.
 pub fn registry_of(report: &SiteReport) -> Registry {
-    let mut all = registry();
+    let mut all = registry(&report.site);
     links(&mut all, report);
     peers(&mut all, report);
     let rules = Family::<RuleLabels, Gauge>::default();

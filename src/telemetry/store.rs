@@ -106,7 +106,7 @@ fn add(to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], count: u64) -> fmt::
 }
 
 fn observe(to: &mut MetricEncoder<'_>, seen: &Distribution) -> fmt::Result {
-    let bounds = seen.bounds.iter().copied().chain([f64::MAX]);
+    let bounds = seen.bounds.iter().copied().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(seen.counts.iter().copied()).collect();
     to.encode_histogram::<NoLabelSet>(seen.sum, seen.counts.iter().sum(), &buckets, None)
 }

@@ -63,7 +63,7 @@ async fn kube_rules_of_an_api_server_run_and_outlive_it() {
 
     // The API server goes away for longer than the Lease lasts: links run on.
     fleet.cut(true);
-    a.until_metric("isthmus_kube_up 0").await;
+    a.until_metric(&format!("isthmus_kube_up{{site=\"{}\"}} 0", a.name)).await;
     let away = Instant::now();
     for round in 0..6 {
         a.put(&format!("away-{round}"), 5).await;
@@ -74,7 +74,7 @@ async fn kube_rules_of_an_api_server_run_and_outlive_it() {
     assert_eq!(a.ready_code(), Some(200), "/readyz does not depend on the API server");
     fleet.cut(false);
     let back = Instant::now();
-    a.until_metric("isthmus_kube_up 1").await;
+    a.until_metric(&format!("isthmus_kube_up{{site=\"{}\"}} 1", a.name)).await;
     api.merge(&a.namespace, "ReplicationRule", BUCKET, json!({"spec": {"recoveryPointObjective": "10m"}})).await;
     let generation = api.get(&a.namespace, "ReplicationRule", BUCKET).await.expect("it is there").metadata.generation;
     api.until(&a.namespace, "ReplicationRule", BUCKET, |s| s["observedGeneration"].as_i64() == generation).await;

@@ -28,7 +28,7 @@ pub struct Fleet {
 /// One site.
 pub struct Site {
     pub namespace: String,
-    name: &'static str,
+    pub name: &'static str,
     dir: PathBuf,
     /// Two issues of certificates, each of a CA of its own.
     certs: [PathBuf; 2],

@@ -46,7 +46,7 @@ pub struct Site {
 pub struct Door {
     pub s3: S3,
     pub peer: SocketAddr,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 impl Site {

@@ -1,5 +1,28 @@
 //! Alerts: promtool takes the rules and their unit tests, each alert has a case that fires and one that is silent, a page on
-//! what to do, and names metrics that there are.
+//! what to do, and names metrics that there are. Dashboards (`boards`), and both on real processes (`live`).
+mod boards;
+#[path = "../local/dice.rs"]
+#[allow(dead_code)] // what starts sites is shared with the tests of real processes, which need more of it
+mod dice;
+#[path = "../local/documents.rs"]
+mod documents;
+mod live;
+#[path = "../process/mod.rs"]
+mod process;
+mod prometheus;
+#[path = "../local/proxy.rs"]
+#[allow(dead_code)]
+mod proxy;
+#[path = "../local/s3.rs"]
+#[allow(dead_code)]
+mod s3;
+#[path = "../local/shape.rs"]
+#[allow(dead_code)]
+mod shape;
+#[path = "../local/site.rs"]
+#[allow(dead_code)]
+mod site;
+
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::fs;

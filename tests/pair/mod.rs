@@ -69,7 +69,7 @@ pub fn tenure(site: &str, journal: &Arc<dyn Journal>) -> Arc<Tenure> {
 
 /// Everything a replicator shares between its links.
 pub fn shared(store: Arc<dyn Store>, journal: Arc<dyn Journal>, tenure: Arc<Tenure>, pace: Pace) -> Shared {
-    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::default()));
+    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::of("a-site")));
     Shared { store, journal, clock, metrics, tenure, pace }
 }
 

@@ -184,6 +184,7 @@ impl Conductor {
         while let Order::Do(step) = order {
             let (machine, counted) = (self.machine.clone(), self.counted());
             self.show.send_modify(|report| report.show(&machine, counted));
+            self.host.shared.metrics.drills_at(&self.plan, step);
             let may_stop = step != Step::CleanUp;
             let event = tokio::select! {
                 done = self.perform(step) => match done {
