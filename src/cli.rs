@@ -2,6 +2,7 @@
 //! returns an exit code; roles are started in `role`.
 pub mod backlog;
 pub mod certs;
+pub mod completions;
 pub mod conflicts;
 pub mod crds;
 pub mod dashboards;
@@ -12,6 +13,7 @@ pub mod explain;
 pub mod failover;
 mod generated;
 pub mod lag;
+pub mod man;
 pub mod output;
 pub mod release;
 pub mod retry;
@@ -39,11 +41,26 @@ pub mod exit {
     pub const INTERNAL: u8 = 70;
     /// The API server lacks the definitions, or gives too few rights.
     pub const UNPREPARED: u8 = 78;
+
+    /// All of them, as `--help` and the manual say them.
+    pub const ALL: [(u8, &str); 6] = [
+        (OK, "healthy, equal, pass"),
+        (DEGRADED, "degraded, behind objective, different, something waits, a drill failed"),
+        (UNKNOWN, "could not be found out or done: the process cannot be reached"),
+        (USAGE, "bad configuration or usage"),
+        (INTERNAL, "internal error"),
+        (UNPREPARED, "the API server lacks the definitions, or gives too few rights"),
+    ];
+
+    pub(super) fn help() -> String {
+        let line = |(code, meaning): &(u8, &str)| format!("  {code:>2}  {meaning}");
+        format!("Exit codes:\n{}", ALL.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
 }
 
 /// Cross-cluster bucket replication with a bundled erasure-coded S3 store.
 #[derive(Parser, Debug)]
-#[command(name = "isthmus", version, about)]
+#[command(name = "isthmus", version, about, after_help = exit::help())]
 pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
@@ -110,6 +127,10 @@ pub enum Verb {
     Drill(drill::Args),
     /// What would be lost if this site were gone now, and how to switch to a peer; changes nothing.
     Failover(failover::Args),
+    /// Prints what a shell needs to complete verbs and options.
+    Completions(completions::Args),
+    /// Writes the manual, a page per verb.
+    Man(man::Args),
     /// Compares the version sets of one bucket on two sites.
     Diff {
         /// Local socket of the first site.

@@ -57,6 +57,8 @@ async fn run(verb: Verb) -> u8 {
         Verb::Verify(args) => cli::verify::run(&args).await,
         Verb::Drill(args) => cli::drill::run(&args).await,
         Verb::Failover(args) => cli::failover::run(&args).await,
+        Verb::Completions(args) => cli::completions::run(&args),
+        Verb::Man(args) => cli::man::run(&args),
         Verb::Diff { a, b, bucket, output } => cli::diff::run(&a, &b, &bucket, output).await,
     }
 }

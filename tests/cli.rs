@@ -76,3 +76,91 @@ fn a_process_that_is_not_there_is_unknown_not_healthy() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("no.sock"));
 }
+
+/// Verbs of the command line, verbs of verbs too, by their words.
+fn verbs(command: &clap::Command, words: &[String], all: &mut Vec<Vec<String>>) {
+    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+        let words = [words, &[verb.get_name().to_owned()]].concat();
+        verbs(verb, &words, all);
+        all.push(words);
+    }
+}
+
+fn all_verbs() -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    verbs(&<isthmus::cli::Cli as clap::CommandFactory>::command(), &[], &mut all);
+    assert!(all.len() > 20, "{all:?}");
+    all
+}
+
+#[test]
+fn completions_name_every_verb_and_their_shells_take_them() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = isthmus(dir.path(), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let script = String::from_utf8_lossy(&output.stdout);
+        for verb in all_verbs() {
+            assert!(script.contains(verb.last().expect("a word")), "{shell}: {verb:?}");
+        }
+        let file = dir.path().join(shell);
+        fs::write(&file, script.as_bytes()).expect("write it");
+        // Those that only read it; where there is no such shell nobody can say.
+        if let ("bash" | "zsh" | "fish", Ok(read)) = (shell, Command::new(shell).arg("-n").arg(&file).output()) {
+            assert!(read.status.success(), "{shell} -n: {}", stderr(&read));
+        }
+    }
+    assert_eq!(isthmus(dir.path(), &["completions", "dos"]).status.code(), Some(64));
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_verb_and_says_the_exit_codes() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let output = isthmus(dir.path(), &["man", "--dir", "man1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for words in all_verbs().into_iter().chain([Vec::new()]) {
+        let name = [vec!["isthmus".to_owned()], words].concat().join("-");
+        let page = fs::read_to_string(dir.path().join("man1").join(format!("{name}.1")));
+        let page = page.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(page.contains(".TH") && page.contains(".SH SYNOPSIS") && page.len() > 200, "{name}:\n{page}");
+    }
+    let page = fs::read_to_string(dir.path().join("man1/isthmus.1")).expect("the first page");
+    for (code, meaning) in isthmus::cli::exit::ALL {
+        assert!(page.contains(&format!("{code}  {meaning}")), "{code} {meaning}:\n{page}");
+    }
+}
+
+#[test]
+fn whoever_cannot_be_reached_is_unknown_in_every_verb_that_asks() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let asking: [&[&str]; 13] = [
+        &["status"],
+        &["lag"],
+        &["backlog"],
+        &["conflicts"],
+        &["explain", "bucket/key"],
+        &["retry", "rule"],
+        &["suspend", "--rule", "rule"],
+        &["resume", "--rule", "rule"],
+        &["release", "rule"],
+        &["verify", "rule"],
+        &["drill", "list"],
+        &["drill", "abort"],
+        &["failover", "--dry-run", "--peer", "ams"],
+    ];
+    for verb in asking {
+        for format in ["table", "wide", "json", "yaml"] {
+            let output = isthmus(dir.path(), &[verb, &["--socket", "nobody.sock", "-o", format]].concat());
+            assert_eq!(output.status.code(), Some(2), "{verb:?} {format}: {}", stderr(&output));
+            assert!(
+                stderr(&output).contains("nobody.sock") && output.stdout.is_empty(),
+                "{verb:?}: {}",
+                stderr(&output)
+            );
+        }
+        let output = isthmus(dir.path(), &[verb, &["--socket", "nobody.sock", "-o", "xml"]].concat());
+        assert_eq!(output.status.code(), Some(64), "{verb:?}");
+    }
+    assert_eq!(isthmus(dir.path(), &["certificates"]).status.code(), Some(64));
+    assert_eq!(isthmus(dir.path(), &["--version"]).status.code(), Some(0));
+}

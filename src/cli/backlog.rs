@@ -42,8 +42,8 @@ async fn links(args: &Args) -> Result<u8, socket::Failed> {
     let links: Vec<_> = report.links.into_iter().filter(|l| l.state != "standby").collect();
     let (said, code) = verdict(&links);
     match args.asking.output {
-        Format::Json => output::json(&links),
-        Format::Table => {
+        format @ (Format::Json | Format::Yaml) => output::data(format, &links),
+        Format::Table | Format::Wide => {
             let row = |l: &LinkReport| {
                 let existing = l.existing_versions.map_or("unknown".into(), |n| n.to_string());
                 let numbers = [l.retry_versions, l.parked_versions, l.braked_versions].map(|n| n.to_string());
@@ -79,8 +79,8 @@ fn verdict(links: &[LinkReport]) -> (String, u8) {
 async fn deletes(args: &Args) -> Result<u8, socket::Failed> {
     let path = socket::with_query("/deletes", &[("limit", &args.limit.to_string())]);
     let held: Vec<DeleteReport> = socket::ask(&args.asking.socket, Method::GET, &path).await?;
-    if args.asking.output == Format::Json {
-        output::json(&held);
+    if args.asking.output.is_data() {
+        output::data(args.asking.output, &held);
     } else {
         match held.len() {
             0 => println!("EMPTY  no brake holds anything back"),
@@ -103,8 +103,8 @@ async fn rows(args: &Args) -> Result<u8, socket::Failed> {
     let path = socket::with_query("/rows", &[("limit", &args.limit.to_string())]);
     let mut rows: Vec<RowReport> = socket::ask(&args.asking.socket, Method::GET, &path).await?;
     rows.retain(|row| args.failed || row.is_parked);
-    if args.asking.output == Format::Json {
-        output::json(&rows);
+    if args.asking.output.is_data() {
+        output::data(args.asking.output, &rows);
     } else {
         let parked = rows.iter().filter(|row| row.is_parked).count();
         match (rows.len(), parked) {

@@ -1,5 +1,5 @@
 //! `isthmus conflicts`: versions born without knowing each other; both are kept, and here is which reads as newer.
-use super::output::{self, Format};
+use super::output;
 use super::socket::{self, Method};
 use super::{Asking, exit};
 use crate::replicator::told::{ConflictReport, VersionMark};
@@ -21,8 +21,8 @@ pub async fn run(args: &Args) -> u8 {
         Ok(pairs) => pairs,
         Err(failed) => return failed.say(),
     };
-    if args.asking.output == Format::Json {
-        output::json(&pairs);
+    if args.asking.output.is_data() {
+        output::data(args.asking.output, &pairs);
         return exit::OK;
     }
     match pairs.len() {

@@ -31,8 +31,8 @@ pub async fn run(a: &Path, b: &Path, bucket: &str, format: Format) -> u8 {
         }
     };
     match format {
-        Format::Json => output::json(&found),
-        Format::Table => {
+        format @ (Format::Json | Format::Yaml) => output::data(format, &found),
+        Format::Table | Format::Wide => {
             println!(
                 "{}  {} versions in A, {} in B: {} only in A, {} only in B, {} different",
                 found.verdict.to_uppercase(),

@@ -148,8 +148,8 @@ fn code(report: &Report) -> u8 {
 
 fn print(format: Format, report: &Report) {
     match format {
-        Format::Json => output::json(report),
-        Format::Table => print!("{}", report.text()),
+        format @ (Format::Json | Format::Yaml) => output::data(format, report),
+        Format::Table | Format::Wide => print!("{}", report.text()),
     }
 }
 
@@ -158,8 +158,8 @@ async fn listed(asking: &Asking) -> u8 {
         Ok(all) => all,
         Err(failed) => return failed.say(),
     };
-    if asking.output == Format::Json {
-        output::json(&all);
+    if asking.output.is_data() {
+        output::data(asking.output, &all);
         return exit::OK;
     }
     let seconds = |s: Option<f64>| s.map_or("-".into(), |s| format!("{s:.3}s"));
@@ -204,8 +204,8 @@ async fn abort(asking: &Asking) -> u8 {
         Err(failed) => return failed.say(),
     };
     match asking.output {
-        Format::Json => output::json(&said),
-        Format::Table => println!("ABORTED  {said}"),
+        format @ (Format::Json | Format::Yaml) => output::data(format, &said),
+        Format::Table | Format::Wide => println!("ABORTED  {said}"),
     }
     exit::OK
 }

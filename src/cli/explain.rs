@@ -42,8 +42,8 @@ pub async fn run(args: &Args) -> u8 {
     };
     let (said, code) = verdict(&explained);
     match args.asking.output {
-        Format::Json => output::json(&explained),
-        Format::Table => {
+        format @ (Format::Json | Format::Yaml) => output::data(format, &explained),
+        Format::Table | Format::Wide => {
             let rows = explained.versions.iter().flat_map(|version| rows(&explained.site, version)).collect();
             println!("{said}\n\n{}", output::table(&["VERSION", "ORIGIN", "BORN", "SITE", "STATE", "WHY"], rows));
             for problem in &explained.not_in_force {
@@ -63,8 +63,8 @@ async fn of_peer(args: &Args, name: &str) -> Result<u8, socket::Failed> {
     report.links.retain(|l| l.peer == name && l.state != "standby");
     let (said, code) = peer_verdict(&peer, &report.links);
     match args.asking.output {
-        Format::Json => output::json(&(peer, report.links)),
-        Format::Table => {
+        format @ (Format::Json | Format::Yaml) => output::data(format, &(peer, report.links)),
+        Format::Table | Format::Wide => {
             let row = |l: &LinkReport| {
                 let names = [l.rule.clone(), l.bucket.clone(), l.state.clone()];
                 [names.to_vec(), vec![output::lag(l), output::backlog(l), status::why(l)]].concat()

@@ -57,8 +57,8 @@ pub async fn run(args: &Args) -> u8 {
         Err(why) => return Failed::Refused(why).say(),
     };
     match args.asking.output {
-        Format::Json => output::json(&cost),
-        Format::Table => print!("{}", text(&cost)),
+        format @ (Format::Json | Format::Yaml) => output::data(format, &cost),
+        Format::Table | Format::Wide => print!("{}", text(&cost)),
     }
     match cost.versions {
         Some(0) => exit::OK,

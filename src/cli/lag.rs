@@ -29,8 +29,8 @@ pub async fn run(asking: &Asking) -> u8 {
     links.sort_by(|a, b| worst(b).total_cmp(&worst(a)));
     let (said, code) = verdict(&links);
     match asking.output {
-        Format::Json => output::json(&links),
-        Format::Table => {
+        format @ (Format::Json | Format::Yaml) => output::data(format, &links),
+        Format::Table | Format::Wide => {
             let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "OBJECTIVE", "OLDEST", "BACKLOG"];
             println!("{said}\n\n{}", output::table(&head, links.iter().map(row).collect()));
         }

@@ -9,8 +9,19 @@ use serde::Serialize;
 pub enum Format {
     /// For people.
     Table,
-    /// One JSON document.
+    /// For people, with more columns where there are more.
+    Wide,
+    /// One JSON document, on one line.
     Json,
+    /// One YAML document.
+    Yaml,
+}
+
+impl Format {
+    /// Whether programs are to read it.
+    pub fn is_data(self) -> bool {
+        matches!(self, Format::Json | Format::Yaml)
+    }
 }
 
 /// A table without frames, as `kubectl` prints them.
@@ -26,9 +37,13 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints a value as JSON on one line.
-pub fn json<T: Serialize>(value: &T) {
-    println!("{}", serde_json::to_string(value).expect("reports have string keys"));
+/// Prints a value for programs: as YAML where that is asked for, else as JSON on one line.
+pub fn data<T: Serialize>(format: Format, value: &T) {
+    match format {
+        // A document of its own each time: `--watch` prints many.
+        Format::Yaml => print!("---\n{}", serde_saphyr::to_string(value).expect("reports have string keys")),
+        _ => println!("{}", serde_json::to_string(value).expect("reports have string keys")),
+    }
 }
 
 /// Seconds for people: `0.4s`, `4m12s`.

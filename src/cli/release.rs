@@ -22,9 +22,9 @@ pub async fn run(args: &Args) -> u8 {
         Err(failed) => return failed.say(),
     };
     match (args.asking.output, report.deletes) {
-        (Format::Json, _) => output::json(&report),
-        (Format::Table, 0) => println!("NONE  the brake of {} holds nothing back", args.rule),
-        (Format::Table, n) => println!("RELEASED  {n} deletes go now. Next: isthmus backlog"),
+        (format @ (Format::Json | Format::Yaml), _) => output::data(format, &report),
+        (_, 0) => println!("NONE  the brake of {} holds nothing back", args.rule),
+        (_, n) => println!("RELEASED  {n} deletes go now. Next: isthmus backlog"),
     }
     exit::OK
 }

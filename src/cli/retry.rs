@@ -40,9 +40,9 @@ pub async fn run(args: &Args) -> u8 {
         Err(failed) => return failed.say(),
     };
     match (args.asking.output, report.versions) {
-        (Format::Json, _) => output::json(&report),
-        (Format::Table, 0) => println!("NONE  no version that failed is meant. Next: isthmus backlog --failed"),
-        (Format::Table, n) => println!("RETRY  {n} go again now. Next: isthmus backlog --failed"),
+        (format @ (Format::Json | Format::Yaml), _) => output::data(format, &report),
+        (_, 0) => println!("NONE  no version that failed is meant. Next: isthmus backlog --failed"),
+        (_, n) => println!("RETRY  {n} go again now. Next: isthmus backlog --failed"),
     }
     let is_in_vain = report.versions == 0 && (args.key.is_some() || args.version.is_some());
     if is_in_vain { exit::DEGRADED } else { exit::OK }

@@ -14,14 +14,35 @@ pub async fn run(path: &Path, format: Format) -> u8 {
         }
     };
     match format {
-        Format::Json => output::json(&report),
+        format @ (Format::Json | Format::Yaml) => output::data(format, &report),
         Format::Table => print!("{}", text(&report)),
+        Format::Wide => print!("{}", shown(&report, true)),
     }
     if report.is_healthy() { exit::OK } else { exit::DEGRADED }
 }
 
 /// The report for people, verdict first.
 pub fn text(report: &SiteReport) -> String {
+    shown(report, false)
+}
+
+/// Columns of links that are shown where there is room for them.
+const WIDE: [&str; 7] = ["OBJECTIVE", "OLDEST", "EXISTING", "AHEAD", "BRAKED", "VERIFIED", "OWNER"];
+
+fn wide(l: &LinkReport) -> [String; 7] {
+    let or_none = |shown: Option<String>| shown.unwrap_or("-".into());
+    [
+        or_none(l.rpo_seconds.map(output::seconds)),
+        or_none(l.oldest_pending.map(output::utc)),
+        or_none(l.existing_versions.map(|n| n.to_string())),
+        l.clock_ahead_versions.to_string(),
+        l.braked_versions.to_string(),
+        or_none(l.proof.as_ref().and_then(|proof| proof.verified_at).map(output::utc)),
+        or_none(l.owner.clone()),
+    ]
+}
+
+fn shown(report: &SiteReport, is_wide: bool) -> String {
     let mut out = verdict(report);
     let peers = report.peers.iter().map(|p| {
         vec![
@@ -39,21 +60,16 @@ pub fn text(report: &SiteReport) -> String {
     });
     out += &output::table(&["PEER", "SITE", "STATE", "RTT", "ENDPOINT", "ERROR"], peers.collect());
     out += "\n\n";
-    let links = report.links.iter().map(|l| {
-        vec![
-            l.rule.clone(),
-            l.bucket.clone(),
-            l.peer.clone(),
-            l.state.clone(),
-            output::lag(l),
-            output::backlog(l),
-            l.retry_versions.to_string(),
-            l.parked_versions.to_string(),
-            why(l),
-        ]
-    });
-    let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "BACKLOG", "RETRY", "PARKED", "WHY"];
-    out += &output::table(&head, links.collect());
+    let row = |l: &LinkReport| {
+        let names = [l.rule.clone(), l.bucket.clone(), l.peer.clone(), l.state.clone()];
+        let numbers = [output::lag(l), output::backlog(l), l.retry_versions.to_string(), l.parked_versions.to_string()];
+        let more = if is_wide { wide(l).to_vec() } else { Vec::new() };
+        [names.to_vec(), numbers.to_vec(), more, vec![why(l)]].concat()
+    };
+    let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "BACKLOG", "RETRY", "PARKED"];
+    let more: &[&str] = if is_wide { &WIDE } else { &[] };
+    let head = [&head, more, &["WHY"]].concat();
+    out += &output::table(&head, report.links.iter().map(row).collect());
     out.push('\n');
     for p in &report.problems {
         out += &format!("\n{}  {}  {}: {}", p.document, p.place, p.reason, p.message);
@@ -118,5 +134,22 @@ fn verdict(report: &SiteReport) -> String {
         format!("HEALTHY  site {}, {} links\n\n", report.site, report.links.len())
     } else {
         format!("DEGRADED  site {}: {}\n\n", report.site, why.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_has_more_columns_and_yaml_says_all_of_it() {
+        let link =
+            LinkReport { rule: "r".into(), rpo_seconds: Some(900.0), braked_versions: 7, ..LinkReport::default() };
+        let report = SiteReport { links: vec![link], ..SiteReport::default() };
+        let wide = shown(&report, true);
+        assert!(WIDE.iter().all(|column| wide.contains(column) && !text(&report).contains(column)), "{wide}");
+        assert!(wide.contains("15m00s"), "{wide}");
+        let yaml = serde_saphyr::to_string(&report).expect("it has string keys");
+        assert_eq!(serde_saphyr::from_str::<SiteReport>(&yaml).expect("it is YAML"), report, "{yaml}");
     }
 }

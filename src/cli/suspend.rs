@@ -54,8 +54,8 @@ fn count(links: usize) -> String {
 }
 
 fn print(format: Format, said: &str, links: &[LinkReport]) {
-    if format == Format::Json {
-        return output::json(&links);
+    if format.is_data() {
+        return output::data(format, &links);
     }
     let rows = links.iter().map(|l| {
         let (by, since) = match &l.suspended {

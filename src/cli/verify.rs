@@ -30,8 +30,8 @@ pub async fn run(args: &Args) -> u8 {
         Err(failed) => return failed.say(),
     };
     match args.asking.output {
-        Format::Json => output::json(&report),
-        Format::Table => print!("{}", text(&report)),
+        format @ (Format::Json | Format::Yaml) => output::data(format, &report),
+        Format::Table | Format::Wide => print!("{}", text(&report)),
     }
     code(&report)
 }

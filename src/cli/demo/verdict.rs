@@ -67,9 +67,9 @@ impl Verdict {
 
     /// Prints it, for people or as the one JSON object on the last line.
     pub fn print(&self, format: Format) {
-        if format == Format::Json {
+        if format.is_data() {
             self.samples.iter().for_each(|s| eprintln!("{s}"));
-            output::json(self);
+            output::data(format, self);
             return;
         }
         println!(
