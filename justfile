@@ -26,6 +26,14 @@ world seeds="2000":
 replay seed:
     SEED={{seed}} cargo test -p e2e --locked sim_replay -- --nocapture
 
+# The real shell, frames and TLS of two or three sites under a simulated network: `just wire 500`.
+wire seeds="100":
+    WIRE_SEEDS={{seeds}} cargo test --workspace --locked --test wire wire_ -- --nocapture
+
+# One seed of it again, by the line that a failure printed: `just wire-again 0x31e0003 wire_replay`.
+wire-again seed test:
+    SEED={{seed}} cargo test --workspace --locked --test wire {{test}} -- --exact --nocapture
+
 # Real processes under kill -9, pauses and a bad network: `just kill 1000`.
 kill kills="200":
     KILLS={{kills}} cargo test --locked --test local kill -- --nocapture --test-threads 1
@@ -39,9 +47,9 @@ kill-again seed test:
 mutants *ARGS:
     cargo mutants -p isthmus -p storage-engine -f 'src/link/**' -f 'src/journal/**' -f 'storage-engine/src/version/**' {{ARGS}} -- --lib
 
-# Bugs planted on purpose; the simulator must find each.
+# Bugs planted on purpose; the simulator and the wire ring must find each.
 planted-bugs:
-    cargo test --workspace --locked --test sim_planted -- --nocapture
+    cargo test --workspace --locked --test sim_planted --test wire_planted -- --nocapture
 
 # Three kind clusters with a site each, and the scenarios against them; `just clusters down` takes them away.
 clusters *ARGS:

@@ -34,7 +34,7 @@ pub mod toll;
 pub mod verbs;
 pub mod verify;
 
-use crate::peer::client::Target;
+use crate::peer::client::{Dial, PeerClient, Target};
 use crate::rule::plan::{self, Change, LinkName, LinkView};
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::Snapshot;
@@ -155,6 +155,8 @@ pub struct Replicator {
     site_id: String,
     shared: Shared,
     refs: Refs,
+    /// How peers are called.
+    dial: Arc<dyn Dial>,
     /// What the peer listener shows and believes.
     listener: Arc<Identity>,
     rules: watch::Receiver<Snapshot>,
@@ -202,6 +204,7 @@ impl Replicator {
             site_id,
             shared,
             refs,
+            dial: Arc::new(PeerClient),
             listener,
             rules,
             receive,
@@ -214,6 +217,12 @@ impl Replicator {
             ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// Calls its peers over another network than TCP.
+    pub fn dialling(mut self, dial: Arc<dyn Dial>) -> Self {
+        self.dial = dial;
+        self
     }
 
     /// What the peer listener hands versions to.
@@ -551,7 +560,8 @@ impl Replicator {
                 site: self.site_id.clone(),
                 peer_site: peer.site_id.clone(),
             };
-            let line = Line { peer: name.clone(), target, files, tasks: self.tasks.clone(), standing, trouble };
+            let (tasks, dial) = (self.tasks.clone(), self.dial.clone());
+            let line = Line { peer: name.clone(), target, dial, files, tasks, standing, trouble };
             self.tasks.spawn(line::keep(line, stop));
         }
         self.trust(set).await;

@@ -8,12 +8,12 @@
 mod away;
 mod check;
 mod client;
-mod dice;
+pub(crate) mod dice;
 pub mod fault;
 mod network;
 mod operation;
 mod options;
-mod oracle;
+pub(crate) mod oracle;
 mod shrink;
 mod site;
 mod survey;

@@ -50,6 +50,10 @@ struct Link {
 }
 
 impl MemoryJournal {
+    /// An empty one whose claims end by this clock.
+    pub fn by(clock: Arc<dyn Clock>) -> Self {
+        MemoryJournal { state: Arc::default(), clock }
+    }
     /// From now on every write answers [`Error::Unavailable`] (`true`), or works again.
     pub fn set_full(&self, full: bool) {
         self.locked().full = full;

@@ -42,6 +42,16 @@ pub enum Planted {
     ClockForgotten,
     /// A store keeps no purge of a version it does not have.
     EarlyPurgeForgotten,
+    /// Of the credit that is due an eighth is never given back.
+    CreditLeaked,
+    /// A read given up half way forgets what it had of a frame.
+    HalfReadForgotten,
+    /// Data frames leave without the connection's credit.
+    CreditIgnored,
+    /// A receiver that leaves does not wait for the acks of what it took.
+    GoodbyeBeforeAcks,
+    /// A body the line broke in counts as ended.
+    CutBodyTakenForWhole,
 }
 
 #[cfg(feature = "planted-bugs")]

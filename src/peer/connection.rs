@@ -3,6 +3,7 @@
 //!
 //! Never decides what a frame means: `client.rs` and `server.rs` do, and they alone call this.
 use super::frame::{self, CREDIT_PER_FRAME, Frame, Message, Windows};
+use crate::link::planted::{self, Planted};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -236,9 +237,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = Frame::decode(&mut self.buffer)? {
                 return Ok(frame);
             }
+            let had = planted::has(Planted::HalfReadForgotten).then(|| self.buffer.split());
             self.buffer.reserve(READ_BYTES);
             let read = tokio::time::timeout_at(self.silent_at, self.line.read_buf(&mut self.buffer));
             let count = read.await.map_err(|_| Ended::Silent)??;
+            if let Some(had) = had {
+                let came = std::mem::replace(&mut self.buffer, had);
+                self.buffer.unsplit(came);
+            }
             if count == 0 {
                 return Err(Ended::Closed);
             }
@@ -284,6 +290,7 @@ impl Window {
         }
         let owed = self.owed.swap(0, Ordering::AcqRel);
         self.open.fetch_add(owed, Ordering::AcqRel);
+        let owed = if planted::has(Planted::CreditLeaked) { owed / 8 * 7 } else { owed };
         u32::try_from(owed).ok().filter(|o| *o > 0)
     }
 }

@@ -10,14 +10,16 @@ use super::frame::{
     self, BUCKETS, DRILLS, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
 };
 use session::Session;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage_engine::clock::Clock;
 use storage_engine::identity::{self, Identity};
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -175,22 +177,39 @@ struct Refused {
     detail: String,
 }
 
+/// Where callers come from.
+pub trait Listen: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// The next caller, and where it calls from.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = tokio::net::TcpStream;
+    async fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)> {
+        let (tcp, from) = TcpListener::accept(self).await?;
+        // A caller that is gone already shows at the first read.
+        tcp.set_nodelay(true).ok();
+        Ok((tcp, from))
+    }
+}
+
 /// A line whose other end is proven.
-struct Proven {
-    line: TlsStream<TcpStream>,
+struct Proven<S> {
+    line: TlsStream<S>,
     named: identity::Named,
     known: Known,
 }
 
 impl Server {
     /// Accepts until `stop`, then returns; connections that stand say goodbye and finish on `tasks`.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, mut listener: impl Listen, tasks: TaskTracker, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.settings.connections_max));
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((tcp, _)) => match places.clone().try_acquire_owned() {
+                Ok((stream, from)) => match places.clone().try_acquire_owned() {
                     Ok(place) => {
-                        let serve = self.clone().serve(tcp, place, tasks.clone(), stop.clone());
+                        let serve = self.clone().serve(stream, from, place, tasks.clone(), stop.clone());
                         tasks.spawn(serve);
                     }
                     Err(_) => self.counters.refuse(Refusal::ConnectionLimit),
@@ -205,17 +224,17 @@ impl Server {
 
     async fn serve(
         self: Arc<Self>,
-        tcp: TcpStream,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        from: SocketAddr,
         _place: OwnedSemaphorePermit,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) {
-        let from = tcp.peer_addr().map_or_else(|_| "?".to_string(), |a| a.to_string());
-        let opening = tokio::time::timeout(HANDSHAKE_MAX, self.clone().open(tcp, &from, tasks.clone()));
+        let opening = tokio::time::timeout(HANDSHAKE_MAX, self.clone().open(stream, from, tasks.clone()));
         let opened = match stop.run_until_cancelled(opening).await {
             None => return,
             Some(opened) => opened.unwrap_or_else(|_| {
-                Err(Refused { why: Refusal::Handshake, from: from.clone(), detail: "took too long".into() })
+                Err(Refused { why: Refusal::Handshake, from: from.to_string(), detail: "took too long".into() })
             }),
         };
         match opened {
@@ -232,7 +251,10 @@ impl Server {
         }
     }
 
-    async fn attend(&self, session: Arc<Session>, reader: session::Reader, stop: CancellationToken) {
+    async fn attend<R>(&self, session: Arc<Session>, reader: FrameReader<R>, stop: CancellationToken)
+    where
+        R: AsyncRead + Unpin,
+    {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         self.counters.connections_open.fetch_add(1, Ordering::Relaxed);
         let (site, peer) = (&session.known.site, &session.known.peer);
@@ -254,14 +276,14 @@ impl Server {
     }
 
     /// TLS, the name in the certificate, Hello and its answer.
-    async fn open(
+    async fn open<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self: Arc<Self>,
-        tcp: TcpStream,
-        from: &str,
+        stream: S,
+        from: SocketAddr,
         tasks: TaskTracker,
-    ) -> Result<(Arc<Session>, session::Reader), Refused> {
+    ) -> Result<(Arc<Session>, FrameReader<ReadHalf<TlsStream<S>>>), Refused> {
         let refused = |why, detail: String| Refused { why, from: from.to_string(), detail };
-        let Proven { line, named, known } = self.prove(tcp).await.map_err(|(why, detail)| refused(why, detail))?;
+        let Proven { line, named, known } = self.prove(stream).await.map_err(|(why, detail)| refused(why, detail))?;
         let (read, mut write) = tokio::io::split(line);
         let mut reader = FrameReader::new(read, SENDER_SILENCE_MAX, self.counters.bytes_in.clone());
         let (first, _) = reader.next().await.map_err(|err| refused(Refusal::Handshake, err.to_string()))?;
@@ -297,11 +319,10 @@ impl Server {
     }
 
     /// The handshake, and whose certificate it showed.
-    async fn prove(&self, tcp: TcpStream) -> Result<Proven, (Refusal, String)> {
-        tcp.set_nodelay(true).map_err(|err| (Refusal::Handshake, err.to_string()))?;
+    async fn prove<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Result<Proven<S>, (Refusal, String)> {
         let configs = self.identity.configs();
         let acceptor = TlsAcceptor::from(configs.server.clone());
-        let line = acceptor.accept(tcp).await.map_err(|err| {
+        let line = acceptor.accept(stream).await.map_err(|err| {
             let tls = err.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
             (if tls { Refusal::Certificate } else { Refusal::Handshake }, err.to_string())
         })?;

@@ -2,7 +2,7 @@
 //! ever; a peer that is away costs one dial every few seconds. Certificates are read again while it stands, so that
 //! the next dial shows the newest.
 use super::far::FarEnd;
-use crate::peer::client::{PeerClient, Target};
+use crate::peer::client::{Dial, Target};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub type Standing = watch::Sender<Option<FarEnd>>;
 pub struct Line {
     pub peer: String,
     pub target: Target,
+    pub dial: Arc<dyn Dial>,
     /// What is shown to the peer, and the CA it must chain to.
     pub files: Files,
     /// Takes the connection's own tasks.
@@ -66,7 +67,7 @@ async fn dial(line: &Line, identity: &Identity, stop: &CancellationToken) {
     loop {
         let dialled = tokio::select! {
             () = stop.cancelled() => break,
-            dialled = PeerClient::connect(target, identity, tasks) => dialled,
+            dialled = line.dial.dial(target, identity, tasks) => dialled,
         };
         match dialled {
             Ok(connection) => {

@@ -215,7 +215,7 @@ impl Reach<'_> {
 }
 
 /// What of a version must be alike everywhere: of a purged one, the purges.
-fn remains(version: &Version) -> Version {
+pub(crate) fn remains(version: &Version) -> Version {
     match version.purged() {
         Some(_) => Version { purges: version.purges.clone(), ..Version::blank(&version.key, version.id) },
         None => version.clone(),

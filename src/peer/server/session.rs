@@ -3,6 +3,7 @@
 //! Memory stays within the windows given in Hello: what arrives is charged, what the store consumed is
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
 use super::{Known, Refusal, Server};
+use crate::link::planted::{self, Planted};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::Answer;
@@ -18,16 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use storage_engine::object::Body;
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The reading half of a connection.
-pub(super) type Reader = FrameReader<ReadHalf<TlsStream<TcpStream>>>;
 /// Questions about ranges of keys answered at once: each reads the store from its drives.
 const QUESTIONS_AT_ONCE: usize = 2;
 /// Questions of one connection that wait or are answered; a peer that obeys asks a few pages at once.
@@ -107,7 +104,7 @@ impl Session {
     }
 
     /// Writes until the connection is over; then what waits, and the end of TLS.
-    pub(super) async fn write(self: Arc<Self>, mut outgoing: Outgoing, mut line: WriteHalf<TlsStream<TcpStream>>) {
+    pub(super) async fn write(self: Arc<Self>, mut outgoing: Outgoing, mut line: impl AsyncWrite + Unpin) {
         let written = self.server.counters.bytes_out.clone();
         if self.over.run_until_cancelled(outgoing.write_to(&mut line, &written)).await.is_some() {
             self.over.cancel();
@@ -121,7 +118,10 @@ impl Session {
     }
 
     /// Reads until the connection ends, and says why it did. What was handed to the receiver goes on.
-    pub(super) async fn run(self: &Arc<Self>, mut reader: Reader, stop: CancellationToken) -> Ended {
+    pub(super) async fn run<R>(self: &Arc<Self>, mut reader: FrameReader<R>, stop: CancellationToken) -> Ended
+    where
+        R: AsyncRead + Unpin,
+    {
         let ended = self.attend(&mut reader, stop).await;
         // Bodies whose End has not come see their channel close: an error, never a short body.
         self.streams().clear();
@@ -133,7 +133,10 @@ impl Session {
         ended
     }
 
-    async fn attend(self: &Arc<Self>, reader: &mut Reader, stop: CancellationToken) -> Ended {
+    async fn attend<R>(self: &Arc<Self>, reader: &mut FrameReader<R>, stop: CancellationToken) -> Ended
+    where
+        R: AsyncRead + Unpin,
+    {
         let mut ping = tokio::time::interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut pings = 0;
@@ -169,7 +172,7 @@ impl Session {
                 leave_at = Instant::now() + self.server.settings.drain;
             }
             if let Some(reason) = leaving
-                && self.streams().is_empty()
+                && (self.streams().is_empty() || planted::has(Planted::GoodbyeBeforeAcks))
             {
                 return Ended::Goodbye(reason.into());
             }
@@ -427,6 +430,7 @@ impl Stream for Arriving {
             }
             Some(Piece::End) => None,
             Some(Piece::Aborted) => cut("the sender gave the body up"),
+            None if planted::has(Planted::CutBodyTakenForWhole) => None,
             None => cut("the connection ended within the body"),
         };
         self.over = true;
