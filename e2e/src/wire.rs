@@ -163,6 +163,8 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
         storm.pass(&mut sim, &sites);
         sim.step().map_err(|e| fail(format!("a site ended: {e}")))?;
     }
+    // What ends with the storm: a site that still stops is started again.
+    storm.pass(&mut sim, &sites);
     sites.iter().for_each(|site| site.writes.store(false, Ordering::Relaxed));
     storm::calm(&mut sim, &sites);
     converge(&mut sim, &sites).map_err(&fail)?;

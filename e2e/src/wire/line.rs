@@ -29,8 +29,10 @@ use tokio_util::task::TaskTracker;
 const VERSIONS: usize = 400;
 /// Tasks that push at once.
 const PUSHERS: usize = 24;
-/// All of them, however rough it is: hours of simulated time are seconds.
-const ALL_MAX: Duration = Duration::from_secs(1_800);
+/// How long it may be rough: most seeds take less than a minute.
+const ROUGH_MAX: Duration = Duration::from_secs(300);
+/// All versions, then, on a calm network.
+const ALL_MAX: Duration = Duration::from_secs(600);
 /// A body that breaks off is asked for again.
 const RETRY_MS: u64 = 50;
 
@@ -184,7 +186,8 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
     let mut sim = super::network(&mut dice, began, segments);
     let is_rough = dice.chance(500);
     let mut settings = super::settings(&mut dice);
-    let lifetime = if dice.chance(300) { 3_600_000 } else { dice.range(200, 6_000) };
+    // Twice the longest way there and back: one that is old before its first version came never brings any.
+    let lifetime = if dice.chance(300) { 3_600_000 } else { dice.range(1_000, 6_000) };
     settings.lifetime = Duration::from_millis(lifetime);
     settings.drain = Duration::from_secs(60);
     settings.receives_max = dice.range(2, 16) as usize;
@@ -211,7 +214,7 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
     });
     let (sender, caller) = sender(&mut dice, is_rough, &seen);
     let files = ground.files("fra");
-    let (sending, broken) = (sender.clone(), caller.broken.clone());
+    let (sending, calling, broken) = (sender.clone(), caller.clone(), caller.broken.clone());
     sim.client("fra", async move {
         let identity = Identity::load(files).await?;
         let target = Target {
@@ -222,8 +225,14 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
             peer_site: "ams".into(),
         };
         while !locked(&sending.left).is_empty() {
-            match caller.dial(&target, &identity, &TaskTracker::new()).await {
-                Ok(line) => sending.push_all(&line).await,
+            match calling.dial(&target, &identity, &TaskTracker::new()).await {
+                Ok(line) => {
+                    sending.push_all(&line).await;
+                    // Only the log asks how it ended; one that stands has no more to do.
+                    if let Ok(reason) = tokio::time::timeout(Duration::ZERO, line.closed()).await {
+                        tracing::info!(%reason, "The connection ended.");
+                    }
+                }
                 Err(e) => tracing::info!(error = %e, "Dialling again."),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -234,7 +243,10 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
     let mut change_at = Duration::ZERO;
     let (mut happened, mut steps) = (BTreeMap::new(), 0);
     loop {
-        if is_rough && sim.elapsed() >= change_at {
+        if is_rough && sim.elapsed() > ROUGH_MAX {
+            caller.breaks.store(false, Ordering::Relaxed);
+            clear(&sim);
+        } else if is_rough && sim.elapsed() >= change_at {
             change_at = sim.elapsed() + Duration::from_millis(weather.range(300, 9_000));
             *happened.entry(blow(&sim, &mut weather)).or_default() += 1;
         }
@@ -287,10 +299,15 @@ fn sender(dice: &mut Dice, is_rough: bool, seen: &Arc<Mutex<Seen>>) -> (Arc<Send
     (Arc::new(Sender { seen: seen.clone(), left, dice, is_rough }), Arc::new(caller))
 }
 
-/// The weather changes, to what it says; mostly it is fine.
-fn blow(sim: &turmoil::Sim<'_>, dice: &mut Dice) -> &'static str {
+/// Everything flows, also what waited.
+fn clear(sim: &turmoil::Sim<'_>) {
     sim.release("ams", "fra");
     sim.repair("ams", "fra");
+}
+
+/// The weather changes, to what it says; mostly it is fine.
+fn blow(sim: &turmoil::Sim<'_>, dice: &mut Dice) -> &'static str {
+    clear(sim);
     match dice.range(0, 10) {
         0 => {
             sim.partition("ams", "fra");

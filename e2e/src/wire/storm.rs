@@ -103,7 +103,8 @@ fn pair(dice: &mut Dice, sites: usize) -> (usize, usize) {
 impl Act {
     fn happen(self, sim: &mut Sim<'_>, sites: &[Arc<Site>]) {
         let name = |at: usize| sites[at].name;
-        tracing::info!(site = ?self, "{}", self.name());
+        // The log's own clock knows only what happens on a host.
+        tracing::info!(at = ?sim.elapsed(), act = ?self, "The storm.");
         match self {
             Act::Part(a, b) => sim.partition(name(a), name(b)),
             Act::Deafen(a, b) => sim.partition_oneway(name(a), name(b)),
