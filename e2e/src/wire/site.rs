@@ -135,7 +135,7 @@ impl Site {
             tenure: Arc::new(Tenure::new(journal.clone(), holder, Terms::default())),
             journal,
             clock: self.clock.clone(),
-            metrics: Arc::new(Metrics::default()),
+            metrics: Arc::new(Metrics::of(self.name)),
             pace: Pace::default(),
         };
         let own = self.rules.borrow().rules.sites[self.name].clone();
