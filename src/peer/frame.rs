@@ -6,12 +6,21 @@
 //! makes this module panic, and none makes it ask for more than [`FRAME_BYTES_MAX`].
 //!
 //! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
+mod ack;
 pub mod bucket;
 pub mod drill;
+mod hello;
+mod put;
 pub mod read;
 pub mod reconcile;
 
-use super::{Ack, Portion};
+pub use ack::PIECES_MAX;
+pub use hello::{
+    BUCKETS, DRILLS, FEATURES_MAX, Hello, LINKS_MAX, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
+};
+pub use put::{Put, PutBody};
+
+use super::Ack;
 use crate::link::reconcile::Ask;
 use bucket::BucketAsk;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,8 +28,6 @@ use drill::DrillAsk;
 use minicbor::{Decode, Decoder};
 use read::{Found, Read};
 use reconcile::{Answer, Question};
-use std::collections::BTreeMap;
-use storage_engine::version::Version;
 use storage_engine::wire::{self, Fields};
 
 /// Largest frame, its length word left out. Source: security.md section 5.
@@ -32,26 +39,6 @@ const HEADER_BYTES: usize = 6;
 /// What one Put or Data frame costs in credit beside its payload: bounds how many tiny frames fit into
 /// a window, since each takes memory of its own at the receiver.
 pub const CREDIT_PER_FRAME: usize = 64;
-/// Links asked for in one Hello at most.
-pub const LINKS_MAX: usize = 4096;
-/// Pieces named in one ack at most: a version has no more.
-pub const PIECES_MAX: usize = 10_000;
-/// Abilities named in one Hello at most.
-pub const FEATURES_MAX: usize = 64;
-/// The protocol version this build speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
-/// Ability named in a receiver's Hello: it answers Digest and Items.
-pub const RECONCILES: &str = "reconcile";
-/// Ability named in a receiver's Hello: it answers Bucket.
-pub const BUCKETS: &str = "buckets";
-/// Ability named in a receiver's Hello: it takes large versions in pieces.
-pub const PIECES: &str = "pieces";
-/// Ability named in a receiver's Hello: it answers Read.
-pub const READS: &str = "read";
-
-/// Ability named in a receiver's Hello: it takes part in drills, where its Peer document grants them.
-pub const DRILLS: &str = "drills";
-
 /// Bits of the flags byte, by frame type.
 mod flag {
     pub const PUT_BODY_INLINE: u8 = 1;
@@ -98,63 +85,6 @@ impl From<wire::Error> for Error {
     fn from(err: wire::Error) -> Self {
         Error::Malformed(err.to_string())
     }
-}
-
-/// The first frame of each side, on stream 0. Later ones ask for epochs, on a stream of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hello {
-    /// Lowest and highest protocol version spoken; an answer names the chosen one twice.
-    pub versions: (u32, u32),
-    /// siteID of the sender; the receiver holds it against the certificate.
-    pub site: String,
-    /// Optional abilities, by name.
-    pub features: Vec<String>,
-    /// Links whose highest epoch is asked for.
-    pub links: Vec<String>,
-    /// Answer: the highest epoch seen, by link.
-    pub epochs: BTreeMap<String, u64>,
-    /// Answer: what the sender may send before it gets credit back.
-    pub windows: Option<Windows>,
-    /// Fields of a later version.
-    pub unknown: Fields,
-}
-
-/// What a receiver takes in at once from one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
-    /// Bytes of all streams together.
-    pub connection_bytes: u32,
-    /// Bytes of one streamed body.
-    pub stream_bytes: u32,
-    /// Versions without an ack.
-    pub streams: u32,
-}
-
-/// Where the bytes of a Put are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PutBody {
-    /// The version travels without bytes.
-    None,
-    /// All of them, in this frame.
-    Inline(Bytes),
-    /// In the Data frames that follow on this stream, up to End.
-    Streamed,
-}
-
-/// One version, with its bytes or announcing them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Put {
-    pub link: String,
-    pub epoch: u64,
-    pub bucket: String,
-    pub version: Version,
-    pub traceparent: Option<String>,
-    pub relayed: bool,
-    pub body: PutBody,
-    /// Other than the whole only to a receiver that says [`PIECES`].
-    pub portion: Portion,
-    /// Fields of a later version.
-    pub unknown: Fields,
 }
 
 /// What a frame says.
@@ -302,7 +232,7 @@ impl Message {
             Message::End { aborted } => {
                 (kind::END, if *aborted { flag::END_ABORT } else { 0 }, Fields::default().to_bytes(), None)
             }
-            Message::Ack(ack) => (kind::ACK, 0, ack_to_fields(ack).to_bytes(), None),
+            Message::Ack(ack) => (kind::ACK, 0, ack::to_fields(ack).to_bytes(), None),
             Message::Credit(bytes) => (kind::CREDIT, 0, single(bytes), None),
             Message::Ping(number) => (kind::PING, 0, single(number), None),
             Message::Pong(number) => (kind::PONG, 0, single(number), None),
@@ -332,7 +262,7 @@ impl Message {
                 Fields::parse(payload)?;
                 Message::End { aborted: flags & flag::END_ABORT != 0 }
             }
-            kind::ACK => Message::Ack(ack_from_fields(Fields::parse(payload)?)?),
+            kind::ACK => Message::Ack(ack::from_fields(Fields::parse(payload)?)?),
             kind::CREDIT => Message::Credit(Fields::parse(payload)?.need(1)?),
             kind::PING => Message::Ping(Fields::parse(payload)?.need(1)?),
             kind::PONG => Message::Pong(Fields::parse(payload)?.need(1)?),
@@ -358,183 +288,11 @@ fn single<T: minicbor::Encode<()> + minicbor::CborLen<()>>(value: &T) -> Vec<u8>
     fields.to_bytes()
 }
 
-impl Hello {
-    fn to_fields(&self) -> Fields {
-        let mut f = self.unknown.clone();
-        f.put(1, &self.versions.0);
-        f.put(2, &self.versions.1);
-        f.put(3, &self.site);
-        f.put(4, &self.features);
-        f.put(5, &self.links);
-        f.put(6, &self.epochs);
-        if let Some(windows) = &self.windows {
-            f.put(7, &windows.connection_bytes);
-            f.put(8, &windows.stream_bytes);
-            f.put(9, &windows.streams);
-        }
-        f
-    }
-
-    fn from_fields(mut f: Fields) -> Result<Self, Error> {
-        let AtMost(features) = f.take::<AtMost<FEATURES_MAX, String>>(4)?.unwrap_or_default();
-        let AtMost(links) = f.take::<AtMost<LINKS_MAX, String>>(5)?.unwrap_or_default();
-        let windows = match (f.take(7)?, f.take(8)?, f.take(9)?) {
-            (Some(connection_bytes), Some(stream_bytes), Some(streams)) => {
-                Some(Windows { connection_bytes, stream_bytes, streams })
-            }
-            _ => None,
-        };
-        Ok(Hello {
-            versions: (f.need(1)?, f.need(2)?),
-            site: f.need(3)?,
-            features,
-            links,
-            epochs: f.take(6)?.unwrap_or_default(),
-            windows,
-            unknown: f,
-        })
-    }
-}
-
-impl Put {
-    /// The frame of this Put on `stream`, as bytes; what [`Frame::encode`] gives.
-    ///
-    /// # Errors
-    /// [`Error::Oversized`] when it would be above [`FRAME_BYTES_MAX`].
-    pub fn encode(&self, stream: u32) -> Result<Bytes, Error> {
-        assemble(stream, self.parts())
-    }
-
-    fn parts(&self) -> Parts<'_> {
-        let fields = self.to_fields().to_bytes();
-        let mut head = u32::try_from(fields.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
-        head.extend_from_slice(&fields);
-        let (flags, raw) = match &self.body {
-            PutBody::None => (0, None),
-            PutBody::Inline(bytes) => (flag::PUT_BODY_INLINE, Some(bytes)),
-            PutBody::Streamed => (flag::PUT_BODY_STREAMED, None),
-        };
-        (kind::PUT, flags | if self.relayed { flag::PUT_RELAYED } else { 0 }, head, raw)
-    }
-
-    fn to_fields(&self) -> Fields {
-        let mut f = self.unknown.clone();
-        f.put(1, &self.link);
-        f.put(2, &self.epoch);
-        f.put(3, &self.bucket);
-        f.put_bytes(4, &self.version.to_bytes());
-        f.put_some(5, &self.traceparent);
-        match self.portion {
-            Portion::Whole => {}
-            Portion::Assemble { piece_bytes } => f.put(6, &piece_bytes),
-            Portion::Piece { piece_bytes, number, crc64nvme } => {
-                f.put(6, &piece_bytes);
-                f.put(7, &number);
-                f.put(8, &crc64nvme);
-            }
-        }
-        f
-    }
-
-    fn parse(flags: u8, payload: &[u8]) -> Result<Self, Error> {
-        let (head, raw) = split_head(payload)?;
-        let body = match flags & (flag::PUT_BODY_INLINE | flag::PUT_BODY_STREAMED) {
-            flag::PUT_BODY_INLINE => PutBody::Inline(Bytes::copy_from_slice(raw)),
-            flag::PUT_BODY_STREAMED if raw.is_empty() => PutBody::Streamed,
-            0 if raw.is_empty() => PutBody::None,
-            _ => return Err(Error::Malformed("bytes where the flags promise none".into())),
-        };
-        let mut f = Fields::parse(head)?;
-        let version = f.take_bytes(4)?.ok_or(wire::Error::Missing(4))?;
-        let portion = match (f.take(6)?, f.take(7)?) {
-            (None, None) => Portion::Whole,
-            (Some(piece_bytes), None) => Portion::Assemble { piece_bytes },
-            (Some(piece_bytes), Some(number)) => Portion::Piece { piece_bytes, number, crc64nvme: f.need(8)? },
-            (None, Some(_)) => return Err(wire::Error::Missing(6).into()),
-        };
-        Ok(Put {
-            link: f.need(1)?,
-            epoch: f.need(2)?,
-            bucket: f.need(3)?,
-            version: Version::from_bytes(&version)?,
-            traceparent: f.take(5)?,
-            relayed: flags & flag::PUT_RELAYED != 0,
-            body,
-            portion,
-            unknown: f,
-        })
-    }
-}
-
 /// Fields behind their length, and the raw bytes behind them.
 fn split_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     let short = || Error::Malformed("shorter than its head".into());
     let (word, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
     rest.split_at_checked(u32::from_be_bytes(*word) as usize).ok_or_else(short)
-}
-
-/// Outcomes by number; never reused for another meaning.
-mod outcome {
-    pub const APPLIED: u8 = 1;
-    pub const ALREADY_PRESENT: u8 = 2;
-    pub const SUPERSEDED: u8 = 3;
-    pub const NEEDS_BODY: u8 = 4;
-    pub const REFUSED: u8 = 5;
-    pub const RETRY: u8 = 6;
-    pub const CLOCK_AHEAD: u8 = 7;
-    pub const FENCED: u8 = 8;
-    pub const NEEDS_PIECES: u8 = 9;
-}
-
-fn ack_to_fields(ack: &Ack) -> Fields {
-    let mut f = Fields::default();
-    let number = match ack {
-        Ack::Applied => outcome::APPLIED,
-        Ack::AlreadyPresent => outcome::ALREADY_PRESENT,
-        Ack::Superseded => outcome::SUPERSEDED,
-        Ack::NeedsBody => outcome::NEEDS_BODY,
-        Ack::NeedsPieces { held } => {
-            f.put(5, held);
-            outcome::NEEDS_PIECES
-        }
-        Ack::Refused(reason) => {
-            f.put(2, reason);
-            outcome::REFUSED
-        }
-        Ack::Retry { after_ms, reason } => {
-            f.put(2, reason);
-            f.put(3, after_ms);
-            outcome::RETRY
-        }
-        Ack::ClockAhead { after_ms } => {
-            f.put(3, after_ms);
-            outcome::CLOCK_AHEAD
-        }
-        Ack::Fenced { highest } => {
-            f.put(4, highest);
-            outcome::FENCED
-        }
-    };
-    f.put(1, &number);
-    f
-}
-
-fn ack_from_fields(mut f: Fields) -> Result<Ack, Error> {
-    Ok(match f.need::<u8>(1)? {
-        outcome::APPLIED => Ack::Applied,
-        outcome::ALREADY_PRESENT => Ack::AlreadyPresent,
-        outcome::SUPERSEDED => Ack::Superseded,
-        outcome::NEEDS_BODY => Ack::NeedsBody,
-        outcome::NEEDS_PIECES => {
-            let AtMost(held) = f.need::<AtMost<PIECES_MAX, u32>>(5)?;
-            Ack::NeedsPieces { held }
-        }
-        outcome::REFUSED => Ack::Refused(f.need(2)?),
-        outcome::RETRY => Ack::Retry { reason: f.need(2)?, after_ms: f.need(3)? },
-        outcome::CLOCK_AHEAD => Ack::ClockAhead { after_ms: f.need(3)? },
-        outcome::FENCED => Ack::Fenced { highest: f.need(4)? },
-        other => return Err(Error::Malformed(format!("outcome {other} is unknown"))),
-    })
 }
 
 #[cfg(test)]

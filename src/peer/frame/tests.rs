@@ -4,9 +4,11 @@ use super::*;
 use crate::link::Filter;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Beside, Core, Digest, Item, KeyRange};
+use crate::peer::Portion;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use storage_engine::bucket::document::{Document, Kind as DocumentKind};
-use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, VersionId};
+use storage_engine::version::{Birth, Hlc, Kind, Order, Origin, Version, VersionId};
 
 /// Frames of reconciliation, which came later.
 const GOLDEN_RECONCILE: &str = include_str!("../../../tests/golden/peer_frames_reconcile.txt");
