@@ -22,6 +22,15 @@ pub struct Terms {
     pub versions_min: u64,
 }
 
+impl Terms {
+    /// Whether so many deletes, so many of them markers, are a mass among so many versions.
+    fn is_mass(&self, (deletes, markers): (u64, u64), versions: u64) -> bool {
+        // The markers themselves are versions of the bucket too.
+        let before = versions.saturating_sub(markers);
+        deletes >= self.versions_min && u128::from(deletes) * 100 >= u128::from(self.percent) * u128::from(before)
+    }
+}
+
 /// What the journal keeps of a brake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -64,9 +73,9 @@ pub(super) struct Brake {
     waiting: Slots,
     /// The greatest pressure since it was last judged.
     peak: (u64, u64),
-    /// Versions in the bucket, and when they were counted.
-    total: Option<(Millis, u64)>,
-    is_counting: bool,
+    total: Option<Total>,
+    /// The pressure when the count was asked for whose answer is awaited.
+    asked: Option<(u64, u64)>,
     held_versions: u64,
     held_oldest: Option<Millis>,
 }
@@ -78,6 +87,15 @@ pub fn is_delete(version: &Version) -> bool {
 
 fn is_marker(version: &Version) -> bool {
     version.purged().is_none() && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker)
+}
+
+/// Versions in the bucket.
+#[derive(Clone, Copy, Debug)]
+struct Total {
+    versions: u64,
+    at: Millis,
+    /// The pressure they were counted for: a bucket that grows since has more.
+    asked: (u64, u64),
 }
 
 impl Slots {
@@ -109,7 +127,7 @@ impl Brake {
             waiting: Slots::default(),
             peak: (0, 0),
             total: None,
-            is_counting: false,
+            asked: None,
             held_versions: 0,
             held_oldest: None,
         }
@@ -148,7 +166,7 @@ impl Brake {
     pub(super) fn release(&mut self, now: Millis) -> bool {
         let Some(kept) = &mut self.kept else { return false };
         kept.released_through = kept.released_through.max(now);
-        (self.sent, self.peak) = (Slots::default(), (0, 0));
+        (self.sent, self.peak, self.total) = (Slots::default(), (0, 0), None);
         kept.engaged_at.take().is_some()
     }
 
@@ -199,37 +217,39 @@ impl Brake {
 
     /// So many versions are in the bucket.
     pub(super) fn counted(&mut self, now: Millis, versions: u64) {
-        self.total = Some((now, versions));
-        self.is_counting = false;
+        self.total = Some(Total { versions, at: now, asked: self.asked.take().unwrap_or_default() });
     }
 
     /// What the deletes that wait call for; the bucket is counted from half of the minimum on, so that nothing waits
-    /// for it as a rule.
+    /// for it as a rule. A count serves for a window, but engages nothing by itself: the bucket may have grown since,
+    /// so a mass is one by a count that was asked for when it stood there.
     pub(super) fn call(&mut self, now: Millis, terms: &Terms) -> Call {
-        let (deletes, markers) = self.peak;
-        if self.engaged_at().is_some() || deletes < terms.versions_min.div_ceil(2) {
+        let peak = self.peak;
+        if self.engaged_at().is_some() || peak.0 < terms.versions_min.div_ceil(2) {
             return Call::Nothing;
         }
-        let is_mass = |versions: u64| {
-            // The markers themselves are versions of the bucket too.
-            let before = versions.saturating_sub(markers);
-            u128::from(deletes) * 100 >= u128::from(terms.percent) * u128::from(before)
-        };
-        let is_fresh = self.total.is_some_and(|(at, _)| now.saturating_sub(at) < terms.window_millis);
-        let reaches = deletes >= terms.versions_min;
-        if let (true, true, Some((_, versions))) = (reaches, is_fresh, self.total) {
-            if !is_mass(versions) {
-                self.peak = (0, 0);
-                return Call::Nothing;
+        let reaches = peak.0 >= terms.versions_min;
+        match self.total.filter(|total| now.saturating_sub(total.at) < terms.window_millis) {
+            Some(total) if terms.is_mass(peak, total.versions) => {
+                if !terms.is_mass(total.asked, total.versions) {
+                    return self.ask(true);
+                }
+                self.kept.get_or_insert_default().engaged_at = Some(now);
+                Call::Engaged
             }
-            self.kept.get_or_insert_default().engaged_at = Some(now);
-            return Call::Engaged;
+            Some(_) if reaches => {
+                self.peak = (0, 0);
+                Call::Nothing
+            }
+            Some(_) => Call::Nothing,
+            None => self.ask(reaches),
         }
-        if is_fresh {
-            return Call::Nothing;
-        }
-        let ask = !std::mem::replace(&mut self.is_counting, true);
-        Call::Count { ask, wait: reaches }
+    }
+
+    fn ask(&mut self, wait: bool) -> Call {
+        let ask = self.asked.is_none();
+        self.asked.get_or_insert(self.peak);
+        Call::Count { ask, wait }
     }
 
     fn is_released(&self, since: Millis) -> bool {
