@@ -102,7 +102,8 @@ pub fn why(link: &LinkReport) -> String {
     }
 }
 
-fn verdict(report: &SiteReport) -> String {
+/// How it stands, in a word, and why.
+pub fn verdict(report: &SiteReport) -> String {
     let down = report.peers.iter().filter(|p| !p.is_up).count();
     let parked: u64 = report.links.iter().map(|l| l.parked_versions).sum();
     let mut why = Vec::new();

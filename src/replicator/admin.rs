@@ -1,6 +1,8 @@
-//! The admin listeners: probes and metrics on a port, what shows keys or changes something on a local
+//! The admin listeners: probes, metrics and a status page on a port, what shows keys or changes something on a local
 //! socket. They read snapshots; none of them waits for a peer.
 mod drills;
+pub mod history;
+pub mod page;
 mod verbs;
 
 use super::Replicator;

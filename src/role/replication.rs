@@ -6,6 +6,7 @@ use super::watching::Watching;
 use crate::config;
 use crate::journal::{self, Journal};
 use crate::peer::server::{Counters, Known, Server};
+use crate::replicator::admin::history::History;
 use crate::replicator::neighbour::Neighbours;
 use crate::replicator::own::Shared;
 use crate::replicator::proof::Pace;
@@ -223,10 +224,13 @@ fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// Serves both admin listeners until `stop`; probes answer while everything else drains.
 async fn serve_admin(public: TcpListener, local: UnixListener, replicator: Arc<Replicator>, stop: CancellationToken) {
-    let probes = axum::serve(public, admin::public(replicator.clone()));
-    let verbs = axum::serve(local, admin::local(replicator));
+    let history = Arc::new(History::default());
+    let page = admin::page::routes(replicator.clone(), history.clone());
+    let probes = axum::serve(public, admin::public(replicator.clone()).merge(page));
+    let verbs = axum::serve(local, admin::local(replicator.clone()));
     tokio::select! {
         () = stop.cancelled() => {}
+        () = history.remember(&replicator) => {}
         ended = async { tokio::try_join!(probes.into_future(), verbs.into_future()) } => {
             if let Err(e) = ended {
                 tracing::error!(error = %e, "The admin listeners ended; restart the process.");

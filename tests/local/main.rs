@@ -15,6 +15,7 @@ mod load;
 mod mesh;
 mod one_store;
 mod oracle;
+mod page;
 #[path = "../process/mod.rs"]
 mod process;
 mod proxy;
