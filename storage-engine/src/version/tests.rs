@@ -5,6 +5,7 @@ use super::*;
 use crate::record::{Blob, BucketId, Record};
 use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 fn origins() -> impl Strategy<Value = Origin> {
@@ -143,10 +144,54 @@ proptest! {
     }
 
     #[test]
+    fn of_two_births_the_greater_wins_and_of_two_tag_sets_the_later(a in pieces(), b in pieces()) {
+        let out = joined(&a, &b);
+        let rank = |v: &Version| v.birth.clone().map(|b| (b.order.clone(), b));
+        prop_assert_eq!(rank(&out), rank(&a).max(rank(&b)));
+        prop_assert_eq!(out.tags, a.tags.max(b.tags));
+    }
+
+    #[test]
     fn what_was_purged_or_born_stays_so(a in pieces(), b in pieces()) {
         let out = joined(&a, &b);
         prop_assert_eq!(out.purges.is_empty(), a.purges.is_empty() && b.purges.is_empty());
         prop_assert_eq!(out.birth.is_some(), a.birth.is_some() || b.birth.is_some());
+    }
+
+    /// Of null there is one at a time: whichever was born last, with its own tags and purges; what has no birth loses.
+    #[test]
+    fn the_null_version_is_the_one_born_last_and_nothing_of_another(a in pieces(), b in pieces(), c in pieces()) {
+        let [a, b, c] = [a, b, c].map(|v| Version { id: VersionId::NULL, ..v });
+        let born = |v: &Version| v.birth.as_ref().map(|b| b.order.clone());
+        if born(&a) < born(&b) {
+            let mut out = a.clone();
+            prop_assert!(join(&mut out, &b).changed);
+            prop_assert_eq!(&out, &b);
+            prop_assert!(!join(&mut out, &a).changed);
+            prop_assert_eq!(&out, &b);
+        }
+        prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+    }
+
+    #[test]
+    fn a_version_has_something_of_whoever_set_any_of_it_and_guards_of_everybody(a in pieces()) {
+        let birth = a.birth.iter().map(|b| &b.order.origin);
+        let tags = a.tags.iter().map(|t| &t.stamp.origin);
+        let setters: BTreeSet<_> = birth.chain(tags).chain(a.purges.iter().map(|(_, p)| &p.origin)).collect();
+        let is_guarded = a.later_guards != Guards::default();
+        for origin in ["a", "b", "c"].map(Origin::new) {
+            prop_assert_eq!(a.has_origin(&origin), is_guarded || setters.contains(&origin));
+            prop_assert_eq!(a.is_wholly_of(&origin), !is_guarded && setters.iter().all(|o| **o == origin));
+        }
+    }
+
+    #[test]
+    fn a_version_is_shown_unless_unborn_or_purged_to_some_effect(a in pieces()) {
+        let is_gone = a.purges.effective(&a.guards()).is_some();
+        prop_assert_eq!(a.is_live(), a.birth.is_some() && !is_gone);
+        prop_assert_eq!(a.is_purged_in_vain(), !a.purges.is_empty() && !is_gone);
+        let is_marker = a.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker);
+        prop_assert_eq!(a.is_delete_marker(), is_marker && !is_gone);
     }
 
     #[test]
@@ -191,11 +236,10 @@ proptest! {
 
     #[test]
     fn a_conflict_is_the_later_of_two_origins_that_did_not_know_the_earlier(x in births(), y in births()) {
+        let knew = x.base.as_ref().is_some_and(|base| *base >= y.order);
+        let is_later = x.order > y.order && x.order.origin != y.order.origin;
+        prop_assert_eq!(is_conflict(&x, &y), is_later && !knew);
         prop_assert!(!(is_conflict(&x, &y) && is_conflict(&y, &x)));
-        if is_conflict(&x, &y) {
-            prop_assert!(x.order > y.order && x.order.origin != y.order.origin);
-            prop_assert!(x.base.is_none_or(|base| base < y.order));
-        }
     }
 }
 
