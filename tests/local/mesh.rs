@@ -19,6 +19,8 @@ const NAMES: [&str; 3] = ["fra", "ams", "waw"];
 const LOAD: Settings = Settings { clients: 3, pause: Duration::from_millis(150), prefix: "" };
 /// Everything is everywhere within this time after the last fault.
 const HEAL: Duration = Duration::from_secs(180);
+/// A network fault is waited for so long to do something; every link sends several times a second.
+const BITE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_sites_converge_after_kills_pauses_and_a_bad_network() {
@@ -30,14 +32,15 @@ async fn three_sites_converge_after_kills_pauses_and_a_bad_network() {
     let honest = Honest::start(&fleet, &oracle, dice.fork());
 
     let most = kills(30);
-    let (mut killed, mut paused, mut faults) = (0, 0, 0);
+    let (mut killed, mut paused, mut faults, mut bitten) = (0, 0, 0, [0; Fault::KINDS.len()]);
     while killed < most {
         if dice.chance(50) {
             fleet.heal();
         }
         if dice.chance(60) {
-            let (proxy, fault) = (dice.index(fleet.proxies.len()), Fault::any(&mut dice));
-            fleet.proxies[proxy].set(fault);
+            let (proxy, kind) = (dice.index(fleet.proxies.len()), faults % bitten.len());
+            let fault = Fault::of_kind(kind, &mut dice);
+            bitten[kind] += u64::from(fleet.proxies[proxy].bite(fault, BITE).await);
             faults += 1;
         }
         tokio::time::sleep(Duration::from_millis(dice.range(0, 1500))).await;
@@ -56,7 +59,10 @@ async fn three_sites_converge_after_kills_pauses_and_a_bad_network() {
     fleet.drained(HEAL).await;
     let looks = honest.stop().await;
     println!("{killed} kills, {paused} pauses, {faults} network faults, {looks} looks at links, {:?}", oracle.counts());
+    println!("network faults that did something: {:?}", Fault::KINDS.iter().zip(bitten).collect::<Vec<_>>());
     assert!(oracle.counts().acked > 10 * most && looks > 0, "a tame run");
+    let is_whole = most < 30 || (paused > 0 && bitten.iter().all(|times| *times > 0));
+    assert!(is_whole, "something never happened: {paused} pauses, {bitten:?} of {:?}", Fault::KINDS);
 
     let views = alike(&fleet, &oracle).await;
     println!("{} versions on each site", views[0].versions());

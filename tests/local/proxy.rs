@@ -31,9 +31,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Any of them.
-    pub fn any(dice: &mut Dice) -> Fault {
-        match dice.index(6) {
+    /// What a run does to its network, each in turn.
+    pub const KINDS: [&str; 6] = ["cut", "deaf there", "deaf here", "delay", "slow", "reset"];
+
+    /// One of this kind, by its place in [`Fault::KINDS`].
+    pub fn of_kind(kind: usize, dice: &mut Dice) -> Fault {
+        match kind {
             0 => Fault::Cut,
             1 => Fault::DeafThere,
             2 => Fault::DeafHere,
@@ -44,13 +47,21 @@ impl Fault {
     }
 }
 
+/// What came through a proxy.
+#[derive(Default)]
+struct Counts {
+    /// Bytes handed on from the dialling side.
+    carried: AtomicU64,
+    /// Pieces and connections that a fault did something to.
+    bitten: AtomicU64,
+}
+
 /// The way from one site's dial to another site's listener.
 pub struct Proxy {
     /// What the dialling site takes for its peer.
     pub addr: SocketAddr,
     fault: Arc<watch::Sender<Fault>>,
-    /// Bytes handed on from the dialling side.
-    carried: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     task: JoinHandle<()>,
 }
 
@@ -60,28 +71,40 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a proxy");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let fault = Arc::new(watch::channel(Fault::None).0);
-        let faults = fault.clone();
-        let carried = Arc::new(AtomicU64::new(0));
-        let counter = carried.clone();
+        let counts = Arc::new(Counts::default());
+        let (faults, counter) = (fault.clone(), counts.clone());
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let to = door.borrow().as_ref().map(|d| d.peer);
                 let is_cut = *faults.borrow() == Fault::Cut;
+                counter.bitten.fetch_add(u64::from(is_cut), Ordering::Relaxed);
                 if let Some(to) = to.filter(|_| !is_cut) {
                     tokio::spawn(carry(near, to, faults.subscribe(), counter.clone()));
                 }
             }
         });
-        Proxy { addr, fault, carried, task }
+        Proxy { addr, fault, counts, task }
     }
 
     /// Bytes handed on so far from the dialling side to the other.
     pub fn carried(&self) -> u64 {
-        self.carried.load(Ordering::Relaxed)
+        self.counts.carried.load(Ordering::Relaxed)
     }
 
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// Sets a fault and waits until it did something to somebody; `false`: nobody came by in that time.
+    pub async fn bite(&self, fault: Fault, patience: Duration) -> bool {
+        let before = self.counts.bitten.load(Ordering::Relaxed);
+        self.set(fault);
+        let bites = async {
+            while self.counts.bitten.load(Ordering::Relaxed) == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(patience, bites).await.is_ok()
     }
 }
 
@@ -92,7 +115,7 @@ impl Drop for Proxy {
 }
 
 /// One connection, until a side ends it or the fault cuts it; a cut is a reset on both sides.
-async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>, carried: Arc<AtomicU64>) {
+async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>, counts: Arc<Counts>) {
     let Ok(far) = TcpStream::connect(to).await else { return };
     for stream in [&near, &far] {
         // Without it the proxy would add its own delays. A socket that refuses is closing.
@@ -100,11 +123,12 @@ async fn carry(near: TcpStream, to: SocketAddr, faults: watch::Receiver<Fault>, 
         let _ = stream.set_zero_linger();
     }
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    let back = AtomicU64::new(0);
     tokio::select! {
-        () = pump(near_read, far_write, faults.clone(), Fault::DeafThere, &carried) => {}
-        () = pump(far_read, near_write, faults.clone(), Fault::DeafHere, &back) => {}
-        () = cut(faults) => {}
+        () = pump(near_read, far_write, faults.clone(), Fault::DeafThere, &counts) => {}
+        () = pump(far_read, near_write, faults.clone(), Fault::DeafHere, &counts) => {}
+        () = cut(faults) => {
+            counts.bitten.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -119,29 +143,40 @@ async fn pump(
     mut to: OwnedWriteHalf,
     mut faults: watch::Receiver<Fault>,
     deaf: Fault,
-    counter: &AtomicU64,
+    counts: &Counts,
 ) {
     let mut buffer = vec![0; 16 << 10];
     let mut carried = 0u64;
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        let bite = || counts.bitten.fetch_add(1, Ordering::Relaxed);
+        if *faults.borrow() == deaf {
+            bite();
+        }
         if faults.wait_for(|f| *f != deaf).await.is_err() {
             return;
         }
         let fault = *faults.borrow();
         let mut piece = &buffer[..read];
         match fault {
-            Fault::Delay(late) => tokio::time::sleep(late).await,
+            Fault::Delay(late) => {
+                bite();
+                tokio::time::sleep(late).await;
+            }
             Fault::Slow(per_second) => {
-                tokio::time::sleep(Duration::from_secs_f64(read as f64 / per_second as f64)).await
+                bite();
+                tokio::time::sleep(Duration::from_secs_f64(read as f64 / per_second as f64)).await;
             }
             Fault::ResetAfter(limit) if carried + read as u64 > limit => {
+                bite();
                 piece = &piece[..usize::try_from(limit.saturating_sub(carried)).expect("within the piece")];
             }
             _ => {}
         }
         carried += piece.len() as u64;
-        counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        if deaf == Fault::DeafThere {
+            counts.carried.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
         if to.write_all(piece).await.is_err() || piece.len() < read {
             return;
         }
