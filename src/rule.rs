@@ -93,6 +93,26 @@ pub struct PeerDoc {
     pub bandwidth: Option<u64>,
 }
 
+impl PeerDoc {
+    /// A Peer and its site of one name, with a CA and no rights here: what tests and simulations begin with.
+    pub fn bare(name: &str) -> PeerDoc {
+        PeerDoc {
+            name: name.into(),
+            site_id: name.into(),
+            endpoint: format!("{name}:8443"),
+            server_name: name.into(),
+            ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
+            crl: None,
+            client_secret: None,
+            identities: Vec::new(),
+            inbound: Vec::new(),
+            drills: false,
+            suspend: false,
+            bandwidth: None,
+        }
+    }
+}
+
 /// A Peer that is a bare S3 endpoint: a destination only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForeignDoc {

@@ -123,24 +123,10 @@ fn may_bring(peer: &PeerDoc, grant: &Grant, origin: &str, relayed: bool) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::FileRef;
     use super::*;
 
     fn peer(grants: Vec<Grant>) -> PeerDoc {
-        PeerDoc {
-            name: "ams".into(),
-            site_id: "ams".into(),
-            endpoint: "ams:8443".into(),
-            server_name: "ams".into(),
-            ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
-            crl: None,
-            client_secret: None,
-            identities: vec![],
-            inbound: grants,
-            drills: false,
-            suspend: false,
-            bandwidth: None,
-        }
+        PeerDoc { inbound: grants, ..PeerDoc::bare("ams") }
     }
     fn grant(origins: &[&str]) -> Grant {
         Grant {

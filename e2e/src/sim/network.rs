@@ -6,7 +6,7 @@ use super::world::{Answer, Coming, World};
 use isthmus::link::toll::Class;
 use isthmus::link::{Event, Failure, Outcome, PushId, is_delete, to_send};
 use isthmus::rule::allow::{Facts, may};
-use isthmus::rule::{FileRef, Grant, PeerDoc};
+use isthmus::rule::{Grant, PeerDoc};
 use isthmus::store::Applied;
 use std::sync::Arc;
 use storage_engine::version::{Hlc, Kind, Version, VersionId};
@@ -240,7 +240,7 @@ impl World {
     fn peer_doc(&self, receiver: usize, sender: usize) -> PeerDoc {
         let edge = self.options.edge(sender, receiver).expect("only edges carry frames");
         let altered = self.altered.get(&(sender, receiver)).copied().unwrap_or_default();
-        let name = self.sites[sender].origin.as_str().to_string();
+        let name = self.sites[sender].origin.as_str();
         let grant = Grant {
             bucket: "logs".into(),
             prefix: if altered.granted_less > 0 { super::options::PREFIXES[0].into() } else { edge.prefix.into() },
@@ -249,20 +249,7 @@ impl World {
             version_deletes: edge.version_deletes,
             documents: false,
         };
-        PeerDoc {
-            name: name.clone(),
-            site_id: name,
-            endpoint: String::new(),
-            server_name: String::new(),
-            ca: FileRef { is_secret: true, name: String::new(), key: String::new() },
-            crl: None,
-            client_secret: None,
-            identities: Vec::new(),
-            inbound: vec![grant],
-            drills: false,
-            suspend: altered.refused > 0,
-            bandwidth: None,
-        }
+        PeerDoc { inbound: vec![grant], suspend: altered.refused > 0, ..PeerDoc::bare(name) }
     }
 
     /// The receiver's store has a version, durably; now the answer goes.

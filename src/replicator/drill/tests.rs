@@ -1,24 +1,11 @@
 //! What a canary is laid over, and when its fault ends.
 use super::*;
-use crate::rule::{FileRef, SiteDoc};
+use crate::rule::SiteDoc;
 
 const ID: &str = "0123456789ab";
 
 fn peer(name: &str) -> PeerDoc {
-    PeerDoc {
-        name: name.into(),
-        site_id: name.into(),
-        endpoint: "ams:8443".into(),
-        server_name: "ams".into(),
-        ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
-        crl: None,
-        client_secret: None,
-        identities: vec![],
-        inbound: vec![],
-        drills: true,
-        suspend: false,
-        bandwidth: None,
-    }
+    PeerDoc { drills: true, ..PeerDoc::bare(name) }
 }
 
 fn drills(is_made_here: bool, lasts: Duration) -> Drills {

@@ -1,5 +1,5 @@
 use super::super::validate::uid;
-use super::super::{Brake, FileRef, PeerDoc, Replicate};
+use super::super::{Brake, PeerDoc, Replicate};
 use super::*;
 use crate::link::includes;
 use crate::store::memory::MemoryStore;
@@ -22,20 +22,7 @@ pub(crate) fn site() -> SiteDoc {
     }
 }
 fn peer(name: &str) -> PeerDoc {
-    PeerDoc {
-        name: name.into(),
-        site_id: name.into(),
-        endpoint: format!("{name}:1"),
-        server_name: name.into(),
-        ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
-        crl: None,
-        client_secret: None,
-        identities: vec![],
-        inbound: vec![],
-        drills: false,
-        suspend: false,
-        bandwidth: None,
-    }
+    PeerDoc::bare(name)
 }
 fn rule(name: &str, peers: &[&str]) -> Rule {
     let to = |p: &&str| Destination { peer: p.to_string(), bucket: "b".into(), bandwidth: None, suspend: false };

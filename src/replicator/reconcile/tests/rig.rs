@@ -10,7 +10,7 @@ use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::answer::answer;
 use isthmus::replicator::far::FarEnd;
 use isthmus::replicator::reconcile::Sides;
-use isthmus::rule::{FileRef, Grant, PeerDoc};
+use isthmus::rule::{Grant, PeerDoc};
 use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -125,20 +125,7 @@ pub fn peer(bucket: &str, prefix: &str) -> PeerDoc {
         version_deletes: true,
         documents: false,
     };
-    PeerDoc {
-        name: "ams".into(),
-        site_id: "ams".into(),
-        endpoint: "ams:8443".into(),
-        server_name: "ams".into(),
-        ca: FileRef { is_secret: true, name: "ca".into(), key: "ca.crt".into() },
-        crl: None,
-        client_secret: None,
-        identities: vec![],
-        inbound: vec![grant],
-        drills: false,
-        suspend: false,
-        bandwidth: None,
-    }
+    PeerDoc { inbound: vec![grant], ..PeerDoc::bare("ams") }
 }
 
 pub fn projection() -> Projection {
