@@ -69,6 +69,14 @@ impl Projection {
         Some(Item { beside, ..item })
     }
 
+    /// Whether birth and tags of a version held here are other sites': a peer that holds tags of the source's has not
+    /// heard yet of those that took their place here, and whoever set them tells it.
+    pub fn is_overwritten(&self, version: &Version) -> bool {
+        let is_others = |origin: &Origin| !self.is_answered_for(origin);
+        version.birth.as_ref().is_some_and(|b| is_others(&b.order.origin))
+            && version.tags.as_ref().is_some_and(|t| is_others(&t.stamp.origin))
+    }
+
     /// What of a version is compared as a whole, and all that the link brings of it, guards and purges included;
     /// `None` in it: it brings nothing.
     fn brought(&self, version: &Version) -> Option<(Core, Option<Version>)> {

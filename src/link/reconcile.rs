@@ -91,8 +91,8 @@ pub enum Ask {
 pub enum Difference {
     /// The other side lacks it, or answers that it is missing there; `state`: its hash here.
     OnlyHere { key: String, version_id: VersionId, state: u128 },
-    /// This side lacks it.
-    OnlyThere { key: String, version_id: VersionId },
+    /// This side lacks it, or what it set of it; `is_gone`: the other side holds it as purged from here.
+    OnlyThere { key: String, version_id: VersionId, is_gone: bool },
     /// Both hold it, in different states; `state`: its hash here.
     Unlike { key: String, version_id: VersionId, state: u128 },
 }
@@ -290,7 +290,7 @@ impl Difference {
     pub fn place(&self) -> (&str, VersionId) {
         match self {
             Difference::OnlyHere { key, version_id, .. }
-            | Difference::OnlyThere { key, version_id }
+            | Difference::OnlyThere { key, version_id, .. }
             | Difference::Unlike { key, version_id, .. } => (key, *version_id),
         }
     }
@@ -325,7 +325,8 @@ fn compare(here: &[Item], there: &[Item], found: &mut Vec<Difference>) {
                 (None, _) => {}
             },
             (None, Some(b)) if matches!(b.core(), Core::State(_) | Core::Gone) => {
-                found.push(Difference::OnlyThere { key: b.key.clone(), version_id: b.version_id });
+                let is_gone = b.core() == Core::Gone;
+                found.push(Difference::OnlyThere { key: b.key.clone(), version_id: b.version_id, is_gone });
             }
             _ => {}
         }
@@ -390,7 +391,7 @@ mod tests {
             match (ours, theirs) {
                 (Some(Some(a)), Some(Some(b))) if a != b => Some(Difference::Unlike { key, version_id, state: *a }),
                 (Some(Some(state)), None) => Some(Difference::OnlyHere { key, version_id, state: *state }),
-                (None, Some(Some(_))) => Some(Difference::OnlyThere { key, version_id }),
+                (None, Some(Some(_))) => Some(Difference::OnlyThere { key, version_id, is_gone: false }),
                 _ => None,
             }
         };

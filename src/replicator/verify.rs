@@ -163,7 +163,7 @@ pub(super) enum Fate {
     /// Under way, or held back.
     Pending(Difference),
     Repaired(Difference),
-    /// It is none: gone here meanwhile, or the peer holds all of it.
+    /// It is none: gone here meanwhile, or the peer holds all of it, or another site brings what overwrote it here.
     Covered,
 }
 
@@ -300,12 +300,13 @@ impl Verify {
 
     async fn judge(&self, difference: Difference, has_caught_up: bool) -> Result<Fate, Error> {
         let (key, id) = difference.place();
-        if matches!(difference, Difference::OnlyThere { .. }) {
-            return Ok(Fate::Stands(difference, None));
+        let held = self.store.stat(&self.bucket, key, id).await?;
+        if let Difference::OnlyThere { is_gone, .. } = &difference {
+            let rule = Projection::of(&self.settings);
+            let is_overwritten = !is_gone && held.is_some_and(|version| rule.is_overwritten(&version));
+            return Ok(if is_overwritten { Fate::Covered } else { Fate::Stands(difference, None) });
         }
-        let Some(version) = self.store.stat(&self.bucket, key, id).await? else {
-            return Ok(Fate::Covered);
-        };
+        let Some(version) = held else { return Ok(Fate::Covered) };
         let oldest_pending = self.shown.borrow().oldest_pending;
         let is_braked = self.route.borrow().as_ref().is_some_and(|route| route.held.borrow().deletes);
         // Of a relay's versions nobody can say when they came here.

@@ -82,6 +82,21 @@ fn what_the_rule_brings_differs_until_it_is_there() {
 }
 
 #[test]
+fn tags_that_another_site_overwrote_here_are_told_from_what_is_lost_here() {
+    let r = rule();
+    let first = tagged(born("in/1", B, Kind::Object), 5, A, "x");
+    let later = tagged(first.clone(), 6, C, "y");
+    let [Difference::OnlyThere { is_gone: false, .. }] = found(&r, Some(&later), Some(&first))[..] else {
+        panic!("tags of the source stand there alone");
+    };
+    assert!(r.is_overwritten(&later));
+    assert!(!r.is_overwritten(&first) && !r.is_overwritten(&born("in/1", B, Kind::Object)), "no tags took their place");
+    assert!(!r.is_overwritten(&tagged(born("in/1", A, Kind::Object), 6, C, "y")), "its birth is the source's");
+    let gone = purged(first, 7, A);
+    assert!(matches!(found(&r, Some(&later), Some(&gone))[..], [Difference::OnlyThere { is_gone: true, .. }]));
+}
+
+#[test]
 fn what_the_rule_excludes_is_no_difference() {
     let r = rule();
     assert_eq!(found(&r, Some(&born("out/1", A, Kind::Object)), None), [], "another prefix");
