@@ -4,6 +4,7 @@
 //! mass. Held deletes make no rows and are not kept in memory: the batch of the first stays unfinished, which holds
 //! cursor and floor, and a release reads the feed again from there. Other changes go on. Called by `machine`.
 use super::lag::earliest;
+use super::retry::RowId;
 use super::{Change, Millis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,13 +65,21 @@ pub(super) enum Call {
 #[derive(Clone, Debug, Default)]
 struct Slots(BTreeMap<u64, (u64, u64)>);
 
+/// Deletes taken in and not yet landed, each counted once however often the feed shows it. As bounded as intake is.
+#[derive(Debug, Default)]
+struct Waiting {
+    slots: Slots,
+    /// Slot of the first showing, and how many showings wait.
+    shown: BTreeMap<RowId, (u64, u32)>,
+}
+
 /// The brake of one link.
 #[derive(Debug)]
 pub(super) struct Brake {
     kept: Option<Kept>,
     /// Deletes the peer took, and those on their way.
     sent: Slots,
-    waiting: Slots,
+    waiting: Waiting,
     /// The greatest pressure since it was last judged.
     peak: (u64, u64),
     total: Option<Total>,
@@ -118,13 +127,36 @@ impl Slots {
     }
 }
 
+impl Waiting {
+    fn add(&mut self, slot: u64, version: &Version) {
+        let (_, shown) = self.shown.entry(name(version)).or_insert_with(|| {
+            self.slots.add(slot, is_marker(version));
+            (slot, 0)
+        });
+        *shown += 1;
+    }
+    fn remove(&mut self, version: &Version) {
+        let name = name(version);
+        let Some((slot, shown)) = self.shown.get_mut(&name) else { return };
+        *shown -= 1;
+        if *shown == 0 {
+            self.slots.remove(*slot, is_marker(version));
+            self.shown.remove(&name);
+        }
+    }
+}
+
+fn name(version: &Version) -> RowId {
+    (version.key.clone(), version.id)
+}
+
 impl Brake {
     /// As the journal kept it; `None`: the link is new.
     pub(super) fn load(kept: Option<Kept>) -> Self {
         Brake {
             kept,
             sent: Slots::default(),
-            waiting: Slots::default(),
+            waiting: Waiting::default(),
             peak: (0, 0),
             total: None,
             asked: None,
@@ -182,8 +214,8 @@ impl Brake {
             return Verdict::Held;
         }
         let slot = slot(terms, since);
-        self.waiting.add(slot, is_marker(&change.version));
-        let (sent, waiting) = (self.sent.within(slot), self.waiting.within(slot));
+        self.waiting.add(slot, &change.version);
+        let (sent, waiting) = (self.sent.within(slot), self.waiting.slots.within(slot));
         self.peak = self.peak.max((sent.0 + waiting.0, sent.1 + waiting.1));
         Verdict::Goes
     }
@@ -193,10 +225,9 @@ impl Brake {
         if self.is_released(change.pending_since) {
             return;
         }
-        let (slot, marker) = (slot(terms, change.pending_since), is_marker(&change.version));
-        self.waiting.remove(slot, marker);
+        self.waiting.remove(&change.version);
         if counts {
-            self.sent.add(slot, marker);
+            self.sent.add(slot(terms, change.pending_since), is_marker(&change.version));
             // A window behind the newest nothing is asked for any more, unless a reader is that far behind.
             let newest = self.sent.0.last_key_value().map_or(0, |(newest, _)| *newest);
             self.sent.0 = self.sent.0.split_off(&newest.saturating_sub(2 * SLOTS));
@@ -205,7 +236,7 @@ impl Brake {
 
     /// What waits is forgotten and read again.
     pub(super) fn forget_waiting(&mut self) {
-        (self.waiting, self.peak) = (Slots::default(), (0, 0));
+        (self.waiting, self.peak) = (Waiting::default(), (0, 0));
         (self.held_versions, self.held_oldest) = (0, None);
     }
 

@@ -1,6 +1,6 @@
 //! What the brake promises: never more deletes than its terms allow, and nothing held that is no mass.
 use super::super::tests::{changed, cursor, delete, place, pushes, record, settings, taken};
-use super::super::{Action, Event, Link, Settings};
+use super::super::{Action, Event, Failure, Link, Settings};
 use super::*;
 use proptest::prelude::*;
 
@@ -131,6 +131,26 @@ fn a_mass_that_grows_while_it_is_counted_is_held_by_that_count() {
     assert!(!link.step(NOW, deletes(126..=140)).contains(&Action::Count), "one count at a time");
     link.step(NOW, Event::Counted { versions: 200 });
     assert!(link.shown(NOW).braked_since.is_some(), "26 of 200 were one already");
+}
+
+#[test]
+fn a_delete_that_is_shown_again_and_again_is_one() {
+    let mut link = link();
+    let out = link.step(NOW, deletes(100..=111));
+    let mut out = counted(&mut link, out, 100);
+    for _ in 0..10 {
+        out.extend(link.step(NOW, deletes(100..=111)));
+    }
+    assert_eq!(link.shown(NOW).braked_since, None, "12 deletes were shown 132 times");
+    // The peer refuses the first of them, over cuts again and again.
+    for _ in 0..30 {
+        let refused = Event::PushFailed { id: pushes(&out)[0], failure: Failure::Retryable("no".into()) };
+        link.step(NOW, refused);
+        link.step(NOW, Event::PeerDown);
+        link.step(NOW, Event::PeerUp);
+        out = link.step(NOW, deletes(100..=111));
+    }
+    assert_eq!(link.shown(NOW).braked_since, None, "12 deletes failed 30 times");
 }
 
 proptest! {

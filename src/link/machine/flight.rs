@@ -158,7 +158,9 @@ impl Link {
         let row = match flight.load {
             Load::Change(item) => {
                 let row = (flight.key, item.change.version.id);
-                self.brake_lands(&item, true);
+                // Read again after a cut it fails again, and is still one.
+                let is_first = self.rows.get(&row).is_none();
+                self.brake_lands(&item, is_first);
                 self.make_row(&row, &item);
                 self.progress_of(item.batch).finish(item.batch);
                 row

@@ -3,7 +3,7 @@
 //! Drives log the same change at different places and times. A version is shown once it is settled: a
 //! write quorum of drives shows it, or one shows it flagged, its birth and what joined it later. What is not
 //! settled holds back every drive that shows it, so that a place is never passed before its change was shown
-//! or is known to have come to nothing. Called by `feed/serve.rs`, which also asks for the undecided ones.
+//! or is known to have come to nothing; what no drive's place would pass is not shown yet. Called by `feed/serve.rs`, which also asks for the undecided ones.
 use super::Event;
 use crate::drive::{Logged, Lsn};
 use crate::quorum::participant::{is_blank, later};
@@ -44,7 +44,7 @@ pub struct Undecided {
 /// What a merge found.
 #[derive(Clone, Debug, Default)]
 pub struct Merged {
-    /// To be shown, at most the limit, by clock reading.
+    /// To be shown, at most the limit, by clock reading: what `places` pass, so that a reader meets it once.
     pub settled: Vec<Settled>,
     /// To be waited for or resolved.
     pub undecided: Vec<Undecided>,
@@ -109,6 +109,11 @@ pub fn merge(
             Some(at) => merged.places.push((tail.slot, tail.entries[at - 1].lsn)),
         }
     }
+    // What stands behind an undecided change on every drive that shows it would be shown again from the same place,
+    // as fast as it is read, until that one is decided: it waits with it.
+    let places: BTreeMap<usize, Lsn> = merged.places.iter().copied().collect();
+    let is_dealt_with = |(slot, lsn): &(usize, Lsn)| places.get(slot).is_some_and(|place| lsn <= place);
+    merged.settled.retain(|s| s.seen.is_empty() || s.seen.iter().any(is_dealt_with));
     merged.settled.sort_by(|a, b| {
         let key = |s: &Settled| (s.event.version.max_hlc(), s.event.version.id);
         key(a).cmp(&key(b)).then_with(|| a.event.version.key.cmp(&b.event.version.key))
@@ -229,6 +234,18 @@ mod tests {
         assert_eq!((keys(&aborted), aborted.places[0]), (vec!["key-1", "key-3"], (0, 9)));
         let committed = merge(&tails, 3, 10, NEW, &Decided::from([(undecided, Some(record(2, true)))]));
         assert_eq!(keys(&committed), ["key-1", "key-2", "key-3"]);
+    }
+
+    #[test]
+    fn what_stands_behind_an_undecided_change_everywhere_waits_with_it() {
+        let behind = [tail(0, &[(1, 1, false), (2, 2, true)]), tail(1, &[(1, 1, false), (2, 2, true)])];
+        let merged = merge(&behind, 3, 10, NEW, &Decided::new());
+        assert!(merged.settled.is_empty() && merged.places.is_empty(), "it would be shown again: {merged:?}");
+        let decided = Decided::from([(("key-1".to_owned(), VersionId::from_bytes([7; 16])), None)]);
+        assert_eq!(keys(&merge(&behind, 3, 10, NEW, &decided)), ["key-2"]);
+        let elsewhere = [behind[0].clone(), behind[1].clone(), tail(2, &[(1, 2, true)])];
+        let merged = merge(&elsewhere, 3, 10, NEW, &Decided::new());
+        assert_eq!((keys(&merged), merged.places.clone()), (vec!["key-2"], vec![(2, 1)]));
     }
 
     #[test]
