@@ -25,8 +25,8 @@ use net::WorldClock;
 use site::Site;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use storage_engine::clock::Clock;
 use storage_engine::version::{Version, VersionId, merge};
@@ -128,6 +128,16 @@ fn settings(dice: &mut Dice) -> Settings {
     Settings { windows, lifetime: Duration::from_millis(lifetime), drain, ..Settings::default() }
 }
 
+/// What a seed's thread left behind when it failed is still to be looked at.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One step of the simulated network; no site ends by itself.
+fn step(sim: &mut Sim<'_>) -> Result<(), String> {
+    sim.step().map(|_| ()).map_err(|e| format!("a site ended: {e}"))
+}
+
 /// The real clock, read once: certificates are valid by it.
 fn real_now() -> u64 {
     storage_engine::clock::SystemClock.now_millis()
@@ -161,7 +171,7 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
     let mut storm = storm::Storm::of(Dice::new(dice.bits()), count, options.storm.as_millis() as u64);
     while sim.elapsed() < options.storm {
         storm.pass(&mut sim, &sites);
-        sim.step().map_err(|e| fail(format!("a site ended: {e}")))?;
+        step(&mut sim).map_err(&fail)?;
     }
     // What ends with the storm: a site that still stops is started again.
     storm.pass(&mut sim, &sites);
@@ -171,7 +181,7 @@ pub fn run(ground: &Ground, options: &Options) -> Result<Report, Failure> {
     let heard = || sites.iter().map(|s| s.heard.load(Ordering::Relaxed)).sum::<u64>();
     let (before, until) = (heard(), sim.elapsed() + QUIET);
     while sim.elapsed() < until {
-        sim.step().map_err(|e| fail(format!("a site ended: {e}")))?;
+        step(&mut sim).map_err(&fail)?;
     }
     if heard() != before {
         return Err(fail(format!("{} versions were sent though every site had all", heard() - before)));
@@ -201,7 +211,7 @@ fn converge(sim: &mut Sim<'_>, sites: &[Arc<Site>]) -> Result<(), String> {
     let until = sim.elapsed() + CONVERGE_MAX;
     loop {
         for _ in 0..LOOK_EVERY {
-            sim.step().map_err(|e| format!("a site ended: {e}"))?;
+            step(sim)?;
         }
         let owing: Vec<_> = sites.iter().flat_map(|site| site.owes()).collect();
         if !owing.is_empty() && sim.elapsed() <= until {

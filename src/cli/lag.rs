@@ -14,9 +14,6 @@ pub struct Args {
     pub watch: Watch,
 }
 
-/// Longest lag that is in order where the rule promises none: the objective of the service as a whole.
-const OBJECTIVE_SECONDS: f64 = 60.0;
-
 /// Asks and prints. Exit code: 0 every link within its objective, 1 one is behind, 2 a lag is not known.
 pub async fn run(asking: &Asking) -> u8 {
     let report: SiteReport = match socket::ask(&asking.socket, Method::GET, "/status").await {
@@ -24,9 +21,7 @@ pub async fn run(asking: &Asking) -> u8 {
         Err(failed) => return failed.say(),
     };
     let mut links: Vec<_> = report.links.into_iter().filter(|l| l.state != "standby").collect();
-    // What is not known may be worse than anything known.
-    let worst = |l: &LinkReport| l.lag_seconds.unwrap_or(f64::INFINITY);
-    links.sort_by(|a, b| worst(b).total_cmp(&worst(a)));
+    links.sort_by(|a, b| b.by_lag(a));
     let (said, code) = verdict(&links);
     match asking.output {
         format @ (Format::Json | Format::Yaml) => output::data(format, &links),
@@ -38,17 +33,13 @@ pub async fn run(asking: &Asking) -> u8 {
     code
 }
 
-fn objective(link: &LinkReport) -> f64 {
-    link.rpo_seconds.unwrap_or(OBJECTIVE_SECONDS)
-}
-
 fn verdict(links: &[LinkReport]) -> (String, u8) {
     let name = |l: &LinkReport| format!("{} to {}", l.rule, l.peer);
     if let Some(link) = links.iter().find(|l| l.lag_seconds.is_none()) {
         let said = format!("UNKNOWN  the lag of {} is not known. Next: isthmus status", name(link));
         return (said, exit::UNKNOWN);
     }
-    let behind = links.iter().filter(|l| l.lag_seconds.is_some_and(|lag| lag > objective(l))).count();
+    let behind = links.iter().filter(|l| l.is_late()).count();
     match links.first() {
         None => ("CURRENT  no links".into(), exit::OK),
         Some(worst) if behind > 0 => {
@@ -67,7 +58,7 @@ fn row(link: &LinkReport) -> Vec<String> {
         link.peer.clone(),
         link.state.clone(),
         output::lag(link),
-        format!("{}{promised}", output::seconds(objective(link))),
+        format!("{}{promised}", output::seconds(link.objective_seconds())),
         link.oldest_pending.map_or("-".into(), output::utc),
         output::backlog(link),
     ]

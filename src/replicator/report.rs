@@ -1,4 +1,5 @@
 //! What is shown of a link, to people and to metrics alike: one snapshot, so that they cannot disagree.
+use super::lateness::IN_TIME_MS;
 use super::told::Suspended;
 use crate::link::Shown;
 use crate::store::Backlog;
@@ -106,6 +107,20 @@ impl LinkReport {
     /// Whether this process pushes the link and has measured it.
     pub fn is_pushed_here(&self) -> bool {
         self.measured_at > 0 && !matches!(self.state.as_str(), "standby" | "blocked")
+    }
+
+    /// Longest lag that is in order, seconds: what its rule promises, else the objective of the service as a whole.
+    pub fn objective_seconds(&self) -> f64 {
+        self.rpo_seconds.unwrap_or(IN_TIME_MS as f64 / 1000.0)
+    }
+    /// Whether it is known to be behind its objective.
+    pub fn is_late(&self) -> bool {
+        self.lag_seconds.is_some_and(|lag| lag > self.objective_seconds())
+    }
+    /// Orders links by lag; one that is not known may be worse than any that is.
+    pub fn by_lag(&self, other: &LinkReport) -> std::cmp::Ordering {
+        let lag = |link: &LinkReport| link.lag_seconds.unwrap_or(f64::INFINITY);
+        lag(self).total_cmp(&lag(other))
     }
 
     /// Joins what the link knows with what the store counts behind its cursor (`behind`) and what a pass over

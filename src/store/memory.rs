@@ -2,7 +2,7 @@
 //!
 //! Versions per key under the engine's own join, and a change feed with one entry per version at its
 //! latest place, like the bundled store's. Time and ids come as parameters; nothing is ever trimmed.
-use super::{Applied, Backlog, Cursor};
+use super::{Applied, Backlog, Cursor, Stretch};
 use crate::link::planted::{self, Planted};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -141,6 +141,20 @@ impl MemoryStore {
     /// Keys with anything under them.
     pub fn keys(&self) -> impl Iterator<Item = &String> {
         self.keys.keys()
+    }
+    /// At most `limit` versions that S3 shows, by key, newest first, behind one of them.
+    pub fn page(&self, after: Option<(String, VersionId)>, limit: usize) -> Vec<Version> {
+        let all = self.keys.keys().flat_map(|key| self.list(key)).cloned();
+        let Some((key, id)) = after else { return all.take(limit).collect() };
+        all.skip_while(|v| (&v.key, v.id) != (&key, id)).skip(1).take(limit).collect()
+    }
+    /// Everything held of at most `limit` keys under a prefix, behind one of them.
+    pub fn stretch(&self, prefix: &str, after: Option<&str>, limit: usize) -> Stretch {
+        let wanted = |key: &&String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
+        let mut keys = self.keys.keys().filter(wanted);
+        let told: Vec<_> = keys.by_ref().take(limit).collect();
+        let versions = told.iter().flat_map(|key| self.versions_of(key)).cloned().collect();
+        Stretch { versions, through: keys.next().and(told.last().copied().cloned()) }
     }
 
     /// At most `limit` changes after `after`, and the cursor behind them.

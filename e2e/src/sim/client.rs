@@ -105,7 +105,7 @@ impl World {
         let kind = dice.range(0, 100);
         let known: Vec<VersionId> = self.sites[site].store.list(&key).iter().map(|v| v.id).collect();
         let any = dice.bits() as usize;
-        let (fresh, size) = (fresh(&mut dice), dice.range(0, 20_000));
+        let (fresh, size) = (dice.version_id(), dice.range(0, 20_000));
         let store = &mut self.sites[site].store;
         let until_millis = now + if any.is_multiple_of(3) { 1_000 } else { 100 * 24 * 3_600_000 };
         let mode = if any.is_multiple_of(2) { Mode::Compliance } else { Mode::Governance };
@@ -132,7 +132,7 @@ impl World {
             if dice.chance(300) {
                 continue;
             }
-            let change = self.sites[site].store.put(now, &key, fresh(&mut dice), Kind::DeleteMarker, 0);
+            let change = self.sites[site].store.put(now, &key, dice.version_id(), Kind::DeleteMarker, 0);
             self.acked(site, &change)?;
         }
         Ok(())
@@ -182,7 +182,7 @@ impl World {
             }
             _ => return,
         }
-        let version = Arc::new(forged(&key, fresh(&mut dice), origin, self.now));
+        let version = Arc::new(forged(&key, dice.version_id(), origin, self.now));
         self.carry(site, peer, Coming::Arrive { run, push: NOBODYS, frame: Frame { epoch, relayed, version } });
     }
 
@@ -243,10 +243,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-fn fresh(dice: &mut Dice) -> VersionId {
-    VersionId::from_bytes((u128::from(dice.bits()) << 64 | u128::from(dice.bits())).to_be_bytes())
 }
 
 /// A marker that nobody wrote.

@@ -1,4 +1,5 @@
 //! The simulator's only source of chance: SplitMix64, so that a seed is a whole world.
+use storage_engine::version::VersionId;
 
 /// A stream of numbers that depends on nothing but its seed.
 #[derive(Clone, Debug)]
@@ -17,6 +18,10 @@ impl Dice {
     /// A number in `low..high`.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
         low + self.bits() % (high - low)
+    }
+    /// The id of a version nobody made before.
+    pub fn version_id(&mut self) -> VersionId {
+        VersionId::from_bytes((u128::from(self.bits()) << 64 | u128::from(self.bits())).to_be_bytes())
     }
     /// True so many times in a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {

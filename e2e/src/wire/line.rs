@@ -6,6 +6,7 @@
 //! is ever acked.
 use super::dice::Dice;
 use super::ground::Ground;
+use super::locked;
 use super::net::{Caller, PORT, Wire, WorldClock};
 use super::store::{body_of, bytes_of};
 use super::{Failure, LOOK_EVERY, Log, Options, Report};
@@ -17,7 +18,7 @@ use isthmus::peer::{Ack, Incoming, Outgoing, Portion, Receiver};
 use isthmus::store::memory::MemoryStore;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage_engine::clock::Clock;
 use storage_engine::identity::Identity;
@@ -35,10 +36,6 @@ const ROUGH_MAX: Duration = Duration::from_secs(300);
 const ALL_MAX: Duration = Duration::from_secs(600);
 /// A body that breaks off is asked for again.
 const RETRY_MS: u64 = 50;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What both ends saw.
 #[derive(Default)]
@@ -284,13 +281,12 @@ fn sender(dice: &mut Dice, is_rough: bool, seen: &Arc<Mutex<Seen>>) -> (Arc<Send
     let mut store = MemoryStore::new(Origin::new("fra"));
     let mut left = VecDeque::new();
     for number in 0..VERSIONS {
-        let bits = u128::from(dice.bits()) << 64 | u128::from(dice.bits());
+        let id = dice.version_id();
         let size = match dice.range(0, 100) {
             0..60 => dice.range(0, 3_000),
             60..95 => dice.range(3_000, 90_000),
             _ => dice.range(600_000, 1_500_000),
         };
-        let id = VersionId::from_bytes(bits.to_be_bytes());
         left.push_back(store.put(1, &format!("k{number:04}"), id, Kind::Object, size));
     }
     let caller = Caller::new(Dice::new(dice.bits()));

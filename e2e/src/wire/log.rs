@@ -1,9 +1,10 @@
 //! What the program itself says while it is simulated: the last lines for a failure's report, and those that must
 //! never be said between honest sites. It listens on the thread of one seed.
+use super::locked;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -41,7 +42,7 @@ impl FormatTime for SimulatedTime {
 
 impl Log {
     fn said(&self) -> MutexGuard<'_, Said> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     /// Hears this thread until the guard is dropped.

@@ -1,14 +1,15 @@
 //! The simulated network as peers see it: a dialler, a listener and a clock over turmoil, and connections that break
 //! after so many bytes, within a frame as often as not. What happens between the hosts is `storm.rs`'s.
 use super::dice::Dice;
+use super::locked;
 use async_trait::async_trait;
 use isthmus::peer::client::{Connection, Dial, Error, PeerClient, Target};
 use isthmus::peer::server::Listen;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use storage_engine::clock::Clock;
 use storage_engine::identity::Identity;
@@ -61,7 +62,7 @@ impl Caller {
         Caller { breaks: AtomicBool::new(false), broken: Default::default(), dice: Mutex::new(dice) }
     }
     fn budget(&self) -> Option<u64> {
-        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dice = locked(&self.dice);
         let (breaks, bytes) = (dice.chance(800), dice.range(3_000, 600_000));
         (breaks && self.breaks.load(Ordering::Relaxed)).then_some(bytes)
     }

@@ -2,6 +2,7 @@
 //! and a client that writes. What the client is told is acked; it is remembered outside.
 use super::dice::Dice;
 use super::ground::Ground;
+use super::locked;
 use super::net::{Caller, Wire};
 use super::store::Twin;
 use async_trait::async_trait;
@@ -20,11 +21,11 @@ use isthmus::rule::watch_folder::Snapshot;
 use isthmus::telemetry::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage_engine::clock::Clock;
 use storage_engine::identity::{Files, Identity};
-use storage_engine::version::{Kind, Version, VersionId};
+use storage_engine::version::{Kind, Version};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -87,10 +88,6 @@ impl Receiver for Spy {
     async fn bucket(&self, site: &str, peer: &str, ask: BucketAsk) -> Answer {
         self.inner.bucket(site, peer, ask).await
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Site {
@@ -224,7 +221,7 @@ impl Site {
             }
             (10..16, Some(id)) => self.store.write(|store, now| store.purge(now, &key, id)),
             (16..24, _) => {
-                let id = self.id(dice);
+                let id = dice.version_id();
                 Some(self.store.write(|store, now| store.put(now, &key, id, Kind::DeleteMarker, 0)))
             }
             _ => {
@@ -234,14 +231,9 @@ impl Site {
                     75..98 => dice.range(3_000, 120_000),
                     _ => dice.range(600_000, 1_800_000),
                 };
-                Some(self.store.put(&key, self.id(dice), size))
+                Some(self.store.put(&key, dice.version_id(), size))
             }
         }
-    }
-
-    fn id(&self, dice: &mut Dice) -> VersionId {
-        let bits = u128::from(dice.bits()) << 64 | u128::from(dice.bits());
-        VersionId::from_bytes(bits.to_be_bytes())
     }
 
     /// Everything its clients were told of.

@@ -1,12 +1,13 @@
 //! A site's store: the twin in memory behind trait `Store`, as durable as a disk. It keeps of bytes only that it was
 //! given the right ones; what they are follows from the version's id, so that any site can tell.
+use super::locked;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use isthmus::store::memory::MemoryStore;
 use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use storage_engine::clock::Clock;
 use storage_engine::version::{Kind, Origin, Version, VersionId, merge};
 use tokio::sync::Notify;
@@ -68,7 +69,7 @@ impl Twin {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.held)
     }
     fn of(&self, bucket: &str) -> Result<MutexGuard<'_, Held>, Error> {
         if bucket == BUCKET { Ok(self.held()) } else { Err(Error::NoSuchBucket(bucket.into())) }
@@ -161,19 +162,10 @@ impl Store for Twin {
         after: Option<(String, VersionId)>,
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
-        let held = self.of(bucket)?;
-        let all = held.store.keys().flat_map(|key| held.store.list(key)).cloned();
-        let Some((key, id)) = after else { return Ok(all.take(limit).collect()) };
-        Ok(all.skip_while(|v| (&v.key, v.id) != (&key, id)).skip(1).take(limit).collect())
+        Ok(self.of(bucket)?.store.page(after, limit))
     }
     async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error> {
-        let held = self.of(bucket)?;
-        let keys: BTreeSet<_> = held.store.keys().cloned().collect();
-        let wanted = |key: &String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
-        let mut keys = keys.into_iter().filter(wanted);
-        let told: Vec<_> = keys.by_ref().take(limit).collect();
-        let versions = told.iter().flat_map(|key| held.store.versions_of(key)).cloned().collect();
-        Ok(Stretch { versions, through: keys.next().and(told.last().cloned()) })
+        Ok(self.of(bucket)?.store.stretch(prefix, after, limit))
     }
     async fn register(&self, bucket: &str, consumer: &str, _keeps: bool) -> Result<Option<Cursor>, Error> {
         let mut held = self.of(bucket)?;

@@ -85,27 +85,22 @@ fn section(out: &mut String, title: &str, body: &str) {
 
 /// Scrolls by itself where it is too wide, by keyboard too. Cells are markup.
 fn table(what: &str, head: &[&str], rows: &[Vec<String>], all: usize) -> String {
-    let cells = |name: &str, row: &mut dyn Iterator<Item = String>| {
-        row.fold(String::from("<tr>"), |line, cell| line + &format!("<{name}>{cell}</{name}>")) + "</tr>"
-    };
-    let head = cells("th scope=\"col\"", &mut head.iter().map(|cell| (*cell).to_owned()))
-        .replace("</th scope=\"col\">", "</th>");
-    let body: String = rows.iter().map(|row| cells("td", &mut row.iter().cloned()) + "\n").collect();
+    let head: String = head.iter().map(|cell| format!("<th scope=\"col\">{cell}</th>")).collect();
+    let row = |cells: &Vec<String>| cells.iter().map(|cell| format!("<td>{cell}</td>")).collect::<String>();
+    let body: String = rows.iter().map(|cells| format!("<tr>{}</tr>\n", row(cells))).collect();
     let more = if all > rows.len() {
         format!("<p>{} more: <code>isthmus status</code></p>", all - rows.len())
     } else {
         String::new()
     };
     format!(
-        "<div class=\"wide\" role=\"region\" aria-label=\"{what}\" tabindex=\"0\"><table><thead>{head}</thead><tbody>\n{body}</tbody></table></div>{more}"
+        "<div class=\"wide\" role=\"region\" aria-label=\"{what}\" tabindex=\"0\"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>{more}"
     )
 }
 
 fn links(report: &SiteReport, history: &History) -> String {
     let mut links: Vec<&LinkReport> = report.links.iter().collect();
-    // What is not known may be worse than anything known.
-    let worst = |l: &LinkReport| l.lag_seconds.unwrap_or(f64::INFINITY);
-    links.sort_by(|a, b| worst(b).total_cmp(&worst(a)));
+    links.sort_by(|a, b| b.by_lag(a));
     let row = |l: &&LinkReport| {
         vec![
             escaped(&l.rule),

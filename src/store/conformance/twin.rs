@@ -55,7 +55,7 @@ impl Store for Twin {
         }
     }
     async fn head(&self, bucket: &str) -> Result<Cursor, Error> {
-        Ok(self.held(bucket)?.store.changes(None, usize::MAX).1)
+        Ok(self.held(bucket)?.store.head())
     }
     async fn stat(&self, bucket: &str, key: &str, id: VersionId) -> Result<Option<Version>, Error> {
         Ok(self.held(bucket)?.store.get(key, id).cloned())
@@ -103,19 +103,10 @@ impl Store for Twin {
         after: Option<(String, VersionId)>,
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
-        let held = self.held(bucket)?;
-        let all = held.store.keys().flat_map(|key| held.store.list(key)).cloned();
-        let Some((key, id)) = after else { return Ok(all.take(limit).collect()) };
-        Ok(all.skip_while(|v| (&v.key, v.id) != (&key, id)).skip(1).take(limit).collect())
+        Ok(self.held(bucket)?.store.page(after, limit))
     }
     async fn stretch(&self, bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Stretch, Error> {
-        let held = self.held(bucket)?;
-        let keys: BTreeSet<_> = held.store.versions().map(|(_, v)| v.key.clone()).collect();
-        let wanted = |key: &String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
-        let mut keys = keys.into_iter().filter(wanted);
-        let told: Vec<_> = keys.by_ref().take(limit).collect();
-        let versions = told.iter().flat_map(|key| held.store.versions_of(key)).cloned().collect();
-        Ok(Stretch { versions, through: keys.next().and(told.last().cloned()) })
+        Ok(self.held(bucket)?.store.stretch(prefix, after, limit))
     }
     async fn register(&self, bucket: &str, consumer: &str, _keeps: bool) -> Result<Option<Cursor>, Error> {
         let mut held = self.held(bucket)?;

@@ -11,14 +11,12 @@ use std::fmt::Write;
 const PEERS_MAX: usize = 16;
 /// Size of the picture of the mesh: words in it can be read on 400 pixels.
 const SIZE: (f64, f64) = (400.0, 230.0);
-/// Seconds of lag from which a link without an objective is late: the objective of the service as a whole.
-const LATE_SECONDS: f64 = 60.0;
 /// Height of the picture of an hour.
 const HEIGHT: f64 = 20.0;
 
 /// How a link is: a class of the style sheet.
 pub(super) fn class(link: &LinkReport) -> &'static str {
-    let late = link.lag_seconds.is_none_or(|lag| lag > link.rpo_seconds.unwrap_or(LATE_SECONDS));
+    let late = link.lag_seconds.is_none() || link.is_late();
     match link.state.as_str() {
         "standby" => "idle",
         "live" | "catching_up" if !late && link.parked_versions == 0 => "ok",
@@ -36,11 +34,7 @@ pub(super) fn mesh(report: &SiteReport) -> String {
         let angle = TAU * place as f64 / peers.len() as f64;
         let at = (middle.0 + 160.0 * angle.cos(), middle.1 + 70.0 * angle.sin());
         let links = || report.links.iter().filter(|l| l.peer == peer.peer && l.state != "standby");
-        // What is not known may be worse than anything known.
-        let worst = links().max_by(|a, b| {
-            let lag = |l: &LinkReport| l.lag_seconds.unwrap_or(f64::INFINITY);
-            lag(a).total_cmp(&lag(b))
-        });
+        let worst = links().max_by(|a, b| a.by_lag(b));
         let (class, lag) = match (peer.is_up, worst) {
             (false, _) => ("bad", format!("down, {}", worst.map_or("no link".into(), output::lag))),
             (true, Some(link)) => (class(link), output::lag(link)),
