@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
 pub use storage_engine::api::{BucketInfo, Document};
-pub use storage_engine::feed::{Backlog, Batch, Cursor};
+pub use storage_engine::feed::{Backlog, Batch, Cursor, Interest};
 pub use storage_engine::object::Cut;
 pub use storage_engine::object::{Applied, Body, Error, Stretch};
 use storage_engine::version::{Version, VersionId};
@@ -54,8 +54,8 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, bucket: &str, consumer: &str, cursor: &Cursor, floor: &Cursor) -> Result<(), Error>;
     /// Forgets a consumer.
     async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error>;
-    /// What waits behind a cursor.
-    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error>;
+    /// What of an interest waits behind a cursor.
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, interest: &Interest) -> Result<Backlog, Error>;
     /// Joins a document of a bucket that was written elsewhere; whether it is what counts now. Stores of others keep
     /// none of ours.
     async fn join_document(&self, _bucket: &str, _document: Document) -> Result<bool, Error> {

@@ -8,6 +8,7 @@ use isthmus::replicator::proof::Pace;
 use isthmus::replicator::receive::Receive;
 use isthmus::replicator::{Replicator, accepted};
 use isthmus::rule::watch_folder::{self, Loaded, Snapshot};
+use isthmus::store::Interest;
 use isthmus::store::bundled::BundledStore;
 use pair::{Folder, body, document, objects_with};
 use std::sync::Arc;
@@ -151,7 +152,7 @@ impl World {
     async fn behind(&self) -> Option<u64> {
         let links = self.journal.links().await.unwrap();
         let [(_, checkpoint)] = &links[..] else { return None };
-        Some(self.fra.backlog(LOGS, checkpoint.cursor.as_ref(), "").await.unwrap().versions)
+        Some(self.fra.backlog(LOGS, checkpoint.cursor.as_ref(), &Interest::default()).await.unwrap().versions)
     }
 }
 

@@ -8,7 +8,7 @@ use isthmus::replicator::report::LinkReport;
 use isthmus::replicator::verify::{LinkVerify, VerifyReport};
 use isthmus::rule::watch_folder::Snapshot;
 use isthmus::store::bundled::BundledStore;
-use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Interest, Store, Stretch};
 use pair::{Folder, body, document, objects_with};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,8 +92,8 @@ impl Store for Forgetful {
     async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error> {
         self.inner.deregister(bucket, consumer).await
     }
-    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        self.inner.backlog(bucket, cursor, prefix).await
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, interest: &Interest) -> Result<Backlog, Error> {
+        self.inner.backlog(bucket, cursor, interest).await
     }
 }
 

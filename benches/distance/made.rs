@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Interest, Store, Stretch};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,7 +100,7 @@ impl Store for Made {
     async fn deregister(&self, _: &str, _: &str) -> Result<(), Error> {
         Ok(())
     }
-    async fn backlog(&self, _: &str, from: Option<&Cursor>, _: &str) -> Result<Backlog, Error> {
+    async fn backlog(&self, _: &str, from: Option<&Cursor>, _: &Interest) -> Result<Backlog, Error> {
         let versions = self.head.borrow().saturating_sub(place(from));
         let oldest_pending_since = (versions > 0).then_some(self.began_millis);
         Ok(Backlog { versions, bytes: versions * BYTES as u64, oldest_pending_since })
@@ -208,7 +208,7 @@ impl Store for Sink {
     async fn deregister(&self, _: &str, _: &str) -> Result<(), Error> {
         Ok(())
     }
-    async fn backlog(&self, _: &str, _: Option<&Cursor>, _: &str) -> Result<Backlog, Error> {
+    async fn backlog(&self, _: &str, _: Option<&Cursor>, _: &Interest) -> Result<Backlog, Error> {
         Ok(Backlog::default())
     }
 }

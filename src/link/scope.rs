@@ -5,6 +5,7 @@
 use super::{Change, Settings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use storage_engine::feed::Interest;
 use storage_engine::version::{Kind, Version, VersionId};
 
 /// Bytes a head counts for in window and bandwidth: deletes are not free.
@@ -53,6 +54,12 @@ pub struct Scope {
 }
 
 impl Settings {
+    /// What is counted as a backlog: what can travel under them, by what a store need not look long for.
+    pub fn interest(&self) -> Interest {
+        let own = (!self.forward_all).then(|| self.own_origin.clone());
+        let peer = self.forward_all.then(|| self.peer_origin.clone());
+        Interest { prefix: self.prefix.clone(), made_at: own, not_only_at: peer }
+    }
     /// What travels under them.
     pub fn scope(&self) -> Scope {
         Scope {

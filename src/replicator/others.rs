@@ -34,7 +34,7 @@ impl Replicator {
         let id = LinkId { rule: view.rule.uid.clone(), bucket: bucket.id, peer: view.far_end() };
         let (_, checkpoint) = known.iter().find(|(other, _)| *other == id)?;
         let floor = checkpoint.floor.as_ref().or(checkpoint.cursor.as_ref());
-        let behind = store.backlog(&bucket.name, floor, &view.rule.filter.prefix).await.ok()?;
+        let behind = store.backlog(&bucket.name, floor, &view.settings().interest()).await.ok()?;
         let now = self.shared.clock.now_millis();
         let passes = checkpoint.reach.as_ref().is_some_and(|reach| reach.existing.is_some());
         let lag = behind.oldest_pending_since.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1000.0);

@@ -9,7 +9,7 @@ use super::survey::{self, Surveyed};
 use crate::journal::{self, Journal, LinkId};
 use crate::link::{Action, Change, Checkpoint, Event, Link, Record, Settings, Survey};
 use crate::rule::plan::LinkView;
-use crate::store::{self, Backlog, Batch, Cursor};
+use crate::store::{self, Backlog, Batch, Cursor, Interest};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -329,7 +329,7 @@ impl Run<'_> {
         let route = self.route.clone();
         Box::pin(async move {
             loop {
-                match route.store.backlog(&route.bucket, None, "").await {
+                match route.store.backlog(&route.bucket, None, &Interest::default()).await {
                     Ok(all) => return all.versions,
                     Err(e) => {
                         tracing::warn!(bucket = %route.bucket, error = %e, "The bucket cannot be counted; deletes wait for it.");
@@ -370,7 +370,7 @@ impl Run<'_> {
     async fn show(&mut self, busy: &mut Busy) {
         let now = self.clock.now_millis();
         let behind =
-            match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.settings.prefix).await {
+            match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.settings.interest()).await {
                 Ok(behind) => Some(behind),
                 Err(e) => {
                     tracing::debug!(bucket = %self.route.bucket, error = %e, "The backlog cannot be counted now.");
@@ -409,7 +409,7 @@ impl Run<'_> {
         }
         busy.uncounted = COUNT_EXISTING_EVERY;
         let cursor = survey.cursor.as_ref();
-        let all = self.route.store.backlog(&self.route.bucket, cursor, &self.settings.prefix).await.ok()?;
+        let all = self.route.store.backlog(&self.route.bucket, cursor, &self.settings.interest()).await.ok()?;
         if all.versions == 0 && busy.survey.is_some() {
             // Nothing of it lies behind the pass, though the feed has nothing that would show it.
             busy.surveying = None;

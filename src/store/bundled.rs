@@ -3,7 +3,9 @@
 mod client;
 pub mod network;
 
-use super::{Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Cut, Document, Error, Pieces, Store, Stretch};
+use super::{
+    Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Cut, Document, Error, Interest, Pieces, Store, Stretch,
+};
 use async_trait::async_trait;
 use std::ops::Range;
 use storage_engine::object::Objects;
@@ -61,8 +63,8 @@ impl Store for BundledStore {
     async fn deregister(&self, bucket: &str, consumer: &str) -> Result<(), Error> {
         self.0.deregister(bucket, consumer).await
     }
-    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        self.0.backlog(bucket, cursor, prefix).await
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, interest: &Interest) -> Result<Backlog, Error> {
+        self.0.backlog(bucket, cursor, interest).await
     }
     async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
         self.0.join_bucket_document(bucket, document).await

@@ -4,7 +4,7 @@ mod twin;
 
 use super::bundled::BundledStore;
 use super::bundled::network::tests::Served;
-use super::{Applied, Body, Cursor, Error, Store};
+use super::{Applied, Body, Cursor, Error, Interest, Store};
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -54,7 +54,7 @@ fn has_bytes(version: &Version) -> bool {
 /// What a peer's store holds, as far as it is told by its feed.
 async fn all_changes(store: &dyn Store) -> Vec<Version> {
     let (mut cursor, mut last) = (None, BTreeMap::new());
-    while store.backlog(BUCKET, cursor.as_ref(), "").await.unwrap().versions > 0 {
+    while store.backlog(BUCKET, cursor.as_ref(), &Interest::default()).await.unwrap().versions > 0 {
         let batch = within(store.changes(BUCKET, cursor.as_ref(), 3)).await.unwrap();
         last.extend(batch.events.into_iter().map(|e| ((e.version.key.clone(), e.version.id), e.version)));
         cursor = Some(batch.cursor);
@@ -88,6 +88,7 @@ async fn suite(store: Arc<dyn Store>, expires: bool) {
     what_a_peer_holds_is_held_after_it_was_given(&*store).await;
     a_change_ends_the_wait_for_it(&store).await;
     many_at_once_arrive_whole(&*store).await;
+    a_backlog_is_of_what_somebody_is_after(&*store).await;
     a_body_that_breaks_leaves_nothing(&*store).await;
     consumers_keep_their_cursor(&*store).await;
     errors_say_what_they_are(&*store, expires).await;
@@ -153,7 +154,7 @@ async fn what_a_peer_holds_is_held_after_it_was_given(store: &dyn Store) {
 async fn a_change_ends_the_wait_for_it(store: &Arc<dyn Store>) {
     let peer = BundledStore(objects("another").await);
     let mut cursor = None;
-    while store.backlog(BUCKET, cursor.as_ref(), "").await.unwrap().versions > 0 {
+    while store.backlog(BUCKET, cursor.as_ref(), &Interest::default()).await.unwrap().versions > 0 {
         cursor = Some(within(store.changes(BUCKET, cursor.as_ref(), 1000)).await.unwrap().cursor);
     }
     let head = store.head(BUCKET).await.unwrap();
@@ -186,8 +187,25 @@ async fn many_at_once_arrive_whole(store: &dyn Store) {
     for (i, bytes) in bodies.iter().enumerate() {
         assert!(*bytes == vec![i as u8; i * 1000], "{i}");
     }
-    let behind = store.backlog(BUCKET, None, "many/").await.unwrap();
+    let behind = store.backlog(BUCKET, None, &Interest::under("many/")).await.unwrap();
     assert_eq!((behind.versions, behind.bytes), (100, (0..100).map(|i| i * 1000).sum()));
+}
+
+async fn a_backlog_is_of_what_somebody_is_after(store: &dyn Store) {
+    for (site, count) in [("talkative", 3), ("silent", 1)] {
+        let peer = BundledStore(objects(site).await);
+        for n in 0..count {
+            let version =
+                peer.0.put(BUCKET, &format!("of/{site}/{n}"), Put::default(), body(b"")).await.unwrap().version;
+            give(store, &peer, &version).await.unwrap();
+        }
+    }
+    let behind = async |interest: Interest| store.backlog(BUCKET, None, &interest).await.unwrap().versions;
+    let silent = Some(Origin::new("silent"));
+    assert_eq!(behind(Interest::under("of/")).await, 4);
+    assert_eq!(behind(Interest { made_at: silent.clone(), ..Interest::under("") }).await, 1);
+    assert_eq!(behind(Interest { not_only_at: silent.clone(), ..Interest::under("of/") }).await, 3);
+    assert_eq!(behind(Interest { made_at: silent, ..Interest::under("of/talkative/") }).await, 0);
 }
 
 async fn read_or_none(store: &dyn Store, version: &Version) -> Vec<u8> {
@@ -230,7 +248,7 @@ async fn errors_say_what_they_are(store: &dyn Store, expires: bool) {
     if expires {
         let foreign = Cursor(Bytes::from_static(b"of another store"));
         assert!(matches!(store.changes(BUCKET, Some(&foreign), 1).await, Err(Error::Expired)));
-        assert!(matches!(store.backlog(BUCKET, Some(&foreign), "").await, Err(Error::Expired)));
+        assert!(matches!(store.backlog(BUCKET, Some(&foreign), &Interest::default()).await, Err(Error::Expired)));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Versions per key under the engine's own join, and a change feed with one entry per version at its
 //! latest place, like the bundled store's. Time and ids come as parameters; nothing is ever trimmed.
-use super::{Applied, Backlog, Cursor, Stretch};
+use super::{Applied, Backlog, Cursor, Interest, Stretch};
 use crate::link::planted::{self, Planted};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -170,13 +170,11 @@ impl MemoryStore {
         (events, self.cursor(end))
     }
 
-    /// What waits behind a cursor under a prefix.
-    pub fn backlog(&self, after: Option<&Cursor>, prefix: &str) -> Backlog {
+    /// What of an interest waits behind a cursor.
+    pub fn backlog(&self, after: Option<&Cursor>, interest: &Interest) -> Backlog {
         let mut backlog = Backlog::default();
-        for (key, id) in
-            self.feed.range(self.place(after) + 1..).map(|(_, at)| at).filter(|(key, _)| key.starts_with(prefix))
-        {
-            let held = &self.keys[key][id];
+        let behind = self.feed.range(self.place(after) + 1..).map(|(_, (key, id))| &self.keys[key][id]);
+        for held in behind.filter(|held| interest.covers(&held.version)) {
             backlog.versions += 1;
             backlog.bytes += held.version.birth.as_ref().map_or(0, |b| b.size_bytes);
             let since = held.pending_since;

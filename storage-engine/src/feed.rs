@@ -1,11 +1,13 @@
 //! The change feed of a bucket: every committed change, at least once, from a cursor on.
+pub mod backlog;
 pub mod consumer;
 pub mod cursor;
 pub mod merge;
 pub mod serve;
 pub mod sightings;
 
-pub use consumer::{Backlog, Consumer};
+pub use backlog::{Backlog, Interest};
+pub use consumer::Consumer;
 
 use crate::version::Version;
 use bytes::Bytes;

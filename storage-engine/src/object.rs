@@ -290,6 +290,8 @@ pub(crate) struct Inner {
     pub(crate) epoch: u64,
     /// What the feed showed lately; only spares readers duplicates.
     pub(crate) sightings: std::sync::Mutex<crate::feed::sightings::Sightings>,
+    /// What backlogs found nothing in.
+    pub(crate) quiet: std::sync::Mutex<crate::feed::backlog::Quiet>,
     /// What the store counts.
     pub(crate) metrics: Arc<Metrics>,
     /// Bucket documents already read.
@@ -314,6 +316,7 @@ impl Objects {
             origin,
             epoch: 1,
             sightings: std::sync::Mutex::default(),
+            quiet: std::sync::Mutex::default(),
             metrics: Arc::default(),
             buckets: Cache::default(),
             stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),

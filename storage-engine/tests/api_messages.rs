@@ -7,6 +7,7 @@ use storage_engine::api::message::{
 };
 use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event};
 use storage_engine::bucket::document::Kind;
+use storage_engine::feed::Interest;
 use storage_engine::version::{Hlc, Origin, Stamp, Tags, Version, VersionId};
 use storage_engine::wire::Fields;
 
@@ -53,7 +54,7 @@ fn calls() -> Vec<Call> {
         },
         Call::Deregister { bucket: bucket.clone(), consumer },
         Call::JoinDocument { bucket: bucket.clone(), document: document() },
-        Call::Backlog { bucket, cursor: None, prefix: "a/".into() },
+        Call::Backlog { bucket, cursor: None, interest: Interest::under("a/") },
     ]
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use storage_engine::clock::{Clock, SystemClock};
 use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
-use storage_engine::feed::{Batch, Cursor};
+use storage_engine::feed::{Batch, Cursor, Interest};
 use storage_engine::object::{Body, Conditions, Error, Objects, Put, Versioning};
 use storage_engine::quorum::participant::{Op, Request, Verdict};
 use storage_engine::record::{Blob, Record};
@@ -225,7 +225,7 @@ async fn an_unfinished_write_is_decided_before_it_is_shown() {
             let later = put(&store.objects, &format!("zz-{n}")).await;
             let seen = read_until(&store.objects, &mut cursor, &[later].into(), 10).await;
             assert!(!seen.contains_key(&aborted), "{seen:?}");
-            if store.objects.backlog("bucket", cursor.as_ref(), "").await.unwrap().versions == 0 {
+            if store.objects.backlog("bucket", cursor.as_ref(), &Interest::default()).await.unwrap().versions == 0 {
                 break;
             }
         }
@@ -320,14 +320,17 @@ async fn the_backlog_counts_versions_once_and_ends_at_zero() {
     for n in 0..20 {
         wanted.insert(put(&store.objects, &format!("{}/{n}", n % 2)).await);
     }
-    let all = store.objects.backlog("bucket", None, "").await.unwrap();
+    let all = store.objects.backlog("bucket", None, &Interest::default()).await.unwrap();
     assert_eq!((all.versions, all.bytes), (20, 200));
     assert!(all.oldest_pending_since.is_some_and(|at| at >= start));
-    assert_eq!(store.objects.backlog("bucket", None, "1/").await.unwrap().versions, 10);
+    assert_eq!(store.objects.backlog("bucket", None, &Interest::under("1/")).await.unwrap().versions, 10);
     let mut cursor = None;
     read_until(&store.objects, &mut cursor, &wanted, 6).await;
     // Drives that log a change after its event add nothing.
-    assert_eq!(store.objects.backlog("bucket", cursor.as_ref(), "").await.unwrap(), Default::default());
+    assert_eq!(
+        store.objects.backlog("bucket", cursor.as_ref(), &Interest::default()).await.unwrap(),
+        Default::default()
+    );
 }
 
 #[tokio::test]
@@ -337,12 +340,12 @@ async fn a_long_backlog_is_estimated_from_its_oldest_part() {
     for n in 0..1_200 {
         put(&store.objects, &format!("{}/{n}", if n < 1_000 { "old" } else { "new" })).await;
     }
-    let all = store.objects.backlog("bucket", None, "").await.unwrap();
+    let all = store.objects.backlog("bucket", None, &Interest::default()).await.unwrap();
     assert!((900..=1_500).contains(&all.versions) && (9_000..=15_000).contains(&all.bytes), "{all:?}");
     assert!(all.oldest_pending_since.is_some_and(|at| at >= start));
     // What a prefix has only far behind the cursor is found all the same.
-    assert!(store.objects.backlog("bucket", None, "new/").await.unwrap().versions > 0);
-    assert_eq!(store.objects.backlog("bucket", None, "none/").await.unwrap(), Default::default());
+    assert!(store.objects.backlog("bucket", None, &Interest::under("new/")).await.unwrap().versions > 0);
+    assert_eq!(store.objects.backlog("bucket", None, &Interest::under("none/")).await.unwrap(), Default::default());
 }
 
 /// The S3 front door and the private API run these on any thread.
@@ -350,7 +353,7 @@ async fn a_long_backlog_is_estimated_from_its_oldest_part() {
 fn futures_may_move_between_threads(objects: &Objects, cursor: &Cursor) {
     fn is_send(_: impl Send) {}
     is_send(objects.changes("bucket", None, 1));
-    is_send(objects.backlog("bucket", None, ""));
+    is_send(objects.backlog("bucket", None, &Interest::default()));
     is_send(objects.register("bucket", "c", true));
     is_send(objects.commit("bucket", "c", cursor, cursor));
 }

@@ -62,7 +62,7 @@ impl World {
         if running.link.survey().is_some() || self.sites[run.peer].is_damaged || !is_current {
             return Ok(());
         }
-        let behind = here.store.backlog(running.link.cursor(), "");
+        let behind = here.store.backlog(running.link.cursor(), &running.settings.interest());
         let shown = running.link.shown(self.local(run.site));
         let oldest = [shown.oldest_pending, behind.oldest_pending_since].into_iter().flatten().min();
         for (lsn, v) in self.missing(run.site, run.peer, &running.settings) {

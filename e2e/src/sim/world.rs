@@ -11,8 +11,8 @@ use super::{Options, Report};
 use isthmus::link::reconcile::Ask;
 use isthmus::link::toll::Bucket;
 use isthmus::link::{Again, Change, Event, Failure, Outcome, PushId, Record, RowState};
-use isthmus::store::Cursor;
 use isthmus::store::memory::MemoryStore;
+use isthmus::store::{Cursor, Interest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use storage_engine::version::{Hlc, Origin, Version};
@@ -358,7 +358,8 @@ impl World {
                 let lost = running.link.rows(usize::MAX).iter().filter(|row| row.last_error == NOT_HELD).count();
                 shown.pending_versions -= lost as u64;
             }
-            let behind = self.sites[run.site].store.backlog(running.link.cursor(), "").versions;
+            let behind =
+                self.sites[run.site].store.backlog(running.link.cursor(), &running.settings.interest()).versions;
             if shown.state != "live" || shown.pending_versions + behind > 0 || running.survey.is_some() {
                 return format!("{}→{}: {behind} behind, {shown:?}", run.site, run.peer);
             }
@@ -485,7 +486,7 @@ impl World {
             Coming::AskAgain { run, number, ask } => self.ask_again(run, number, &ask),
             Coming::Told { run, number, ask, told } => self.told(run, number, &ask, told),
             Coming::Counted { run } => {
-                let versions = self.sites[run.site].store.backlog(None, "").versions;
+                let versions = self.sites[run.site].store.backlog(None, &Interest::default()).versions;
                 self.step(run, Event::Counted { versions })
             }
             Coming::Wake { run, at } if self.runs.contains_key(&run) && self.local(run.site) < at => {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use isthmus::store::memory::MemoryStore;
-use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Interest, Store, Stretch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use storage_engine::clock::Clock;
@@ -184,7 +184,7 @@ impl Store for Twin {
         self.of(bucket)?.registered.remove(consumer);
         Ok(())
     }
-    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        Ok(self.of(bucket)?.store.backlog(cursor, prefix))
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, interest: &Interest) -> Result<Backlog, Error> {
+        Ok(self.of(bucket)?.store.backlog(cursor, interest))
     }
 }

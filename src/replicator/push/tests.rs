@@ -4,7 +4,7 @@ use crate::link::part::own_part;
 use crate::link::tests::settings;
 use crate::store::bundled::BundledStore;
 use crate::store::conformance::{BUCKET, body, objects};
-use crate::store::{Applied, Cursor};
+use crate::store::{Applied, Cursor, Interest};
 use futures::TryStreamExt;
 use storage_engine::bucket::lock::Lock;
 use storage_engine::object::{Conditions, Error as Refused, Put};
@@ -66,7 +66,7 @@ impl Site {
         let (own_origin, peer_origin) = (Origin::new(self.origin), Origin::new(peer.origin));
         let settings = Settings { own_origin, peer_origin, ..settings() };
         let mut any = false;
-        while self.store.backlog(BUCKET, self.told.as_ref(), "").await.unwrap().versions > 0 {
+        while self.store.backlog(BUCKET, self.told.as_ref(), &Interest::default()).await.unwrap().versions > 0 {
             let batch = self.store.changes(BUCKET, self.told.as_ref(), 10).await.unwrap();
             for event in batch.events.iter().filter(|e| includes(&settings, &e.version)) {
                 let Some(part) = to_send(&settings, &event.version) else { continue };

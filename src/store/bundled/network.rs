@@ -5,7 +5,7 @@
 //! [`Error::Unavailable`], never an absence. `line.rs` keeps the line.
 pub mod line;
 
-use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Document, Error, Store, Stretch};
+use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Document, Error, Interest, Store, Stretch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -274,8 +274,8 @@ impl Store for NetworkStore {
         }
     }
 
-    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        let call = Call::Backlog { bucket: bucket.into(), cursor: cursor.cloned(), prefix: prefix.into() };
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, interest: &Interest) -> Result<Backlog, Error> {
+        let call = Call::Backlog { bucket: bucket.into(), cursor: cursor.cloned(), interest: interest.clone() };
         match self.ask_briefly(call).await? {
             Answer::Backlog(backlog) => Ok(backlog),
             other => Err(unexpected(&other)),

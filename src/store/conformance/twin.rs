@@ -1,6 +1,6 @@
 //! The pure twin behind the trait: what the simulator runs on answers the same suite.
 use crate::store::memory::MemoryStore;
-use crate::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use crate::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Interest, Store, Stretch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -127,8 +127,8 @@ impl Store for Twin {
         held.store.commit(consumer, None, None);
         Ok(())
     }
-    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        Ok(self.held(bucket)?.store.backlog(cursor, prefix))
+    async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, interest: &Interest) -> Result<Backlog, Error> {
+        Ok(self.held(bucket)?.store.backlog(cursor, interest))
     }
 }
 

@@ -6,6 +6,7 @@
 //! an answer in its body is said by the answer.
 use super::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event};
 use crate::bucket::document::Kind;
+use crate::feed::Interest;
 use crate::version::{Hlc, Origin, Stamp, Version, VersionId};
 use crate::wire::{self, Fields};
 
@@ -43,6 +44,8 @@ mod tag {
     pub const TEXT: u32 = 23;
     pub const OBJECT_LOCK: u32 = 24;
     pub const DOCUMENTS: u32 = 25;
+    pub const MADE_AT: u32 = 26;
+    pub const NOT_ONLY_AT: u32 = 27;
 }
 
 /// What is asked.
@@ -113,7 +116,7 @@ pub enum Call {
     Backlog {
         bucket: String,
         cursor: Option<Cursor>,
-        prefix: String,
+        interest: Interest,
     },
     /// A document of a bucket that was written elsewhere.
     JoinDocument {
@@ -253,10 +256,13 @@ impl Request {
                 f.put(tag::BUCKET, bucket);
                 f.put(tag::CONSUMER, consumer);
             }
-            Call::Backlog { bucket, cursor, prefix } => {
+            Call::Backlog { bucket, cursor, interest } => {
                 f.put(tag::BUCKET, bucket);
                 put_cursor(&mut f, tag::CURSOR, cursor.as_ref());
-                f.put(tag::PREFIX, prefix);
+                f.put(tag::PREFIX, &interest.prefix);
+                let name = |site: &Option<Origin>| site.as_ref().map(|site| site.as_str().to_owned());
+                f.put_some(tag::MADE_AT, &name(&interest.made_at));
+                f.put_some(tag::NOT_ONLY_AT, &name(&interest.not_only_at));
             }
             Call::JoinDocument { bucket, document } => {
                 f.put(tag::BUCKET, bucket);
@@ -324,7 +330,11 @@ impl Request {
             "Backlog" => Call::Backlog {
                 bucket: f.need(tag::BUCKET)?,
                 cursor: take_cursor(&mut f, tag::CURSOR)?,
-                prefix: f.need(tag::PREFIX)?,
+                interest: Interest {
+                    prefix: f.need(tag::PREFIX)?,
+                    made_at: f.take::<String>(tag::MADE_AT)?.map(|site| Origin::new(&site)),
+                    not_only_at: f.take::<String>(tag::NOT_ONLY_AT)?.map(|site| Origin::new(&site)),
+                },
             },
             "JoinDocument" => Call::JoinDocument {
                 bucket: f.need(tag::BUCKET)?,

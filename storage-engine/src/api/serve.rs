@@ -254,8 +254,8 @@ impl Server {
                 objects.deregister(&bucket, &consumer).await?;
                 Answer::Done
             }
-            Call::Backlog { bucket, cursor, prefix } => {
-                Answer::Backlog(objects.backlog(&bucket, cursor.as_ref(), &prefix).await?)
+            Call::Backlog { bucket, cursor, interest } => {
+                Answer::Backlog(objects.backlog(&bucket, cursor.as_ref(), &interest).await?)
             }
             Call::JoinDocument { bucket, document } => {
                 let is_news = objects.join_bucket_document(&bucket, document).await?;

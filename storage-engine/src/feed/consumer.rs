@@ -30,17 +30,6 @@ pub struct Consumer {
     pub keeps_versioning: bool,
 }
 
-/// What waits behind a cursor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Changes.
-    pub versions: u64,
-    /// Bytes of their objects.
-    pub bytes: u64,
-    /// Unix milliseconds of the oldest one's commit; `None` when nothing waits.
-    pub oldest_pending_since: Option<u64>,
-}
-
 impl Objects {
     /// Registers a consumer and returns the floor it committed last, if it was registered before: where one that lost
     /// its own memory goes on.

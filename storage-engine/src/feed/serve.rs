@@ -3,17 +3,15 @@
 //! Decides nothing itself: `merge` says what may be shown, `object/resolve.rs` decides attempts nobody
 //! finished. Never passes a place whose change it has not shown, and rather stalls. The replicator's
 //! API and the store's own consumers call it.
-use super::consumer::Backlog;
 use super::cursor::Position;
 use super::merge::{Decided, Merged, Tail, Undecided, merge};
 use super::{Batch, Cursor};
 use crate::drive::{self, Drive, Lsn};
 use crate::object::{Error, Inner, Objects};
 use crate::record::BucketId;
-use crate::version::{Kind, Version};
+use crate::version::Version;
 use futures::future::{join_all, select_all};
 use futures::stream::{self, StreamExt};
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,10 +38,6 @@ const TELL: Duration = Duration::from_millis(50);
 
 /// Attempts resolved at once.
 const RESOLVES_AT_ONCE: usize = 16;
-
-/// Entries of each drive's log that a backlog counts one by one; what lies further is estimated, so that
-/// measuring a long backlog does not slow down working it off. One page of what a link reads at once.
-const BACKLOG_ENTRIES: usize = 256;
 
 impl Objects {
     /// Changes of a bucket after `cursor` (`None`: from the beginning), at most `limit`; waits until
@@ -114,51 +108,10 @@ impl Objects {
         self.0.drives.iter().for_each(|d| position.set(d.slot(), *d.head().borrow()));
         Ok(position.to_cursor())
     }
-
-    /// What lies behind `cursor` in a bucket, of keys with `prefix`: each version counted once, as the
-    /// drives that answer know it. Exact for a short backlog and for an empty one; of a long one the
-    /// oldest part is counted and the rest estimated from it by the lengths of the logs.
-    ///
-    /// # Errors
-    /// As [`Objects::changes`].
-    pub async fn backlog(&self, bucket: &str, cursor: Option<&Cursor>, prefix: &str) -> Result<Backlog, Error> {
-        let bucket = self.bucket(bucket).await?.id;
-        let inner = &self.0;
-        let behind = inner.position(cursor)?;
-        let mut position = behind.clone();
-        let mut heads: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.head()).collect();
-        let (mut backlog, mut counted) = (Backlog::default(), BTreeSet::new());
-        let mut everybody = true;
-        loop {
-            let tails = inner.tails(bucket, &position, &mut heads, BACKLOG_ENTRIES, everybody).await?;
-            everybody = false;
-            let sightings = inner.sightings.lock().unwrap_or_else(PoisonError::into_inner);
-            for logged in tails.iter().flat_map(|t| &t.entries).filter(|l| l.record.key().starts_with(prefix)) {
-                let record = &logged.record;
-                let name = (record.key().to_owned(), record.id());
-                if !counted.contains(&name) && !sightings.is_past(bucket, &record.version, &behind) {
-                    counted.insert(name);
-                    backlog.add(bytes_of(&record.version), record.pending_since);
-                }
-            }
-            drop(sightings);
-            tails.iter().for_each(|tail| position.set(tail.slot, tail.through));
-            if tails.iter().all(|t| t.entries.len() < BACKLOG_ENTRIES) {
-                return Ok(backlog);
-            }
-            // Of a prefix that was not met yet nothing can be said: it may have nothing behind the cursor.
-            if backlog.versions > 0 {
-                let passed = tails.iter().map(|t| t.through - behind.place(t.slot)).sum();
-                let left = tails.iter().map(|t| inner.drives[t.slot].head().borrow().saturating_sub(t.through)).sum();
-                backlog.extrapolate(passed, left);
-                return Ok(backlog);
-            }
-        }
-    }
 }
 
 impl Inner {
-    fn position(&self, cursor: Option<&Cursor>) -> Result<Position, Error> {
+    pub(super) fn position(&self, cursor: Option<&Cursor>) -> Result<Position, Error> {
         let incarnations: Vec<_> = self.drives.iter().map(|d| d.incarnation()).collect();
         let Some(cursor) = cursor else { return Ok(Position::start(self.epoch, &incarnations)) };
         let mut position = Position::resume(cursor, self.epoch, &incarnations).map_err(|_| Error::Expired)?;
@@ -173,7 +126,7 @@ impl Inner {
 
     /// What the drives logged behind `position`. A drive whose head is not beyond it is not asked,
     /// unless `everybody` is.
-    async fn tails(
+    pub(super) async fn tails(
         &self,
         bucket: BucketId,
         position: &Position,
@@ -279,27 +232,6 @@ async fn moved(heads: &mut [watch::Receiver<Lsn>], patience: Duration) -> bool {
             true
         }
         Err(_) => false,
-    }
-}
-
-/// Bytes that must travel for a version.
-fn bytes_of(version: &Version) -> u64 {
-    let birth = version.birth.as_ref().filter(|b| b.kind == Kind::Object && version.purged().is_none());
-    birth.map_or(0, |b| b.size_bytes)
-}
-
-impl Backlog {
-    fn add(&mut self, bytes: u64, pending_since: u64) {
-        self.versions += 1;
-        self.bytes += bytes;
-        self.oldest_pending_since = Some(self.oldest_pending_since.map_or(pending_since, |o| o.min(pending_since)));
-    }
-
-    /// Takes what was counted over `passed` places of the logs as the measure of `left` more.
-    fn extrapolate(&mut self, passed: Lsn, left: Lsn) {
-        let more = |counted: u64| u64::try_from(u128::from(counted) * u128::from(left) / u128::from(passed.max(1)));
-        self.versions = self.versions.saturating_add(more(self.versions).unwrap_or(u64::MAX));
-        self.bytes = self.bytes.saturating_add(more(self.bytes).unwrap_or(u64::MAX));
     }
 }
 

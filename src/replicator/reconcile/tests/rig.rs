@@ -11,7 +11,7 @@ use isthmus::replicator::answer::answer;
 use isthmus::replicator::far::FarEnd;
 use isthmus::replicator::reconcile::Sides;
 use isthmus::rule::{Grant, PeerDoc};
-use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Store, Stretch};
+use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Interest, Store, Stretch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,7 +106,7 @@ impl Store for Numbered {
     async fn deregister(&self, _: &str, _: &str) -> Result<(), Error> {
         unasked()
     }
-    async fn backlog(&self, _: &str, _: Option<&Cursor>, _: &str) -> Result<Backlog, Error> {
+    async fn backlog(&self, _: &str, _: Option<&Cursor>, _: &Interest) -> Result<Backlog, Error> {
         unasked()
     }
 }

@@ -117,7 +117,9 @@ async fn an_open_tail_goes_on_where_it_was_when_the_store_comes_back() {
     let tasks = served.tasks.clone();
     let (certificates, drives, addr) = served.die().await;
     trouble(&store).await;
-    assert!(matches!(store.backlog(BUCKET, None, "").await, Err(Error::Unavailable(why)) if why.contains("127.0.0.1")));
+    assert!(
+        matches!(store.backlog(BUCKET, None, &Interest::default()).await, Err(Error::Unavailable(why)) if why.contains("127.0.0.1"))
+    );
     let served = Served::over(certificates, drives, addr).await;
     let second = put(&served, "second").await;
     let mut batch = within(tail).await.unwrap().unwrap();

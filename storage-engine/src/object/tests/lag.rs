@@ -1,6 +1,6 @@
 //! Since when a change waits for its consumers: no later change makes it look younger than it is.
 use super::*;
-use crate::feed::Cursor;
+use crate::feed::{Cursor, Interest};
 
 /// The moment of a PUT, at least a millisecond ago.
 async fn put_before(objects: &Objects) -> (VersionId, u64) {
@@ -16,7 +16,7 @@ async fn tag(objects: &Objects, text: &str) {
     objects.set_tags("bucket", "k", None, set).await.expect("W");
 }
 async fn pending_since(objects: &Objects, floor: Option<&Cursor>) -> u64 {
-    let backlog = objects.backlog("bucket", floor, "").await.expect("a read quorum");
+    let backlog = objects.backlog("bucket", floor, &Interest::default()).await.expect("a read quorum");
     backlog.oldest_pending_since.expect("something waits")
 }
 /// Waits until the last drive has the change too and nothing waits since the PUT any more.
