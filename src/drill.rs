@@ -96,6 +96,12 @@ pub struct Plan {
     pub duration_millis: u64,
     /// After so long from its start it is over, whatever happens.
     pub deadline_millis: u64,
+    /// Longest time the backlog may take to drain in a switchover; `None`: until the deadline.
+    #[serde(default)]
+    pub drain_millis: Option<u64>,
+    /// A switchover is switched back.
+    #[serde(default = "yes")]
+    pub fails_back: bool,
     pub load: Load,
     pub objectives: Objectives,
 }
@@ -109,6 +115,8 @@ impl Plan {
             kind: Type::default(),
             duration_millis: 0,
             deadline_millis: 0,
+            drain_millis: None,
+            fails_back: true,
             load: Load::default(),
             objectives: Objectives::default(),
         }
@@ -145,6 +153,10 @@ impl Plan {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// Name of the canary's bucket, rule and uid.
 pub fn canary(id: &str) -> String {
     format!("{PREFIX}{id}")
@@ -171,6 +183,8 @@ mod tests {
             kind,
             duration_millis: 30_000,
             deadline_millis: 150_000,
+            drain_millis: None,
+            fails_back: true,
             load: Load::default(),
             objectives: Objectives::default(),
         }

@@ -82,14 +82,17 @@ impl Step {
     }
 }
 
-/// The steps of each kind. An unplanned one is taken over before anything is counted: nobody waits for figures.
-pub fn steps(kind: Type) -> &'static [Step] {
+/// The steps of a plan. An unplanned one is taken over before anything is counted: nobody waits for figures.
+pub fn steps(plan: &Plan) -> &'static [Step] {
     use Step::{
         Baseline, CatchUp, CleanUp, Cut, Drain, FailBack, Fence, Heal, Hold, Measure, Prepare, Takeover, Verify,
     };
-    match kind {
+    match plan.kind {
         Type::Partition | Type::SiteLoss => {
             &[Prepare, Baseline, Cut, Takeover, Measure, Hold, Heal, CatchUp, Verify, CleanUp]
+        }
+        Type::Switchover if !plan.fails_back => {
+            &[Prepare, Baseline, Fence, Drain, Measure, Takeover, Hold, Heal, CatchUp, Verify, CleanUp]
         }
         Type::Switchover => {
             &[Prepare, Baseline, Fence, Drain, Measure, Takeover, Hold, FailBack, Heal, CatchUp, Verify, CleanUp]
@@ -201,7 +204,7 @@ impl Machine {
 
     /// What to do next. The end is said once, by [`Order::End`].
     pub fn step(&mut self, now: u64, event: Event) -> Order {
-        let steps = steps(self.plan.kind);
+        let steps = steps(&self.plan);
         let current = steps[self.at];
         let stopped = match event {
             Event::Begin => return self.begin(now),
@@ -237,7 +240,7 @@ impl Machine {
 
     /// The step under way.
     pub fn current(&self) -> Step {
-        steps(self.plan.kind)[self.at]
+        steps(&self.plan)[self.at]
     }
 
     fn begin(&mut self, now: u64) -> Order {
@@ -283,7 +286,12 @@ mod tests {
     use super::super::tests::plan;
     use super::*;
 
-    const KINDS: [Type; 3] = [Type::Partition, Type::SiteLoss, Type::Switchover];
+    /// One of each kind, and a switchover that stays.
+    fn plans() -> Vec<Plan> {
+        let kinds = [Type::Partition, Type::SiteLoss, Type::Switchover];
+        let stays = Plan { fails_back: false, ..plan(Type::Switchover) };
+        kinds.into_iter().map(plan).chain([stays]).collect()
+    }
 
     /// Goes through with nothing found; what was ordered.
     fn ordered(machine: &mut Machine, mut now: u64) -> Vec<Step> {
@@ -302,18 +310,19 @@ mod tests {
         for (step, number) in Step::ALL.into_iter().zip(1..) {
             assert_eq!(step.number(), number, "{step:?}");
         }
-        assert!(KINDS.iter().flat_map(|kind| steps(*kind)).all(|step| Step::ALL.contains(step)));
+        assert!(plans().iter().flat_map(steps).all(|step| Step::ALL.contains(step)));
     }
 
     #[test]
     fn every_kind_prepares_first_and_heals_verifies_and_cleans_up_last() {
-        for kind in KINDS {
-            let mut machine = Machine::new(plan(kind));
+        for plan in plans() {
+            let mut machine = Machine::new(plan.clone());
             let all = ordered(&mut machine, 1000);
-            assert_eq!(all, steps(kind));
+            assert_eq!(all, steps(&plan));
+            assert_eq!(all.contains(&Step::FailBack), plan.kind == Type::Switchover && plan.fails_back);
             assert_eq!(all[0], Step::Prepare);
             let tail = [Step::Heal, Step::CatchUp, Step::Verify, Step::CleanUp];
-            assert_eq!(all[all.len() - 4..], tail, "{kind:?}");
+            assert_eq!(all[all.len() - 4..], tail, "{plan:?}");
             assert!(machine.went.iter().all(|w| w.ended_at == Some(w.began_at + 100) && w.failure.is_none()));
             assert_eq!(machine.stopped, None);
         }
@@ -322,13 +331,13 @@ mod tests {
     #[test]
     fn whatever_fails_the_fault_is_lifted_and_the_canary_removed() {
         let ways = [Event::Failed("no answer".into()), Event::Abort, Event::Deadline];
-        for kind in KINDS {
-            for (at, _) in steps(kind).iter().enumerate().filter(|(_, s)| **s != Step::CleanUp) {
+        for plan in plans() {
+            for (at, _) in steps(&plan).iter().enumerate().filter(|(_, s)| **s != Step::CleanUp) {
                 for way in &ways {
-                    let mut machine = Machine::new(plan(kind));
+                    let mut machine = Machine::new(plan.clone());
                     machine.step(0, Event::Begin);
                     (0..at).for_each(|_| _ = machine.step(1, Event::Done(Found::Nothing)));
-                    assert_eq!(machine.step(2, way.clone()), Order::Do(Step::CleanUp), "{kind:?} {at}");
+                    assert_eq!(machine.step(2, way.clone()), Order::Do(Step::CleanUp), "{plan:?} {at}");
                     assert!(machine.went[at].failure.is_some() && machine.stopped.is_some());
                     assert_eq!(machine.step(3, Event::Done(Found::Nothing)), Order::End);
                     assert!(machine.stopped.is_some(), "a clean end does not make it pass");

@@ -262,7 +262,7 @@ fn checks(plan: &Plan, f: &Figures) -> Vec<Check> {
     let within = |found: Option<f64>| found.is_some_and(|s| s <= rto);
     let shown = |s: Option<f64>| s.map(|s| format!("{s:.3}s"));
     all.push(check("RTO", shown(f.rto_seconds), format!("at most {rto:.0}s"), within(f.rto_seconds)));
-    if plan.kind == Type::Switchover {
+    if plan.kind == Type::Switchover && plan.fails_back {
         let objective = format!("at most {rto:.0}s");
         all.push(check("fail back", shown(f.fail_back_seconds), objective, within(f.fail_back_seconds)));
     }

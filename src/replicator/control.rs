@@ -1,12 +1,16 @@
-//! What the leader of a site does under Kubernetes: writes status, holds and lets go what is deleted, runs jobs. It reads
-//! the objects the watcher saw and what the replicator shows; it decides nothing about links, and no link waits for it.
+//! What the leader of a site does under Kubernetes: writes status, holds and lets go what is deleted, runs jobs and drills.
+//! It reads the objects the watcher saw and what the replicator shows; it decides nothing about links, and no link waits
+//! for it.
 //!
 //! Who is not the leader does nothing of this, and whoever stops being it stops at once. Started by `role/replication.rs`.
+mod drill;
+
 use super::Replicator;
 use super::compare::Part;
 use super::lease::Leadership;
 use super::report::{LinkReport, SiteReport};
 use super::verify::VerifyReport;
+use crate::rule::report;
 use crate::rule::report::job::{self, Stage};
 use crate::rule::report::status::View;
 use crate::rule::report::{FINALIZER, WRITES_AT_ONCE, Wanted, Writer};
@@ -46,6 +50,7 @@ struct Memory {
     /// Rules being deleted, by uid, since when.
     going: BTreeMap<String, Instant>,
     jobs: BTreeMap<String, Running>,
+    drills: BTreeMap<String, drill::Claim>,
     /// Links that another replicator pushes, and when they were measured.
     others: (Option<Instant>, Vec<LinkReport>),
 }
@@ -96,7 +101,12 @@ impl Control {
         for object in objects.values().filter(|o| o.kind == "ReplicationJob" && !o.is_deleting) {
             wanted.extend(self.job(object, &rules, memory, now).await);
         }
-        memory.jobs.retain(|uid, _| objects.values().any(|o| o.uid == *uid && !o.is_deleting));
+        for object in objects.values().filter(|o| o.kind == "FailoverDrill" && !o.is_deleting) {
+            wanted.extend(self.drill(object, &rules, memory, now).await);
+        }
+        let stays = |uid: &String| objects.values().any(|o| o.uid == *uid && !o.is_deleting);
+        memory.jobs.retain(|uid, _| stays(uid));
+        memory.drills.retain(|uid, _| stays(uid));
         self.writer.write(objects, wanted).await;
         self.finalizers(objects, memory).await;
     }
@@ -126,6 +136,7 @@ impl Control {
             let is_ours = match object.kind {
                 "ReplicationRule" => object.spec["siteRef"]["name"] == self.replicator.site_name(),
                 "ReplicationJob" => !job::is_over(object),
+                "FailoverDrill" => !report::drill::is_over(object),
                 _ => false,
             };
             match (is_held, object.is_deleting) {
@@ -149,6 +160,7 @@ impl Control {
     async fn has_ended(&self, object: &Object) -> bool {
         match object.kind {
             "ReplicationRule" => self.replicator.has_left(&object.uid).await,
+            "FailoverDrill" => self.has_ended_drill(object).await,
             _ => true,
         }
     }
@@ -209,7 +221,7 @@ impl Control {
     }
 }
 
-/// Status of what describes replication, and of drills.
+/// Status of what describes replication.
 fn described(view: &View<'_>, object: &Object) -> Option<Wanted> {
     if object.is_deleting {
         return None;
@@ -218,7 +230,6 @@ fn described(view: &View<'_>, object: &Object) -> Option<Wanted> {
         "Site" if object.name == view.site => Some(wanted(object, &view.site(object))),
         "Peer" => Some(wanted(object, &view.peer(object))),
         "ReplicationRule" if view.is_ours(object) => Some(wanted(object, &view.rule(object))),
-        "FailoverDrill" => Some(wanted(object, &job::drill(object, view.now))),
         _ => None,
     }
 }

@@ -218,8 +218,23 @@ fn authority(field: &'static str, url: &str) -> Result<(String, String), Unusabl
 
 /// A rate in bytes a second. 0 would be a pause in disguise and is refused.
 fn rate(field: &'static str, limit: &Option<Bytes>) -> Result<Option<u64>, Unusable> {
-    let Some(Bytes(text)) = limit else { return Ok(None) };
-    let wrong = |why: &str| Unusable { field, message: format!("`{text}` {why}") };
+    let Some(limit) = limit else { return Ok(None) };
+    match bytes(limit) {
+        Ok(0) => Err(Unusable {
+            field,
+            message: format!("`{}` sends nothing; to stop sending write suspend: true", limit.0),
+        }),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(message) => Err(Unusable { field, message }),
+    }
+}
+
+/// A quantity of bytes.
+///
+/// # Errors
+/// A sentence.
+pub fn bytes(Bytes(text): &Bytes) -> Result<u64, String> {
+    let wrong = |why: &str| format!("`{text}` {why}");
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let factor: u64 = match &text[digits.len()..] {
         "" => 1,
@@ -236,11 +251,7 @@ fn rate(field: &'static str, limit: &Option<Bytes>) -> Result<Option<u64>, Unusa
         _ => return Err(wrong("has an unknown unit; write for example 100Mi")),
     };
     let number: u64 = digits.parse().map_err(|_| wrong("is no number of bytes; write for example 100Mi"))?;
-    match number.checked_mul(factor) {
-        Some(0) => Err(wrong("sends nothing; to stop sending write suspend: true")),
-        Some(bytes) => Ok(Some(bytes)),
-        None => Err(wrong("is more than 2^64 bytes a second; leave it out for no limit")),
-    }
+    number.checked_mul(factor).ok_or_else(|| wrong("is more than 2^64 bytes"))
 }
 
 /// A duration of the form `1h15m` (GEP-2257) in milliseconds; its form has been checked by the schema.

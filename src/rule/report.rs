@@ -4,6 +4,7 @@
 //! condition goes at once, numbers every ten seconds at most. By server-side apply with force: a field left out is
 //! removed, and a status patched by hand does not stop us. It never touches a spec. Called by `replicator/control.rs`,
 //! where this process is the leader.
+pub mod drill;
 pub mod events;
 pub mod job;
 pub mod status;

@@ -81,15 +81,11 @@ async fn kube_rules_of_an_api_server_run_and_outlive_it() {
     println!("state fresh {:?} after the API server's return", back.elapsed());
     assert!(back.elapsed() < Duration::from_secs(15), "{:?}", back.elapsed());
 
-    // A job compares; a drill says that nobody carries it out.
+    // A job compares.
     api.apply(&a.namespace, "ReplicationJob", "check", json!({"ruleRef": {"name": BUCKET}, "type": "Verify"})).await;
     let job = api.until(&a.namespace, "ReplicationJob", "check", |s| s["phase"] == "Complete").await;
     assert_eq!((&job["result"], job["scanned"].as_i64() > Some(40)), (&json!("Consistent"), true), "{job}");
-    let drill = json!({"peerRef": {"name": "b"}, "ruleRefs": [{"name": BUCKET}], "type": "SiteLoss", "siteLoss": {"duration": "1m"},
-        "objectives": {"rpo": "1m", "rto": "1m"}, "deadline": "10m"});
-    api.apply(&a.namespace, "FailoverDrill", "friday", drill).await;
-    api.until(&a.namespace, "FailoverDrill", "friday", |s| condition(s, "Accepted") == "False DrillEngineMissing")
-        .await;
+    drills(&api, a).await;
 
     // Certificates of another CA on both sites, under way; then the peer is lost and comes back, which takes new handshakes.
     a.rotate(&api).await;
@@ -167,4 +163,37 @@ fn condition(status: &serde_json::Value, kind: &str) -> String {
 
 fn ready(status: &serde_json::Value) -> String {
     condition(status, "Ready")
+}
+
+/// A drill is carried out once and reports; what cannot be carried out says so; one that is deleted ends at once.
+async fn drills(api: &Api, a: &Site) {
+    let drill = |scope: &str, duration: &str| {
+        json!({"peerRef": {"name": "b"}, "ruleRefs": [{"name": BUCKET}], "type": "Partition", "scope": scope,
+            "partition": {"duration": duration, "direction": "Both"}, "objectives": {"rpo": "10s", "rto": "10s"},
+            "deadline": "5m", "workload": {"writesPerSecond": 20, "objectSize": "1Ki", "deletePercent": 10}})
+    };
+    let began = Instant::now();
+    api.apply(&a.namespace, "FailoverDrill", "friday", drill("Canary", "3s")).await;
+    let status = api.until(&a.namespace, "FailoverDrill", "friday", |s| s["completionTime"].is_string()).await;
+    println!("a drill told after {:?}: {}", began.elapsed(), status["report"]);
+    assert_eq!((&status["phase"], &status["report"]["result"]), (&json!("Succeeded"), &json!("Pass")), "{status}");
+    assert!(status["report"]["writesAcknowledged"].as_i64() > Some(20), "{status}");
+    assert_eq!(condition(&status, "Verified"), "True Equal", "{status}");
+    let events = api.events(&a.namespace).await;
+    for reason in ["DrillStarted", "DrillFinished"] {
+        assert!(events.iter().any(|e| e == reason), "{reason} is not among {events:?}");
+    }
+    let mut live = drill("Live", "3s");
+    live["confirm"] = json!("all-of-it");
+    api.apply(&a.namespace, "FailoverDrill", "all-of-it", live).await;
+    api.until(&a.namespace, "FailoverDrill", "all-of-it", |s| condition(s, "Failed") == "True ScopeUnsupported").await;
+    api.apply(&a.namespace, "FailoverDrill", "long", drill("Canary", "2m")).await;
+    api.until(&a.namespace, "FailoverDrill", "long", |s| condition(s, "FaultInjected") == "True Injected").await;
+    api.apply(&a.namespace, "FailoverDrill", "second", drill("Canary", "3s")).await;
+    let second = api.until(&a.namespace, "FailoverDrill", "second", |s| s["completionTime"].is_string()).await;
+    assert_eq!(condition(&second, "Failed"), "True PreflightFailed", "{second}");
+    let began = Instant::now();
+    api.delete(&a.namespace, "FailoverDrill", "long").await;
+    api.until_gone(&a.namespace, "FailoverDrill", "long").await;
+    println!("a drill that was deleted has ended after {:?}", began.elapsed());
 }

@@ -90,7 +90,7 @@ impl Fleet {
                 "endpoint": format!("https://127.0.0.1:{}", other.peer),
                 "tls": {"caRef": {"kind": "Secret", "name": "tls"},
                     "identities": [format!("spiffe://kube.example/site/{}/replicator", other.name)]},
-                "inbound": [{"bucket": BUCKET, "origins": ["*"]}]}});
+                "inbound": [{"bucket": BUCKET, "origins": ["*"]}], "drills": "Enabled"}});
             api.apply(&site.namespace, "Peer", other.name, peer).await;
         }
         let rule = json!({"siteRef": {"name": "a"}, "bucket": BUCKET, "destinations": [{"peer": "b"}]});

@@ -43,6 +43,8 @@ async fn run(State(replicator): State<Arc<Replicator>>, Query(wanted): Query<Wan
         kind,
         duration_millis,
         deadline_millis,
+        drain_millis: None,
+        fails_back: true,
         load: Load { writes_per_second, object_bytes, delete_percent },
         objectives: Objectives::default(),
     };

@@ -143,6 +143,12 @@ impl Replicator {
         all
     }
 
+    /// Ends this drill, where this process drives it, once cancelled.
+    pub fn drill_stop(&self, id: &str) -> Option<CancellationToken> {
+        let driven = self.drills.driven();
+        driven.as_ref().filter(|d| d.shown.borrow().plan.id == id).map(|d| d.abort.clone())
+    }
+
     /// Ends the drill that runs; and where none does, removes the canary a former process left, here and at its peer.
     ///
     /// # Errors
@@ -238,7 +244,7 @@ impl Conductor {
             }
             Step::Cut => self.cut().await,
             Step::Fence => self.fence().await,
-            Step::Drain => self.drained(false).await.map(|()| Found::Nothing),
+            Step::Drain => self.drain().await,
             Step::Takeover => self.take_over().await,
             Step::Measure => self.measure().await,
             Step::Hold => self.hold().await,
@@ -323,6 +329,13 @@ impl Conductor {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Until everything is at the peer, or for as long as the plan allows.
+    async fn drain(&self) -> Result<Found, String> {
+        let most = Duration::from_millis(self.plan.drain_millis.unwrap_or(self.plan.deadline_millis));
+        let drained = timeout(most, self.drained(false)).await;
+        drained.unwrap_or_else(|_| Err(format!("the backlog did not drain within {most:?}"))).map(|()| Found::Nothing)
     }
 
     async fn take_over(&self) -> Result<Found, String> {

@@ -88,6 +88,8 @@ mod tests {
             kind: Type::Partition,
             duration_millis: 1000,
             deadline_millis: 2000,
+            drain_millis: None,
+            fails_back: true,
             load: Load::default(),
             objectives: Objectives::default(),
         };

@@ -15,6 +15,7 @@ pub fn between(kind: &str, before: &Json, after: &Json) -> Vec<Said> {
         "ReplicationRule" => of_rule(before, after),
         "Peer" => of_peer(before, after),
         "Site" => of_site(before, after),
+        "FailoverDrill" => of_drill(before, after),
         _ => Vec::new(),
     }
 }
@@ -54,6 +55,17 @@ fn of_site(before: &Json, after: &Json) -> Vec<Said> {
         }
         _ => Vec::new(),
     }
+}
+
+fn of_drill(before: &Json, after: &Json) -> Vec<Said> {
+    let is_over = |kind: &str| change(before, after, kind).filter(|(_, now, _)| *now == "True").map(|(.., note)| note);
+    let mut all = Vec::new();
+    if after["startTime"].is_string() && !before["startTime"].is_string() {
+        all.push(said(false, "DrillStarted", "a canary bucket is made at both sites; no other is touched"));
+    }
+    all.extend(is_over("Complete").map(|note| said(false, "DrillFinished", note)));
+    all.extend(is_over("Failed").map(|note| said(true, "DrillFinished", note)));
+    all
 }
 
 /// Status of a condition before and after, where status or reason differ, with its message now.

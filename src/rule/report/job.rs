@@ -1,5 +1,4 @@
-//! What a status says of a ReplicationJob and a FailoverDrill. Pure.
-use super::super::resource::drill::FailoverDrillStatus;
+//! What a status says of a ReplicationJob. Pure.
 use super::super::resource::job::{Compare, JobType, ReplicationJobSpec, ReplicationJobStatus};
 use super::super::watch_kube::Object;
 use super::status::{conditions, time, verdict};
@@ -126,18 +125,6 @@ fn limits(spec: &ReplicationJobSpec) -> &'static str {
         return "spec.bandwidthLimit is not carried out yet; the limits of the rule hold";
     }
     ""
-}
-
-/// Status of a drill: nothing carries out the kind; the engine is driven by the command line (`replicator/drill.rs`).
-pub fn drill(object: &Object, now: u64) -> FailoverDrillStatus {
-    let message = "this version carries out no FailoverDrill, nothing was injected and nothing will be; isthmus drill run rehearses the same on a canary";
-    let verdicts = vec![verdict("Accepted", "False", "DrillEngineMissing", message)];
-    FailoverDrillStatus {
-        observed_generation: i64::try_from(object.generation).ok(),
-        conditions: conditions(verdicts, object, now),
-        phase: Some("Pending".into()),
-        ..FailoverDrillStatus::default()
-    }
 }
 
 /// When an object that has ended goes, Unix milliseconds; `None`: never.
