@@ -8,9 +8,10 @@ pub mod machine;
 pub mod report;
 
 use serde::{Deserialize, Serialize};
+use storage_engine::api::scratch;
 
 /// The canary bucket, its rule and the rule's uid are called this and the drill's id.
-pub const PREFIX: &str = "isthmus-drill-";
+pub const PREFIX: &str = scratch::PREFIX;
 /// Longest drill. Source: the FailoverDrill kind (`spec.deadline`).
 pub const DEADLINE_MAX_MILLIS: u64 = 3_600_000;
 /// Shortest fault that shows anything: a few measurements of the lag.
@@ -20,7 +21,7 @@ pub const BESIDE_MILLIS: u64 = 120_000;
 /// Writes of one drill: each is remembered, about 100 bytes.
 pub const WRITES_MAX: u64 = 200_000;
 /// Largest object of the workload: small ones are what a drill counts.
-pub const OBJECT_BYTES_MAX: u32 = 1 << 20;
+pub const OBJECT_BYTES_MAX: u32 = scratch::OBJECT_BYTES_MAX as u32;
 /// Writes behind the shown lag that count as in order: it is measured twice a second, and a write takes its time.
 pub const RPO_SLACK_MILLIS: u64 = 1_000;
 /// Time without service that is in order. Source: operations.md section 6.

@@ -8,6 +8,7 @@ pub mod s3;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
+pub use storage_engine::api::scratch::{Act, Done};
 pub use storage_engine::api::{BucketInfo, Document};
 pub use storage_engine::feed::{Backlog, Batch, Cursor, Interest};
 pub use storage_engine::object::Cut;
@@ -107,14 +108,37 @@ pub trait Pieces: Send + Sync {
 /// What a drill does at its own site's store, by the roads of S3 and without its door: its bucket, and writes to it.
 #[async_trait]
 pub trait Client: Send + Sync {
+    /// Does something to a bucket of a drill; no other is touched.
+    async fn scratch(&self, bucket: &str, act: Act) -> Result<Done, Error>;
+
     /// Makes a bucket with versioning; [`Error::BucketExists`].
-    async fn make_bucket(&self, name: &str) -> Result<(), Error>;
+    async fn make_bucket(&self, name: &str) -> Result<(), Error> {
+        self.scratch(name, Act::Make).await.map(drop)
+    }
     /// Removes a bucket with every version in it; one that is not there is fine. Again is safe.
-    async fn remove_bucket(&self, name: &str) -> Result<(), Error>;
+    async fn remove_bucket(&self, name: &str) -> Result<(), Error> {
+        self.scratch(name, Act::Remove).await.map(drop)
+    }
     /// Puts an object; its version id.
-    async fn put(&self, bucket: &str, key: &str, bytes: Bytes) -> Result<VersionId, Error>;
+    async fn put(&self, bucket: &str, key: &str, bytes: Bytes) -> Result<VersionId, Error> {
+        made(self.scratch(bucket, Act::Put { key: key.into(), bytes }).await?)
+    }
     /// Deletes the key: the version id of the marker.
-    async fn delete(&self, bucket: &str, key: &str) -> Result<VersionId, Error>;
+    async fn delete(&self, bucket: &str, key: &str) -> Result<VersionId, Error> {
+        made(self.scratch(bucket, Act::Delete { key: key.into() }).await?)
+    }
     /// Reads the latest version whole.
-    async fn read(&self, bucket: &str, key: &str) -> Result<Bytes, Error>;
+    async fn read(&self, bucket: &str, key: &str) -> Result<Bytes, Error> {
+        match self.scratch(bucket, Act::Read { key: key.into() }).await? {
+            Done::Read(bytes) => Ok(bytes),
+            other => Err(Error::Invalid(format!("the store answered something else: {other:?}"))),
+        }
+    }
+}
+
+fn made(done: Done) -> Result<VersionId, Error> {
+    match done {
+        Done::Made(id) => Ok(id),
+        other => Err(Error::Invalid(format!("the store answered something else: {other:?}"))),
+    }
 }

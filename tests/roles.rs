@@ -153,7 +153,7 @@ fn write_site(root: &Path, name: &str, peer: &str, api: u16, peer_port: u16, pee
         "{head}kind: Site\nmetadata: {{name: {name}}}\nspec:\n  siteID: {name}\n  trustDomain: roles.example\n  store: {{apiEndpoint: \"https://127.0.0.1:{api}\", apiTlsSecretRef: {{name: own-tls}}}}\n  listener: {{advertisedEndpoint: \"https://127.0.0.1:{peer_port}\", tlsSecretRef: {{name: own-tls}}}}\n"
     )).unwrap();
     fs::write(rules.join("peer.yaml"), format!(
-        "{head}kind: Peer\nmetadata: {{name: {peer}}}\nspec:\n  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{peers_port}\"\n    tls:\n      caRef: {{kind: Secret, name: own-tls}}\n      identities: [\"spiffe://roles.example/site/{peer}/replicator\"]\n    inbound:\n      - {{bucket: {BUCKET}, origins: [\"*\"], versionDeletes: Enabled}}\n"
+        "{head}kind: Peer\nmetadata: {{name: {peer}}}\nspec:\n  type: Replicator\n  replicator:\n    siteID: {peer}\n    endpoint: \"https://127.0.0.1:{peers_port}\"\n    tls:\n      caRef: {{kind: Secret, name: own-tls}}\n      identities: [\"spiffe://roles.example/site/{peer}/replicator\"]\n    drills: Enabled\n    inbound:\n      - {{bucket: {BUCKET}, origins: [\"*\"], versionDeletes: Enabled}}\n"
     )).unwrap();
     fs::write(rules.join("rule.yaml"), format!(
         "{head}kind: ReplicationRule\nmetadata: {{name: {BUCKET}}}\nspec:\n  siteRef: {{name: {name}}}\n  bucket: {BUCKET}\n  mode: ActiveActive\n  destinations: [{{peer: {peer}}}]\n  replicate: {{versionDeletes: Enabled}}\n  recoveryPointObjective: 15m\n"
@@ -260,6 +260,16 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
             assert_eq!(got.body.collect().await.unwrap().into_bytes().len() as i64, *size, "{key}");
         }
     }
+
+    // A drill is driven by the replicator, with its canary at a store in another process.
+    for plan in [["partition", "2s"], ["switchover", "1s"]] {
+        let mut drill = Command::new(env!("CARGO_BIN_EXE_isthmus"));
+        drill.args(["drill", "run", "--peer", "b", "--type", plan[0], "--duration", plan[1]]);
+        let said = drill.arg("--socket").arg(a.join("admin.sock")).output().expect("run isthmus");
+        assert!(said.status.success(), "{}{}", String::from_utf8_lossy(&said.stdout), replicator.log());
+    }
+    let left = at_a.list_buckets().send().await.unwrap();
+    assert_eq!(left.buckets().iter().filter_map(|b| b.name()).collect::<Vec<_>>(), [BUCKET], "the canaries are gone");
 
     let metrics = get(store_admin, "/metrics").unwrap().1;
     for name in [

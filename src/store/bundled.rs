@@ -1,10 +1,10 @@
 //! The bundled store: trait [`Store`] over the engine, by a function call in this process
 //! ([`BundledStore`]) or over the private API of a store in another one ([`network::NetworkStore`]).
-mod client;
 pub mod network;
 
 use super::{
-    Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Cut, Document, Error, Interest, Pieces, Store, Stretch,
+    Act, Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Cut, Document, Done, Error, Interest, Pieces,
+    Store, Stretch,
 };
 use async_trait::async_trait;
 use std::ops::Range;
@@ -13,6 +13,13 @@ use storage_engine::version::{Version, VersionId};
 
 /// A store reached by a function call.
 pub struct BundledStore(pub Objects);
+
+#[async_trait]
+impl Client for BundledStore {
+    async fn scratch(&self, bucket: &str, act: Act) -> Result<Done, Error> {
+        self.0.scratch(bucket, act).await
+    }
+}
 
 #[async_trait]
 impl Store for BundledStore {

@@ -89,6 +89,7 @@ async fn suite(store: Arc<dyn Store>, expires: bool) {
     a_change_ends_the_wait_for_it(&store).await;
     many_at_once_arrive_whole(&*store).await;
     a_backlog_is_of_what_somebody_is_after(&*store).await;
+    a_bucket_of_a_drill_is_made_written_and_removed_and_no_other(&*store).await;
     a_body_that_breaks_leaves_nothing(&*store).await;
     consumers_keep_their_cursor(&*store).await;
     errors_say_what_they_are(&*store, expires).await;
@@ -206,6 +207,27 @@ async fn a_backlog_is_of_what_somebody_is_after(store: &dyn Store) {
     assert_eq!(behind(Interest { made_at: silent.clone(), ..Interest::under("") }).await, 1);
     assert_eq!(behind(Interest { not_only_at: silent.clone(), ..Interest::under("of/") }).await, 3);
     assert_eq!(behind(Interest { made_at: silent, ..Interest::under("of/talkative/") }).await, 0);
+}
+
+async fn a_bucket_of_a_drill_is_made_written_and_removed_and_no_other(store: &dyn Store) {
+    let Some(client) = store.client() else { return };
+    let name = "isthmus-drill-0123456789ab";
+    client.make_bucket(name).await.unwrap();
+    assert!(matches!(client.make_bucket(name).await, Err(Error::BucketExists)));
+    let put = client.put(name, "k", Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    assert_eq!(client.read(name, "k").await.unwrap().len(), 1 << 20);
+    let marker = client.delete(name, "k").await.unwrap();
+    assert!(client.read(name, "k").await.is_err());
+    let held: Vec<_> = store.versions_of(name, "k").await.unwrap().iter().map(|v| v.id).collect();
+    assert_eq!(held, [marker, put]);
+    assert!(matches!(client.put(name, "k", Bytes::from(vec![7; (1 << 20) + 1])).await, Err(Error::Invalid(_))));
+    for _ in 0..2 {
+        client.remove_bucket(name).await.unwrap();
+        assert!(matches!(store.bucket(name).await, Err(Error::NoSuchBucket(_))));
+    }
+    for refused in [client.remove_bucket(BUCKET).await, client.put(BUCKET, "k", Bytes::new()).await.map(drop)] {
+        assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains(BUCKET)), "{refused:?}");
+    }
 }
 
 async fn read_or_none(store: &dyn Store, version: &Version) -> Vec<u8> {

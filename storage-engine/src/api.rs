@@ -6,6 +6,7 @@
 pub mod framing;
 pub mod message;
 pub mod neighbour;
+pub mod scratch;
 pub mod serve;
 
 pub use crate::bucket::document::Document;

@@ -5,6 +5,7 @@ use std::path::Path;
 use storage_engine::api::message::{
     Answer, Call, Reply, Request, error_from_bytes, error_to_bytes, event_from_bytes, event_to_bytes,
 };
+use storage_engine::api::scratch::Act;
 use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event};
 use storage_engine::bucket::document::Kind;
 use storage_engine::feed::Interest;
@@ -54,6 +55,10 @@ fn calls() -> Vec<Call> {
         },
         Call::Deregister { bucket: bucket.clone(), consumer },
         Call::JoinDocument { bucket: bucket.clone(), document: document() },
+        Call::Scratch {
+            bucket: "isthmus-drill-0123456789ab".into(),
+            act: Act::Put { key: "k".into(), bytes: "bytes".into() },
+        },
         Call::Backlog { bucket, cursor: None, interest: Interest::under("a/") },
     ]
 }
@@ -78,6 +83,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("versions", Answer::Versions),
         ("cursor", Answer::Cursor(Some(cursor(b"committed")))),
         ("done", Answer::Done),
+        ("made", Answer::Made(VersionId::from_bytes([7; 16]))),
         ("backlog", Answer::Backlog(backlog)),
         ("stretch", Answer::Stretch { through: Some("a/../b".into()) }),
     ]
@@ -148,6 +154,7 @@ fn an_error_means_the_same_at_the_other_end() {
         Error::Corrupt("blob".into()),
         Error::Expired,
         Error::Invalid("no".into()),
+        Error::BucketExists,
     ] {
         let text = format!("{error:?}");
         assert_eq!(format!("{:?}", told(error)), text);

@@ -37,7 +37,7 @@ struct Mark {
 pub(super) enum Error {
     #[error("drill {0} is under way, or its canary is not removed yet; isthmus drill list shows it")]
     Busy(String),
-    #[error("the store of this site runs in another process, and this build drills only where it runs in the same")]
+    #[error("the store of this site takes no writes from here")]
     NoClient,
     #[error("bucket {0} exists already")]
     Exists(String),

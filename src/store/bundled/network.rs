@@ -5,7 +5,9 @@
 //! [`Error::Unavailable`], never an absence. `line.rs` keeps the line.
 pub mod line;
 
-use super::super::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Document, Error, Interest, Store, Stretch};
+use super::super::{
+    Act, Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Document, Done, Error, Interest, Store, Stretch,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -143,6 +145,21 @@ async fn messages<T>(
         out.push(one.map_err(|err| Error::Invalid(format!("the store's answer cannot be read: {err}")))?);
     }
     Ok(out)
+}
+
+#[async_trait]
+impl Client for NetworkStore {
+    async fn scratch(&self, bucket: &str, act: Act) -> Result<Done, Error> {
+        match self.ask(Call::Scratch { bucket: bucket.into(), act }, PATIENCE).await? {
+            (Answer::Done, _) => Ok(Done::Nothing),
+            (Answer::Made(id), _) => Ok(Done::Made(id)),
+            (Answer::Bytes { .. }, reader) => {
+                let pieces: Vec<Bytes> = reader.rest().try_collect().await.map_err(Error::Body)?;
+                Ok(Done::Read(pieces.concat().into()))
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
 }
 
 #[async_trait]
@@ -287,6 +304,10 @@ impl Store for NetworkStore {
             Answer::Applied(applied) => Ok(applied == Applied::Applied),
             other => Err(unexpected(&other)),
         }
+    }
+
+    fn client(&self) -> Option<&dyn Client> {
+        Some(self)
     }
 
     fn trouble(&self) -> Option<String> {

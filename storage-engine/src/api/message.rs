@@ -4,6 +4,7 @@
 //! is fields alone. A field number has one meaning for good, in every operation; what a reader does not
 //! know it carries along ([`Request::unknown`], [`Reply::unknown`]) or, in a version, keeps. What follows
 //! an answer in its body is said by the answer.
+use super::scratch::Act;
 use super::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event};
 use crate::bucket::document::Kind;
 use crate::feed::Interest;
@@ -123,6 +124,11 @@ pub enum Call {
         bucket: String,
         document: Document,
     },
+    /// Something is done to a bucket of a trial.
+    Scratch {
+        bucket: String,
+        act: Act,
+    },
 }
 
 /// A question as it travels.
@@ -162,6 +168,8 @@ pub enum Answer {
     Cursor(Option<Cursor>),
     Done,
     Backlog(Backlog),
+    /// The version that was made.
+    Made(VersionId),
     /// Versions follow, one message each, to the end of the body; with them everything is told up to this
     /// key, or to the last one.
     Stretch {
@@ -196,6 +204,7 @@ impl Call {
             Call::Deregister { .. } => "Deregister",
             Call::Backlog { .. } => "Backlog",
             Call::JoinDocument { .. } => "JoinDocument",
+            Call::Scratch { .. } => "Scratch",
         }
     }
 }
@@ -267,6 +276,10 @@ impl Request {
             Call::JoinDocument { bucket, document } => {
                 f.put(tag::BUCKET, bucket);
                 f.put(tag::DOCUMENTS, &vec![row(document)]);
+            }
+            Call::Scratch { bucket, act } => {
+                f.put(tag::BUCKET, bucket);
+                act.put(&mut f);
             }
         }
         f.to_bytes()
@@ -340,6 +353,7 @@ impl Request {
                 bucket: f.need(tag::BUCKET)?,
                 document: documents(f.need(tag::DOCUMENTS)?).pop().ok_or(wire::Error::Missing(tag::DOCUMENTS))?,
             },
+            "Scratch" => Call::Scratch { bucket: f.need(tag::BUCKET)?, act: Act::take(&mut f)? },
             _ => return Ok(None),
         };
         Ok(Some(Request { call, unknown: f }))
@@ -408,6 +422,10 @@ impl Reply {
                 f.put_some(tag::KEY, through);
                 11
             }
+            Answer::Made(id) => {
+                f.put_bytes(tag::VERSION_ID, id.as_bytes());
+                12
+            }
         };
         f.put(tag::KIND, &kind);
         f.to_bytes()
@@ -443,6 +461,7 @@ impl Reply {
                 oldest_pending_since: f.take(tag::PENDING_SINCE)?,
             }),
             11 => Answer::Stretch { through: f.take(tag::KEY)? },
+            12 => Answer::Made(need_id(&mut f)?),
             other => return Err(wire::Error::Malformed(format!("answer {other} is unknown"))),
         };
         Ok(Reply { answer, unknown: f })
@@ -486,6 +505,7 @@ pub fn error_to_bytes(error: &Error) -> Vec<u8> {
         Error::Corrupt(what) => (9, what.clone()),
         Error::Expired => (10, String::new()),
         Error::Invalid(why) => (11, why.clone()),
+        Error::BucketExists => (12, String::new()),
         other => (11, other.to_string()),
     };
     f.put(tag::KIND, &kind);
@@ -513,6 +533,7 @@ pub fn error_from_bytes(bytes: &[u8]) -> Error {
         9 => Error::Corrupt(text),
         10 => Error::Expired,
         11 => Error::Invalid(text),
+        12 => Error::BucketExists,
         _ => Error::Unavailable(text),
     }
 }

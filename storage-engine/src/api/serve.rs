@@ -9,6 +9,7 @@ use super::message::{
     Answer, Call, ERROR_TRAILER, PATH_PREFIX, PROTOCOL_VERSION, Reply, Request, error_to_bytes, event_to_bytes,
     status_of,
 };
+use super::scratch::Done;
 use super::{Body, Error, Objects};
 use crate::clock::Clock;
 use crate::identity::{self, Identity};
@@ -203,7 +204,9 @@ impl Server {
         let status = outcome.as_ref().map_or_else(status_of, |_| 200);
         if matches!(outcome, Err(Error::Unavailable(_))) && !leaving.is_cancelled() {
             match operation {
-                "Apply" | "Register" | "Commit" | "Deregister" | "JoinDocument" => self.metrics.write_without_quorum(),
+                "Apply" | "Register" | "Commit" | "Deregister" | "JoinDocument" | "Scratch" => {
+                    self.metrics.write_without_quorum()
+                }
                 _ => self.metrics.read_without_quorum(),
             }
         }
@@ -261,6 +264,14 @@ impl Server {
                 let is_news = objects.join_bucket_document(&bucket, document).await?;
                 Answer::Applied(if is_news { super::Applied::Applied } else { super::Applied::Superseded })
             }
+            Call::Scratch { bucket, act } => match objects.scratch(&bucket, act).await? {
+                Done::Nothing => Answer::Done,
+                Done::Made(id) => Answer::Made(id),
+                Done::Read(bytes) => {
+                    let (size_bytes, bytes) = (bytes.len() as u64, stream::iter([Ok(bytes)]).boxed());
+                    return Ok((Answer::Bytes { size_bytes }, Follows::Bytes(bytes)));
+                }
+            },
         };
         Ok((answer, Follows::Nothing))
     }
