@@ -52,7 +52,7 @@ use own::{Shared, Way};
 use proof::Proof;
 use push::Route;
 use receive::Receive;
-use report::{ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
+use report::{Certificate, ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
 use run::Command;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -357,6 +357,10 @@ impl Replicator {
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
             store_error: self.shared.store.trouble(),
+            certificate: self
+                .listener
+                .valid_millis()
+                .map(|(issued_at, expires_at)| Certificate { issued_at, expires_at }),
         }
     }
 

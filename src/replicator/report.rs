@@ -253,6 +253,24 @@ pub struct SiteReport {
     pub frames_refused: u64,
     /// Why the own store cannot be reached; absent while it can.
     pub store_error: Option<String>,
+    /// What the peer listener shows; absent: it names nobody.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+}
+
+/// How long a certificate holds, Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub issued_at: u64,
+    pub expires_at: u64,
+}
+
+impl Certificate {
+    /// Whether less than a quarter of its life is left: what renews it should have.
+    pub fn is_late(&self, now: u64) -> bool {
+        let (left, life) = (self.expires_at.saturating_sub(now), self.expires_at.saturating_sub(self.issued_at));
+        left < life / 4
+    }
 }
 
 impl SiteReport {

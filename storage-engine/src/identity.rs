@@ -126,11 +126,11 @@ impl Identity {
         self.current.read().unwrap_or_else(PoisonError::into_inner).configs.clone()
     }
 
-    /// Unix milliseconds after which the own certificate holds no more; `None`: it names nobody.
-    pub fn expires_millis(&self) -> Option<u64> {
+    /// Unix milliseconds from which and until which the own certificate holds; `None`: it names nobody.
+    pub fn valid_millis(&self) -> Option<(u64, u64)> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let chain = certificates(&self.files.certificate, &current.bytes.certificate).ok()?;
-        named(Some(&chain)).ok().map(|named| named.not_after_millis)
+        named(Some(&chain)).ok().map(|named| (named.not_before_millis, named.not_after_millis))
     }
 
     /// Reads the files again; `true` when they had changed. Connections that stand are left alone.
@@ -270,6 +270,8 @@ fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static)
 pub struct Named {
     /// Its one URI, whole.
     pub uri: String,
+    /// Unix milliseconds from which it holds.
+    pub not_before_millis: u64,
     /// Unix milliseconds after which it holds no more.
     pub not_after_millis: u64,
 }
@@ -290,11 +292,12 @@ pub fn named(chain: Option<&[CertificateDer<'_>]>) -> Result<Named, Error> {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
-    let not_after = certificate.validity().not_after.timestamp();
+    let millis = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
     match (uris.next(), uris.next()) {
         (Some(uri), None) => Ok(Named {
             uri: uri.to_string(),
-            not_after_millis: u64::try_from(not_after).unwrap_or(0).saturating_mul(1000),
+            not_before_millis: millis(certificate.validity().not_before.timestamp()),
+            not_after_millis: millis(certificate.validity().not_after.timestamp()),
         }),
         (None, _) => Err(Error::Name("holds no URI".into())),
         (Some(_), Some(_)) => Err(Error::Name("holds more than one URI".into())),

@@ -66,8 +66,8 @@ impl Replicator {
         if self.shared.store.client().is_none() {
             return Err(super::canary::Error::NoClient.to_string());
         }
-        let expires = self.listener.expires_millis();
-        let certificate_millis = expires.map(|at| at.saturating_sub(self.shared.clock.now_millis()));
+        let valid = self.listener.valid_millis();
+        let certificate_millis = valid.map(|(_, until)| until.saturating_sub(self.shared.clock.now_millis()));
         Ok(DrillState { certificate_millis, ..DrillState::default() })
     }
 

@@ -49,12 +49,14 @@ fn of_peer(before: &Json, after: &Json) -> Vec<Said> {
 }
 
 fn of_site(before: &Json, after: &Json) -> Vec<Said> {
-    match after["leader"].as_str() {
-        Some(leader) if before["leader"] != after["leader"] => {
-            vec![said(false, "LeaderElected", &format!("{leader} writes status and starts jobs"))]
-        }
-        _ => Vec::new(),
+    let mut all = Vec::new();
+    if let Some(leader) = after["leader"].as_str().filter(|_| before["leader"] != after["leader"]) {
+        all.push(said(false, "LeaderElected", &format!("{leader} writes status and starts jobs")));
     }
+    if let Some((_, "False", note)) = change(before, after, "CertificateValid") {
+        all.push(said(true, "CertificateExpiring", note));
+    }
+    all
 }
 
 fn of_drill(before: &Json, after: &Json) -> Vec<Said> {

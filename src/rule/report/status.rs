@@ -8,6 +8,7 @@ use super::super::resource::shared::Bytes;
 use super::super::resource::site::SiteStatus;
 use super::super::watch_kube::Object;
 use super::super::{Problem, Rule, RuleSet};
+use crate::cli::output::utc;
 use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -110,6 +111,18 @@ impl View<'_> {
         let doc = self.rules.sites.get(&object.name);
         let suspended = doc.is_some_and(|s| s.suspend);
         all.push(ready(&all, suspended, "Ready"));
+        let certificate = self.report.certificate;
+        all.push(match certificate {
+            None => verdict("CertificateValid", "Unknown", "NotRead", "tls.crt names nobody"),
+            Some(c) if c.is_late(self.now) => {
+                let why = format!(
+                    "the peer listener's certificate holds until {}, less than a quarter of its life: renew it",
+                    utc(c.expires_at)
+                );
+                verdict("CertificateValid", "False", if c.expires_at <= self.now { "Expired" } else { "Expiring" }, why)
+            }
+            Some(_) => verdict("CertificateValid", "True", "Valid", ""),
+        });
         SiteStatus {
             observed_generation: i64::try_from(object.generation).ok(),
             conditions: conditions(all, object, self.now),
@@ -117,7 +130,7 @@ impl View<'_> {
             leader_epoch: Some(self.leader_epoch),
             software_version: Some(env!("CARGO_PKG_VERSION").into()),
             identity: doc.map(|s| crate::cli::certs::spiffe_id(&s.trust_domain, &s.site_id)),
-            certificate_not_after: None,
+            certificate_not_after: certificate.map(|c| time(c.expires_at)),
             store_features: ["Changefeed", "Versioning", "ObjectLock"].map(String::from).to_vec(),
         }
     }

@@ -1,6 +1,6 @@
 use super::status::View;
 use super::*;
-use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
+use crate::replicator::report::{Certificate, LinkReport, PeerReport, SiteReport};
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::Judged;
 use crate::rule::watch_kube::mock::{Mock, specs};
@@ -242,6 +242,27 @@ async fn a_finalizer_holds_an_object_until_it_is_let_go_and_never_makes_one_anew
     assert_eq!(mock.get("ReplicationRule", "a"), Json::Null, "it went");
     mock.put("ReplicationRule", "a", specs::rule("other", "ams"));
     assert!(!writer.hold(rule, false).await, "that is another object");
+}
+
+#[test]
+fn a_certificate_that_nobody_renews_is_told_before_it_expires() {
+    let object = Object { kind: "Site", name: "fra".into(), ..Object::default() };
+    let status = |expires_at| {
+        let certificate = Some(Certificate { issued_at: NOW - 1_000, expires_at });
+        let report = SiteReport { certificate, ..SiteReport::default() };
+        serde_json::to_value(view(&RuleSet::default(), &[], &report).site(&object)).unwrap()
+    };
+    let said = |status: &Json| {
+        let all = status["conditions"].as_array().unwrap();
+        let found = all.iter().find(|c| c["type"] == "CertificateValid").unwrap();
+        format!("{} {}", found["status"].as_str().unwrap(), found["reason"].as_str().unwrap())
+    };
+    let (fresh, late, over) = (status(NOW + 3_000), status(NOW + 300), status(NOW));
+    assert_eq!([said(&fresh), said(&late), said(&over)], ["True Valid", "False Expiring", "False Expired"]);
+    assert!(fresh["certificateNotAfter"].is_string());
+    let told = |before, after| events::between("Site", before, after).iter().map(|e| e.reason).collect::<Vec<_>>();
+    assert_eq!(told(&fresh, &late), ["CertificateExpiring"]);
+    assert!(told(&late, &late).is_empty() && told(&late, &fresh).is_empty());
 }
 
 #[test]
