@@ -213,3 +213,28 @@ pub trait Journal: Send + Sync + 'static {
     /// Keeps what a verb sets; `None`: forgets it.
     async fn set_verb_state(&self, subject: &str, state: Option<&str>) -> Result<(), Error>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_journal_that_did_not_answer_is_asked_again() {
+        assert!(Error::Unavailable("full".into()).is_retryable());
+        let lasting = [
+            Error::Fenced { ours: 1, current: 2 },
+            Error::EpochTooHigh { epoch: EPOCH_MAX + 1 },
+            Error::Unusable("damaged".into()),
+        ];
+        assert!(lasting.iter().all(|e| !e.is_retryable()));
+    }
+
+    #[test]
+    fn epochs_rise_above_what_was_seen_up_to_the_highest_there_is() {
+        let last = EPOCH_MAX - 1;
+        for (current, at_least, next) in [(0, 0, 1), (4, 9, 9), (9, 4, 10), (last, 0, EPOCH_MAX)] {
+            assert_eq!(next_epoch(current, at_least).unwrap(), next);
+        }
+        assert!(matches!(next_epoch(EPOCH_MAX, 0), Err(Error::EpochTooHigh { .. })));
+    }
+}

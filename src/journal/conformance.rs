@@ -281,6 +281,7 @@ async fn inbound_epochs_keep_the_highest(open: &mut impl AsyncFnMut() -> Arc<dyn
     assert_eq!(j.see_epoch("ams/r/b", 3).await.unwrap(), 7);
     assert_eq!(j.see_epoch("ams/r/other", 1).await.unwrap(), 1);
     assert!(matches!(j.see_epoch("ams/r/b", EPOCH_MAX + 1).await, Err(Error::EpochTooHigh { .. })));
+    assert_eq!(j.see_epoch("ams/r/last", EPOCH_MAX).await.unwrap(), EPOCH_MAX);
     let j = open().await;
     assert_eq!(j.see_epoch("ams/r/b", 0).await.unwrap(), 7);
 }

@@ -276,12 +276,32 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storage_engine::clock::ManualClock;
 
     #[tokio::test]
     async fn memory_journal_conforms() {
         let shared = MemoryJournal::default();
         super::super::conformance::run(async || Arc::new(shared.clone()) as Arc<dyn Journal>).await;
         super::super::conformance::run_shared(async || Arc::new(shared.clone()) as Arc<dyn Journal>).await;
+    }
+
+    #[tokio::test]
+    async fn claims_and_holders_end_by_the_journals_clock_to_the_millisecond() {
+        let clock = Arc::new(ManualClock::at(1_000));
+        let journal = MemoryJournal::by(clock.clone());
+        let link = LinkId { rule: "r".into(), bucket: "b".into(), peer: "p".into() };
+        let lease = Duration::from_secs(10);
+        let hasty = ClaimTerms { at_least: 0, lease, patience: Duration::ZERO };
+        let patient = ClaimTerms { patience: Duration::from_secs(5), ..hasty };
+        assert_eq!(journal.claim(&link, "a", hasty).await.unwrap(), Claim::Owned { epoch: 1 });
+        assert_eq!(journal.renew("a", 1, &[], lease).await.unwrap().holders, 1);
+        clock.set(10_999);
+        assert_eq!(journal.claim(&link, "b", hasty).await.unwrap(), Claim::Held { by: Some("a".into()) });
+        assert_eq!(journal.renew("b", 1, &[], lease).await.unwrap().holders, 2);
+        clock.set(11_000);
+        assert_eq!(journal.claim(&link, "b", patient).await.unwrap(), Claim::Held { by: None }, "it has ended");
+        assert_eq!(journal.renew("b", 1, &[], lease).await.unwrap().holders, 1);
+        assert_eq!(journal.claim(&link, "b", hasty).await.unwrap(), Claim::Owned { epoch: 2 });
     }
 
     #[tokio::test]

@@ -268,11 +268,11 @@ impl Brake {
                 self.kept.get_or_insert_default().engaged_at = Some(now);
                 Call::Engaged
             }
-            Some(_) if reaches => {
+            Some(_) => {
+                // It is judged: kept, it would have the bucket counted again in every window to come.
                 self.peak = (0, 0);
                 Call::Nothing
             }
-            Some(_) => Call::Nothing,
             None => self.ask(reaches),
         }
     }

@@ -98,9 +98,8 @@ impl Existing {
                 self.progress.restart();
                 self.pass = Some(Pass { until, except: sent, is_read: false, compares: false });
             }
-            // The link is at the beginning of the feed: all comes by itself.
-            (None, pass) if is_widened => *pass = None,
             (_, Some(pass)) => pass.except = sent,
+            // Nothing more is covered, or the link is at the beginning of the feed: all comes by itself.
             (_, None) => {}
         }
         self.covered = Some(scope);

@@ -412,6 +412,8 @@ mod tests {
             here.extend(mine);
             there.extend(theirs);
             prop_assert_eq!(run(&here, &there, page).0, expected(&here, &there));
+            let all = |set: &Set| items(set, &KeyRange::default());
+            prop_assert_eq!(between(&all(&here), &all(&there)), expected(&here, &there));
         }
     }
 
@@ -427,6 +429,35 @@ mod tests {
         let (found, crossed) = run(&here, &there, 1_000);
         assert_eq!(found.len(), 10);
         assert!(crossed < 10 * (4 * FANOUT + LEAF_ITEMS), "{crossed} digests and items crossed");
+    }
+
+    #[test]
+    fn a_small_range_that_differs_is_listed_and_a_larger_one_is_split() {
+        for (count, is_listed) in [(LEAF_ITEMS, true), (LEAF_ITEMS + 1, false)] {
+            let here: Set = (0..count).map(|n| ((format!("key/{n:08}"), id(1)), Some(7))).collect();
+            let mut descent = Descent::new(KeyRange::default(), items(&here, &KeyRange::default()));
+            descent.digests(&[Digest::default()]).unwrap();
+            assert_eq!(matches!(descent.ask(), Some(Ask::Items { .. })), is_listed, "{count} items");
+        }
+    }
+
+    #[test]
+    fn versions_of_one_key_are_listed_however_many_they_are() {
+        let here: Set = (0..2 * LEAF_ITEMS as u8).map(|n| (("busy".to_string(), id(n)), Some(7))).collect();
+        let mut descent = Descent::new(KeyRange::default(), items(&here, &KeyRange::default()));
+        descent.digests(&[Digest::default()]).unwrap();
+        assert!(matches!(descent.ask(), Some(Ask::Items { .. })), "a range ends at keys");
+    }
+
+    #[test]
+    fn an_item_counts_for_its_key_and_all_that_gathered_beside_it() {
+        let item = |key: &str, beside: Option<Box<Beside>>| {
+            Item { key: key.into(), version_id: id(1), hash: Some(1), beside, purged_at: None }.bytes()
+        };
+        let gathered = vec![0; 500].into_boxed_slice();
+        let beside = Box::new(Beside { core: Core::Absent, gathered });
+        // Id and hash take 16 bytes each; a head for both, and one for what is beside.
+        assert_eq!((item("", None), item("key", None), item("key", Some(beside))), (40, 43, 43 + 524));
     }
 
     #[test]

@@ -310,3 +310,12 @@ fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    /// The first outputs of SplitMix64 from the seeds 0 and 1234567, as published with it.
+    #[test]
+    fn mixing_is_that_of_splitmix64() {
+        assert_eq!((super::mix(0), super::mix(1_234_567)), (0xe220_a839_7b1d_cdaf, 6_457_827_717_110_365_317));
+    }
+}

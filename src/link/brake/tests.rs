@@ -100,6 +100,7 @@ fn few_deletes_of_a_large_bucket_and_deletes_older_than_the_rule_go() {
     assert_eq!(pushes(&counted(&mut large, out, 100_000)).len(), KEYS);
     let mut few = link();
     assert_eq!(pushes(&few.step(NOW, deletes(100..=108))).len(), 9, "below half of the minimum nothing is counted");
+    assert!(few.step(NOW, deletes(109..=109)).contains(&Action::Count), "from half of it on the bucket is");
     let wide = Settings { brake: Some(TERMS), window_versions: 1000, ..settings() };
     let mut new = Link::new(wide, None, Vec::new(), 1);
     new.step(NOW, Event::PeerUp);
@@ -151,6 +152,77 @@ fn a_delete_that_is_shown_again_and_again_is_one() {
         out = link.step(NOW, deletes(100..=111));
     }
     assert_eq!(link.shown(NOW).braked_since, None, "12 deletes failed 30 times");
+}
+
+#[test]
+fn deletes_that_do_not_wait_any_more_are_forgotten_and_the_others_are_not() {
+    let mut slots = Slots::default();
+    for is_marker in [true, false, true] {
+        slots.add(7, is_marker);
+    }
+    slots.remove(7, true);
+    assert_eq!(slots.within(7), (2, 1));
+    slots.remove(7, true);
+    slots.remove(7, false);
+    assert!(slots.0.is_empty(), "nothing is kept of what is over");
+}
+
+/// A delete committed at this time goes to the peer.
+fn goes(brake: &mut Brake, at: Millis) {
+    let one = Change { pending_since: at, ..delete(1) };
+    assert_eq!(brake.judge(&TERMS, &one), Verdict::Goes);
+    brake.land(&TERMS, &one, true);
+}
+
+#[test]
+fn a_reader_a_window_behind_finds_what_went_then() {
+    let mut brake = Brake::load(Some(Kept::default()));
+    (1..TERMS.versions_min).for_each(|_| goes(&mut brake, NOW));
+    goes(&mut brake, NOW + 3 * TERMS.window_millis / 2);
+    assert_eq!(brake.call(NOW, &TERMS), Call::Count { ask: true, wait: false }, "one less than the minimum");
+    goes(&mut brake, NOW + 1);
+    assert_eq!(brake.call(NOW, &TERMS), Call::Count { ask: false, wait: true });
+}
+
+#[test]
+fn other_terms_count_anew() {
+    let mut link = link();
+    let out = link.step(NOW, deletes(100..=111));
+    let mut flying = pushes(&counted(&mut link, out, 1_000));
+    while let Some(id) = flying.pop() {
+        flying.extend(pushes(&link.step(NOW, taken(id))));
+    }
+    let stricter = Terms { percent: 1, ..TERMS };
+    link.step(NOW, Event::RuleAltered(Settings { brake: Some(stricter), window_versions: 1000, ..settings() }));
+    assert_eq!(link.shown(NOW).braked_since, None);
+    assert_eq!(pushes(&link.step(NOW, deletes(112..=120))).len(), 9);
+    assert!(!link.step(NOW, Event::Tick).contains(&Action::Count), "nine since then");
+}
+
+#[test]
+fn a_count_serves_for_a_window_and_a_mass_it_has_let_go_is_not_held_against_later_deletes() {
+    let mut brake = Brake::load(Some(Kept::default()));
+    (0..TERMS.versions_min).for_each(|_| goes(&mut brake, NOW));
+    assert_eq!(brake.call(NOW, &TERMS), Call::Count { ask: true, wait: true });
+    brake.counted(NOW, 1_000);
+    let end = NOW + TERMS.window_millis;
+    assert_eq!(brake.call(end - 1, &TERMS), Call::Nothing, "20 of 1,000");
+    goes(&mut brake, NOW + 10 * TERMS.window_millis);
+    assert_eq!(brake.call(NOW + 10 * TERMS.window_millis, &TERMS), Call::Nothing, "one");
+    let mut brake = Brake::load(Some(Kept::default()));
+    (0..TERMS.versions_min).for_each(|_| goes(&mut brake, NOW));
+    brake.counted(NOW, 1_000);
+    assert_eq!(brake.call(end, &TERMS), Call::Count { ask: true, wait: true }, "it is a window old");
+}
+
+#[test]
+fn a_bucket_is_not_counted_for_ever_because_of_a_few_deletes_long_ago() {
+    let mut brake = Brake::load(Some(Kept::default()));
+    (0..TERMS.versions_min / 2).for_each(|_| goes(&mut brake, NOW));
+    assert_eq!(brake.call(NOW, &TERMS), Call::Count { ask: true, wait: false });
+    brake.counted(NOW, 1_000);
+    assert_eq!(brake.call(NOW, &TERMS), Call::Nothing);
+    assert_eq!(brake.call(NOW + 2 * TERMS.window_millis, &TERMS), Call::Nothing, "it went by a count");
 }
 
 proptest! {

@@ -195,6 +195,29 @@ fn what_the_source_set_or_lifted_on_anothers_version_is_missed_at_the_peer() {
 }
 
 #[test]
+fn what_differs_beside_equal_guards_is_found() {
+    let object = born("in/1", A, Kind::Object);
+    let (here, there) = (held(tagged(object.clone(), 5, A, "x"), true, 6, A), held(object, true, 6, A));
+    assert!(matches!(found(&rule(), Some(&here), Some(&there))[..], [Difference::Unlike { .. }]));
+}
+
+#[test]
+fn a_version_of_which_only_guards_arrived_is_missing_there() {
+    let object = born("in/1", A, Kind::Object);
+    let guards = held(Version::blank("in/1", object.id), true, 5, A);
+    assert!(is_only_here(&found(&rule(), Some(&object), Some(&guards))));
+    assert!(is_only_here(&found(&rule(), Some(&held(object, true, 5, A)), Some(&guards))));
+}
+
+#[test]
+fn what_the_peer_purged_first_is_not_told_as_purged_from_here() {
+    let object = born("in/1", C, Kind::Object);
+    let mut both = purged(object.clone(), 7, A);
+    merge::join(&mut both, &purged(object, 6, B));
+    assert_eq!(found(&rule(), None, Some(&both)), []);
+}
+
+#[test]
 fn each_sites_purge_is_missed_where_only_anothers_is() {
     let object = born("in/1", C, Kind::Object);
     let (ours, theirs) = (purged(object.clone(), 6, A), purged(object.clone(), 7, B));
@@ -218,6 +241,15 @@ fn a_relay_compares_what_others_made() {
     let relay = Projection { forward_all: true, ..rule() };
     assert!(is_only_here(&found(&relay, Some(&born("in/1", C, Kind::Object)), None)));
     assert_eq!(found(&relay, Some(&born("in/1", B, Kind::Object)), None), [], "the peer's own");
+    let hash = |version: &Version| relay.item(version).and_then(|item| item.hash);
+    for (birth, tags) in [(B, C), (C, B)] {
+        let object = born("in/1", birth, Kind::Object);
+        assert_ne!(
+            hash(&tagged(object.clone(), 5, tags, "x")),
+            hash(&tagged(object, 5, tags, "y")),
+            "not wholly its own"
+        );
+    }
 }
 
 /// Any state of one version, in pieces from three sites.

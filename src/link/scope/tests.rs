@@ -1,5 +1,5 @@
 use super::*;
-use crate::link::tests::settings;
+use crate::link::tests::{change, delete, settings};
 use crate::store::memory::MemoryStore;
 use proptest::prelude::*;
 use storage_engine::version::{Guards, Hlc, Origin, Stamp, VersionId};
@@ -39,6 +39,79 @@ fn any_version() -> impl Strategy<Value = Version> {
             version
         },
     )
+}
+
+fn filter(prefix: &str, tags: &[(&str, &str)]) -> Filter {
+    Filter { prefix: prefix.into(), tags: tags.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect() }
+}
+
+#[test]
+fn filters_meet_unless_prefixes_part_or_a_tag_has_two_values() {
+    let (one, two, other) = ([("k", "1")], [("k", "2")], [("l", "2")]);
+    for (a, b, meets) in [
+        (filter("a/", &[]), filter("a/b/", &[]), true),
+        (filter("a/", &[]), filter("c/", &[]), false),
+        (filter("a/", &one), filter("", &one), true),
+        (filter("a/", &one), filter("a/", &two), false),
+        (filter("a/", &one), filter("c/", &one), false),
+        (filter("a/", &one), filter("a/", &other), true),
+    ] {
+        assert_eq!((a.meets(&b), b.meets(&a)), (meets, meets), "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn every_reason_to_send_nothing_is_told_and_is_one() {
+    let (plain, marker, foreign) = (change(1, "here").version, delete(1).version, change(1, "there").version);
+    let mut purged = Version::clone(&plain);
+    purged.purges = Stamp::new(Hlc::from_millis(9), Origin::new("here")).into();
+    let s = settings;
+    for (settings, version, told) in [
+        (s(), &*plain, None),
+        (s(), &*marker, None),
+        (s(), &purged, None),
+        (Settings { prefix: "other".into(), ..s() }, &*plain, Some("the key does not begin with the rule's prefix")),
+        (Settings { tags: filter("", &[("k", "1")]).tags, ..s() }, &*plain, Some("it does not carry the rule's tags")),
+        (Settings { yields_to: vec![filter("key", &[])], ..s() }, &*plain, Some("a rule of higher priority sends it")),
+        (Settings { yields_to: vec![filter("other", &[])], ..s() }, &*plain, None),
+        (Settings { delete_markers: false, ..s() }, &*marker, Some("the rule sends no delete markers")),
+        (Settings { delete_markers: false, ..s() }, &*plain, None),
+        (Settings { version_deletes: false, ..s() }, &purged, Some("the rule sends no version deletes")),
+        (Settings { version_deletes: false, ..s() }, &*plain, None),
+        (Settings { forward_all: true, ..s() }, &*foreign, Some("it came from the peer")),
+        (s(), &*foreign, Some("nothing of it was made at this site")),
+    ] {
+        assert_eq!(why_not(&settings, version), told);
+        assert_eq!(includes(&settings, version), told.is_none(), "{told:?}");
+    }
+}
+
+#[test]
+fn a_version_is_sent_whole_where_its_guards_travel_or_it_has_none() {
+    let plain = Version::clone(&change(1, "here").version);
+    let hold = Guards::default().hold(true, &Stamp::new(Hlc::from_millis(9), Origin::new("here")));
+    let held = Version { later_guards: hold, ..plain.clone() };
+    let with = settings().scope();
+    let without = Scope { object_lock: false, ..with.clone() };
+    let sent = |scope: &Scope| [&plain, &held].map(|version| scope.sends_whole(&settings(), version));
+    assert_eq!((sent(&with), sent(&without)), ([true, true], [true, false]));
+}
+
+#[test]
+fn guards_stay_here_where_the_rule_carries_none() {
+    let hold = Guards::default().hold(true, &Stamp::new(Hlc::from_millis(9), Origin::new("here")));
+    let plain = Version::clone(&change(1, "here").version);
+    let held = Version { later_guards: hold, ..plain.clone() };
+    let bare = Settings { object_lock: false, ..settings() };
+    assert_eq!(crate::link::to_send(&settings(), &held), Some(held.clone()));
+    assert_eq!(crate::link::to_send(&bare, &held), Some(plain));
+}
+
+#[test]
+fn a_scope_of_before_there_was_object_lock_let_guards_travel() {
+    let mut kept = serde_json::to_value(Scope { object_lock: false, ..settings().scope() }).expect("it is plain data");
+    kept.as_object_mut().expect("a struct").remove("object_lock");
+    assert_eq!(serde_json::from_value::<Scope>(kept).expect("one field is missing"), settings().scope());
 }
 
 proptest! {

@@ -42,6 +42,8 @@ fn by_arrival_a_version_that_failed_holds_back_its_key_and_nothing_else() {
     let out = link.step(3, Event::Changed { changes, cursor: cursor(8) });
     assert_eq!(pushed_places(&out), [8], "the others of the key wait as rows");
     assert_eq!((link.shown(3).retry_versions, link.rows(9).len()), (3, 3));
+    let behind = link.rows(9).iter().filter(|row| row.last_error.contains("an older version of its key")).count();
+    assert_eq!(behind, 2);
     // Long after all are due, only the first goes; then the next.
     link.step(4, taken(pushes(&out)[0]));
     let out = link.step(1_000_000, Event::Tick);

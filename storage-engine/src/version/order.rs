@@ -211,3 +211,34 @@ impl Stamp {
         Ok(Stamp { hlc: Hlc::from_bits(f.need(1)?), origin: Origin::new(&f.need::<String>(2)?), unknown: f })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_reading_is_the_least_above_and_a_full_counter_carries() {
+        let last = Hlc::from_bits(Hlc::from_millis(5).bits() + 0xffff);
+        assert_eq!((last.millis(), last.next()), (5, Hlc::from_millis(6)));
+        assert_eq!(Hlc::from_millis(6).next().bits(), Hlc::from_millis(6).bits() + 1);
+    }
+
+    #[test]
+    fn a_version_id_is_read_as_it_is_written_and_nothing_else_is_one() {
+        let id = VersionId::from_bytes([0xab; 16]);
+        for (id, text) in [(id, "ab".repeat(16)), (VersionId::NULL, "null".into())] {
+            assert_eq!((id.to_string(), text.parse()), (text.clone(), Ok(id)));
+        }
+        let hyphened = "abababab-abab-abab-abab-abababababab";
+        for wrong in ["", "Null", &"a".repeat(31), &"g".repeat(32), &"0".repeat(32), hyphened] {
+            assert_eq!(wrong.parse::<VersionId>(), Err(InvalidVersionId), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_log_shows_of_them_is_what_they_are() {
+        let hlc = Hlc::from_bits(Hlc::from_millis(5).bits() + 7);
+        let shown = format!("{hlc:?} {:?} {:?}", Origin::new("ams"), VersionId::from_bytes([0xab; 16]));
+        assert_eq!(shown, format!("5.7 ams {}", "ab".repeat(16)));
+    }
+}

@@ -141,6 +141,8 @@ proptest! {
         prop_assert!(!join(&mut out, &b).changed);
         let both = a.birth.as_ref().zip(b.birth.as_ref());
         prop_assert_eq!(told.equivocation, both.is_some_and(|(x, y)| x != y));
+        let same = out.clone();
+        prop_assert!(!join(&mut out, &same).equivocation, "a birth does not contradict itself");
     }
 
     #[test]
@@ -174,7 +176,9 @@ proptest! {
     }
 
     #[test]
-    fn a_version_has_something_of_whoever_set_any_of_it_and_guards_of_everybody(a in pieces()) {
+    fn a_version_has_something_of_whoever_set_any_of_it_and_guards_of_everybody(a in pieces(), is_bare: bool) {
+        // Nearly all that is made up carries guards, and so is of everybody.
+        let a = if is_bare { Version { later_guards: Guards::default(), ..a } } else { a };
         let birth = a.birth.iter().map(|b| &b.order.origin);
         let tags = a.tags.iter().map(|t| &t.stamp.origin);
         let setters: BTreeSet<_> = birth.chain(tags).chain(a.purges.iter().map(|(_, p)| &p.origin)).collect();
@@ -189,7 +193,7 @@ proptest! {
     fn a_version_is_shown_unless_unborn_or_purged_to_some_effect(a in pieces()) {
         let is_gone = a.purges.effective(&a.guards()).is_some();
         prop_assert_eq!(a.is_live(), a.birth.is_some() && !is_gone);
-        prop_assert_eq!(a.is_purged_in_vain(), !a.purges.is_empty() && !is_gone);
+        prop_assert_eq!(a.is_purged_in_vain(), a.purges != Purges::default() && !is_gone);
         let is_marker = a.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker);
         prop_assert_eq!(a.is_delete_marker(), is_marker && !is_gone);
     }
@@ -241,6 +245,43 @@ proptest! {
         prop_assert_eq!(is_conflict(&x, &y), is_later && !knew);
         prop_assert!(!(is_conflict(&x, &y) && is_conflict(&y, &x)));
     }
+}
+
+#[test]
+fn a_guard_counts_whether_it_was_there_at_birth_or_came_later() {
+    let stamp = |millis| Stamp::new(Hlc::from_millis(millis), Origin::new("a"));
+    let hold = Guards::default().hold(true, &stamp(2));
+    let id = VersionId::from_bytes([1; 16]);
+    let order = Order { hlc: Hlc::from_millis(1), origin: Origin::new("a"), version_id: id };
+    let birth = Birth::blank(order, Kind::Object);
+    let bare = Version { birth: Some(birth.clone()), ..Version::blank("key", id) };
+    let held = Version { birth: Some(Birth { guards: hold.clone(), ..birth }), ..bare.clone() };
+    let held_later = Version { later_guards: hold.clone(), ..bare.clone() };
+    for (version, is_gone) in [(bare, true), (held, false), (held_later, false)] {
+        let version = Version { purges: Purges::from(stamp(3)), ..version };
+        assert_eq!(version.guards() == hold, !is_gone);
+        assert_eq!((version.purged().is_some(), version.is_purged_in_vain()), (is_gone, !is_gone));
+    }
+}
+
+#[test]
+fn the_greatest_reading_is_that_of_the_part_set_last() {
+    let stamp = |millis| Stamp::new(Hlc::from_millis(millis), Origin::new("a"));
+    let id = VersionId::from_bytes([1; 16]);
+    let at = |[birth, tags, purge, hold]: [u64; 4]| {
+        let order = Order { hlc: Hlc::from_millis(birth), origin: Origin::new("a"), version_id: id };
+        Version {
+            birth: Some(Birth::blank(order, Kind::Object)),
+            tags: Some(Tags::new(stamp(tags), BTreeMap::new())),
+            purges: Purges::from(stamp(purge)),
+            later_guards: Guards::default().hold(true, &stamp(hold)),
+            ..Version::blank("key", id)
+        }
+    };
+    for readings in [[9, 1, 2, 3], [1, 9, 2, 3], [1, 2, 9, 3], [1, 2, 3, 9]] {
+        assert_eq!(at(readings).max_hlc(), Hlc::from_millis(9), "{readings:?}");
+    }
+    assert_eq!(Version::blank("key", id).max_hlc(), Hlc::ZERO);
 }
 
 /// Files of the first format, and the same with fields of a later one at the top (`-newer`) and at every
