@@ -42,10 +42,10 @@ kill kills="200":
 kill-again seed test:
     SEED={{seed}} cargo test --locked --test local {{test}} -- --nocapture
 
-# Code changed at random in merge, link and journal; the tests must notice (cargo install --locked cargo-mutants).
-# Many hours: `just mutants --shard 0/50` does a fiftieth; what is changed stands in .cargo/mutants.toml.
-mutants *ARGS:
-    cargo mutants -p isthmus -p storage-engine {{ARGS}} -- --lib
+# Code of one module (link, journal, version) changed at random; its unit tests must notice (cargo install --locked cargo-mutants).
+# Minutes for each change: `just mutants link --shard 0/50` does a fiftieth; what is changed stands in .cargo/mutants.toml.
+mutants module *ARGS:
+    PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 cargo mutants -p {{ if module == "version" { "storage-engine" } else { "isthmus" } }} -F 'src/{{module}}' {{ARGS}} -- --lib {{module}}::
 
 # Bugs planted on purpose; the simulator and the wire ring must find each.
 planted-bugs:
