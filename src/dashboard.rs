@@ -106,6 +106,8 @@ pub struct Query {
     pub legend: &'static str,
     /// Of its column, where it is not the panel's.
     pub unit: Option<Unit>,
+    /// Shows the traces behind its values.
+    pub exemplars: bool,
 }
 
 impl Panel {
@@ -131,7 +133,13 @@ impl Panel {
     }
 
     fn asks_in(mut self, unit: Option<Unit>, legend: &'static str, expr: impl Into<String>) -> Self {
-        self.queries.push(Query { expr: expr.into(), legend, unit });
+        self.queries.push(Query { expr: expr.into(), legend, unit, exemplars: false });
+        self
+    }
+
+    /// The last query shows the traces behind its values.
+    fn with_exemplars(mut self) -> Self {
+        self.queries.last_mut().expect("a query was added").exemplars = true;
         self
     }
 

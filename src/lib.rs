@@ -18,6 +18,7 @@ pub mod config;
 pub mod dashboard;
 pub mod document;
 pub mod drill;
+mod https;
 pub mod journal;
 pub mod link;
 pub mod peer;

@@ -116,6 +116,17 @@ pub enum Outcome {
     Superseded,
 }
 
+impl Outcome {
+    /// Its name in metrics and traces.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Applied => "applied",
+            Outcome::AlreadyPresent => "already_present",
+            Outcome::Superseded => "superseded",
+        }
+    }
+}
+
 /// Why a push did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {

@@ -24,20 +24,22 @@ fn main() -> ExitCode {
     ExitCode::from(runtime.block_on(run(cli.verb)))
 }
 
+/// Runs a role with its logs and traces; the last spans are sent when it has ended.
+async fn telling(role: impl Future<Output = u8>) -> u8 {
+    if let Err(e) = telemetry::init() {
+        eprintln!("isthmus: {e}");
+        return exit::USAGE;
+    }
+    let code = role.await;
+    telemetry::trace::flush().await;
+    code
+}
+
 async fn run(verb: Verb) -> u8 {
     match verb {
-        Verb::Site { config } => {
-            telemetry::init();
-            role::site::run(&config).await
-        }
-        Verb::Store(run) => {
-            telemetry::init();
-            role::store::run(run.config()).await
-        }
-        Verb::Replicator { config, kubeconfig } => {
-            telemetry::init();
-            role::replicator::run(config.as_deref(), kubeconfig).await
-        }
+        Verb::Site { config } => telling(role::site::run(&config)).await,
+        Verb::Store(run) => telling(role::store::run(run.config())).await,
+        Verb::Replicator { config, kubeconfig } => telling(role::replicator::run(config.as_deref(), kubeconfig)).await,
         Verb::Certs(args) => cli::certs::run(&args),
         Verb::Crds(args) => cli::crds::run(&args),
         Verb::Dashboards(args) => cli::dashboards::run(&args),

@@ -5,6 +5,7 @@ pub mod accepted;
 pub mod admin;
 pub mod answer;
 pub mod ask;
+mod attempts;
 pub mod bucket;
 pub mod compare;
 pub mod control;

@@ -92,6 +92,15 @@ fn kubernetes_stays_at_the_rule_edge() {
 }
 
 #[test]
+fn only_telemetry_knows_open_telemetry_and_the_link_traces_nothing() {
+    assert_eq!(named_outside("src", "opentelemetry", &["src/telemetry/trace"]), Vec::<String>::new());
+    assert_eq!(named_outside("storage-engine/src", "opentelemetry", &[]), Vec::<String>::new());
+    for word in ["telemetry::", "tracing::"] {
+        assert_eq!(named_outside("src/link", word, &[]), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn the_store_knows_no_site_peer_or_rule() {
     for word in ["struct Site", "struct Peer", "struct Rule", "isthmus::"] {
         assert_eq!(named_outside("storage-engine/src", word, &[]), Vec::<String>::new());

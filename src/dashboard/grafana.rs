@@ -141,7 +141,7 @@ fn target(name: char, query: &Query, look: Look) -> Json {
         _ => "time_series",
     };
     let is_instant = matches!(look, Look::Table | Look::Number);
-    json!({
+    let mut target = json!({
         "refId": name.to_string(),
         "datasource": datasource(),
         "editorMode": "code",
@@ -150,7 +150,11 @@ fn target(name: char, query: &Query, look: Look) -> Json {
         "format": format,
         "instant": is_instant,
         "range": !is_instant,
-    })
+    });
+    if query.exemplars {
+        target["exemplar"] = true.into();
+    }
+    target
 }
 
 fn defaults(panel: &Panel) -> Json {

@@ -34,10 +34,11 @@ fn lateness() -> Vec<Panel> {
             "How long from commit here to durable there?",
             Unit::Seconds,
             "IsthmusLagHigh",
-            "p99 far above p50: large objects, retries or limits. All of them up: the line, or the peer's drives.",
+            "p99 far above p50: large objects, retries or limits. All of them up: the line, or the peer's drives. A point is one sampled version: its trace says where its time went.",
         )
         .asks("p50", quantile(0.5, ack, WAY, ""))
         .asks("p99", quantile(0.99, ack, WAY, ""))
+        .with_exemplars()
         .asks("p99.9", quantile(0.999, ack, WAY, ""))
         .worse_from(3.0, 60.0)
         .absent("nothing was acked"),

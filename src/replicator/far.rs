@@ -34,9 +34,16 @@ impl FarEnd {
     }
 
     /// Sends the version of a row: its current record is read first; one that the rule no longer covers is done.
-    pub async fn push_row(&self, route: &Route, settings: &Settings, key: &str, id: VersionId) -> Pushed {
+    pub async fn push_row(
+        &self,
+        route: &Route,
+        settings: &Settings,
+        key: &str,
+        id: VersionId,
+        traceparent: Option<String>,
+    ) -> Pushed {
         match self {
-            FarEnd::Site(line) => route.push_row(line, settings, key, id).await,
+            FarEnd::Site(line) => route.push_row(line, settings, key, id, traceparent).await,
             FarEnd::S3(end) => match route.current(settings, key, id).await {
                 Ok(version) => foreign::push(end, route, settings, &version).await,
                 Err(pushed) => pushed,

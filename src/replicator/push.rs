@@ -46,9 +46,16 @@ pub enum Pushed {
 
 impl Route {
     /// Sends the version of a row: its current record is read first; one that the rule no longer covers is done.
-    pub async fn push_row(&self, line: &Connection, settings: &Settings, key: &str, id: VersionId) -> Pushed {
+    pub async fn push_row(
+        &self,
+        line: &Connection,
+        settings: &Settings,
+        key: &str,
+        id: VersionId,
+        traceparent: Option<String>,
+    ) -> Pushed {
         match self.current(settings, key, id).await {
-            Ok(version) => self.push(line, settings, &version, None).await,
+            Ok(version) => self.push(line, settings, &version, traceparent).await,
             Err(pushed) => pushed,
         }
     }

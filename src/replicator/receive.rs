@@ -13,6 +13,7 @@ use crate::rule::allow::{Facts, may};
 use crate::rule::watch_folder::Snapshot;
 use crate::store::{Applied, Body, Cut, Error, Pieces, Store};
 use crate::telemetry::metrics::{Metrics, RefusedLabels};
+use crate::telemetry::trace::span::{self, Work};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +54,48 @@ pub struct Receive {
 
 #[async_trait]
 impl Receiver for Receive {
-    async fn receive(&self, incoming: Incoming) -> Ack {
+    async fn receive(&self, mut incoming: Incoming) -> Ack {
+        let traced = traced(&incoming);
+        if let Some(work) = &traced {
+            incoming.traceparent = Some(work.traceparent());
+        }
+        let ack = self.take(incoming).await;
+        if let Some(work) = traced {
+            work.answered(&ack);
+        }
+        ack
+    }
+    fn takes_pieces(&self) -> bool {
+        self.store.pieces().is_some()
+    }
+
+    async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
+        self.journal.see_epoch(&format!("{site}/{link}"), 0).await.unwrap_or(0)
+    }
+
+    async fn lend(&self, peer: &str, read: Read) -> Found {
+        let reader = Reader::of(&self.site_id, &self.rules.borrow().rules, peer);
+        lend(&*self.store, reader, peer, read).await
+    }
+
+    async fn answer(&self, _site: &str, peer: &str, question: Question) -> Answer {
+        let peer = self.rules.borrow().rules.peers.get(peer).cloned();
+        let peer = peer.map(|peer| self.drills.granting(peer, &question.bucket));
+        super::answer::answer(self.store.clone(), &self.site_id, peer, question).await
+    }
+
+    async fn bucket(&self, site: &str, peer: &str, ask: BucketAsk) -> Answer {
+        super::bucket::answer(self, site, peer, ask).await
+    }
+
+    async fn drill(&self, _site: &str, peer: &str, ask: DrillAsk) -> Answer {
+        super::drill::answer(self, peer, ask).await
+    }
+}
+
+impl Receive {
+    /// Checks a version and applies it.
+    async fn take(&self, incoming: Incoming) -> Ack {
         let Incoming { site, peer, link, epoch, bucket, version, body, portion, traceparent, relayed } = incoming;
         let mut checked = self.check(&peer, &bucket, &version, relayed);
         if checked.is_ok() {
@@ -87,35 +129,6 @@ impl Receiver for Receive {
         })
     }
 
-    fn takes_pieces(&self) -> bool {
-        self.store.pieces().is_some()
-    }
-
-    async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
-        self.journal.see_epoch(&format!("{site}/{link}"), 0).await.unwrap_or(0)
-    }
-
-    async fn lend(&self, peer: &str, read: Read) -> Found {
-        let reader = Reader::of(&self.site_id, &self.rules.borrow().rules, peer);
-        lend(&*self.store, reader, peer, read).await
-    }
-
-    async fn answer(&self, _site: &str, peer: &str, question: Question) -> Answer {
-        let peer = self.rules.borrow().rules.peers.get(peer).cloned();
-        let peer = peer.map(|peer| self.drills.granting(peer, &question.bucket));
-        super::answer::answer(self.store.clone(), &self.site_id, peer, question).await
-    }
-
-    async fn bucket(&self, site: &str, peer: &str, ask: BucketAsk) -> Answer {
-        super::bucket::answer(self, site, peer, ask).await
-    }
-
-    async fn drill(&self, _site: &str, peer: &str, ask: DrillAsk) -> Answer {
-        super::drill::answer(self, peer, ask).await
-    }
-}
-
-impl Receive {
     async fn take_whole(
         &self,
         bucket: &str,
@@ -265,6 +278,16 @@ impl Receive {
             }
         }
     }
+}
+
+/// The span of a version that arrives; a piece of one is no version yet.
+fn traced(incoming: &Incoming) -> Option<Work> {
+    let Incoming { peer, bucket, version, portion, traceparent, .. } = incoming;
+    if matches!(portion, Portion::Piece { .. }) {
+        return None;
+    }
+    let origin = version.birth.as_ref().map_or("", |b| b.order.origin.as_str());
+    span::apply(traceparent.as_deref()?, peer, origin, bucket, &version.key, version.id)
 }
 
 /// Whether the record agrees with itself and with what S3 could have made: nobody else looks at it again.

@@ -1,6 +1,7 @@
 //! The loop of one link: wait, `step`, perform. All decisions are the link's (`crate::link`); this
 //! file reads the feed, pushes, records, and shows.
 use super::ask::Ask;
+use super::attempts::{Attempt, Attempts};
 use super::far::{Far, FarEnd};
 use super::lateness::Lateness;
 use super::push::{Pushed, Route, link_name};
@@ -81,7 +82,9 @@ pub enum Ended {
     Fenced { highest: u64 },
 }
 
-type Flight = BoxFuture<'static, (u64, Pushed)>;
+/// A push that ended: its number, what became of it, and its trace where it is sampled and succeeded.
+type Landed = (u64, Pushed, Option<String>);
+type Flight = BoxFuture<'static, Landed>;
 type Recording = BoxFuture<'static, (u64, Result<Checkpoint, journal::Error>)>;
 
 /// What is under way between two steps.
@@ -99,6 +102,9 @@ struct Busy {
     counting: Option<BoxFuture<'static, u64>>,
     /// Versions done since the link runs, and which of those that came are late.
     done: u64,
+    /// Sampled pushes, and the trace of the one that just succeeded.
+    attempts: Arc<Attempts>,
+    trace: Option<String>,
     lateness: Lateness,
     /// Measurements until what is left of the pass is counted.
     uncounted: u32,
@@ -141,8 +147,8 @@ impl Run<'_> {
                     busy.after = Some(Ended::CalledBack);
                     Event::Drain
                 }
-                Some((id, pushed)) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
-                    Pushed::Done(outcome) => Event::Pushed { id, outcome },
+                Some((id, pushed, trace)) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
+                    Pushed::Done(outcome) => { busy.trace = trace; Event::Pushed { id, outcome } }
                     Pushed::Failed(failure) => { self.count_failure(&failure); Event::PushFailed { id, failure } }
                     Pushed::Fenced { highest } => {
                         tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, highest, "The peer has seen a newer owner of this link.");
@@ -250,6 +256,7 @@ impl Run<'_> {
         for action in self.link.step(self.clock.now_millis(), event) {
             self.perform(busy, action);
         }
+        busy.trace = None;
         let held = self.link.held();
         self.route.held.send_if_modified(|was| std::mem::replace(was, held) != held);
     }
@@ -258,22 +265,28 @@ impl Run<'_> {
         match action {
             Action::Push { id, change } => {
                 let (route, settings, line) = self.way();
+                let attempt = busy.attempts.push(&self.labels, &change, self.clock.now_millis());
                 busy.flights.push(Box::pin(async move {
-                    let Some(line) = line else { return (id, gone()) };
-                    (id, line.push(&route, &settings, &change.version, change.traceparent.clone()).await)
+                    let Some(line) = line else { return (id, gone(), None) };
+                    let traceparent = attempt.as_ref().map(Attempt::traceparent).or_else(|| change.traceparent.clone());
+                    let pushed = line.push(&route, &settings, &change.version, traceparent).await;
+                    landed(id, pushed, attempt)
                 }));
             }
             Action::PushRow { id, key, version_id } => {
                 let (route, settings, line) = self.way();
+                let attempt = busy.attempts.again(&self.labels, &key, version_id);
                 busy.flights.push(Box::pin(async move {
-                    let Some(line) = line else { return (id, gone()) };
-                    (id, line.push_row(&route, &settings, &key, version_id).await)
+                    let Some(line) = line else { return (id, gone(), None) };
+                    let traceparent = attempt.as_ref().map(Attempt::traceparent);
+                    let pushed = line.push_row(&route, &settings, &key, version_id, traceparent).await;
+                    landed(id, pushed, attempt)
                 }));
             }
             Action::Done { outcome, pending_since, bytes } => {
                 let seconds = self.clock.now_millis().saturating_sub(pending_since) as f64 / 1000.0;
                 busy.done += 1;
-                self.metrics.done(&self.labels, outcome, seconds, bytes);
+                self.metrics.done(&self.labels, outcome, seconds, bytes, busy.trace.take());
             }
             Action::Record { seq, record } => busy.recording = Some(self.record(seq, record)),
             Action::WakeAt(at) => busy.wake_at = Some(busy.wake_at.map_or(at, |old| old.min(at))),
@@ -450,6 +463,11 @@ pub fn consumer_name(id: &LinkId) -> String {
 /// How long to wait after a measurement that took so long.
 fn pause_after(took: Duration) -> Duration {
     took.saturating_mul(MEASURE_SHARE).clamp(MEASURE_MIN, MEASURE_MAX)
+}
+
+fn landed(id: u64, pushed: Pushed, attempt: Option<Attempt>) -> Landed {
+    let trace = attempt.and_then(|attempt| attempt.ended(&pushed));
+    (id, pushed, trace)
 }
 
 fn gone() -> Pushed {

@@ -344,7 +344,7 @@ impl Verify {
         let route =
             self.route.borrow().clone().ok_or("the link is not pushed by this process; ask the one that does")?;
         let line = self.line.borrow().clone().ok_or("the peer is down")?;
-        match line.push_row(&route, &self.settings, key, id).await {
+        match line.push_row(&route, &self.settings, key, id, None).await {
             Pushed::Done(outcome) => Ok(outcome),
             Pushed::Failed(Failure::Retryable(reason) | Failure::Refused(reason)) => Err(reason),
             Pushed::Failed(Failure::ClockAhead { .. }) => Err("stamped ahead of the peer's clock".into()),

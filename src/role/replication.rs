@@ -16,7 +16,9 @@ use crate::rule::SiteDoc;
 use crate::rule::refs::Refs;
 use crate::rule::watch_folder::{self, Loaded, Snapshot};
 use crate::store::Store;
+use crate::telemetry::exported::Spans;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
 use anyhow::{Context, anyhow};
 use std::path::Path;
 use std::sync::Arc;
@@ -125,6 +127,9 @@ impl Bound {
             self;
         let counters = Arc::new(Counters::default());
         metrics.collect(crate::telemetry::listener::Refused(counters.clone()));
+        if let Some(counts) = trace::counts() {
+            metrics.collect(Spans(counts));
+        }
         if let Source::Kubernetes(watching) = &source {
             metrics.collect(crate::telemetry::cluster::Watched(watching.cluster.clone()));
         }

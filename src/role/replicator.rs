@@ -10,6 +10,7 @@ use crate::shutdown;
 use crate::store::bundled::network::NetworkStore;
 use crate::store::bundled::network::line::Target;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ async fn serve(settings: config::Replicator) -> Result<(), Failed> {
     tracing::info!(site = site.site_id, store = site.api_endpoint, %addresses, "Listening.");
     write_ports(ports_file.as_deref(), &addresses).map_err(Internal)?;
 
+    trace::at_site(&site.site_id);
     let tasks = TaskTracker::new();
     let target = Target {
         identity: certs::store_id(&site.trust_domain, &site.site_id),

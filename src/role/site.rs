@@ -8,6 +8,7 @@ use crate::replicator::neighbour::Neighbours;
 use crate::shutdown;
 use crate::store::bundled::BundledStore;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
 use anyhow::{Context, anyhow};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
     tracing::info!(site, %addresses, "Listening.");
     write_ports(ports_file.as_deref(), &addresses).map_err(Internal)?;
 
+    trace::at_site(&site);
     let mut metrics = Metrics::of(&site);
     metrics.collect(crate::telemetry::store::Counted::of(&node));
     let (tasks, store_stop) = (TaskTracker::new(), CancellationToken::new());

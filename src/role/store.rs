@@ -3,8 +3,10 @@ use super::Failed::{self, Configuration, Internal};
 use super::{bind, ended, refused, write_ports};
 use crate::config;
 use crate::shutdown;
+use crate::telemetry::exported::Spans;
 use crate::telemetry::metrics::{self, CONTENT_TYPE};
 use crate::telemetry::store::Counted;
+use crate::telemetry::trace;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::extract::State;
@@ -45,6 +47,10 @@ async fn serve(settings: config::Store) -> Result<(), Failed> {
 
     let mut registry = metrics::registry(&settings.origin);
     registry.register_collector(Box::new(Counted::of(&node)));
+    trace::at_site(&settings.origin);
+    if let Some(counts) = trace::counts() {
+        registry.register_collector(Box::new(Spans(counts)));
+    }
     let (tasks, admin_stop) = (TaskTracker::new(), CancellationToken::new());
     tasks.spawn(serve_admin(admin, Arc::new(Shown { registry, stop: stop.clone() }), admin_stop.clone()));
     let store = tasks.spawn(node.run(stop.clone()));

@@ -11,9 +11,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
@@ -46,6 +46,12 @@ pub struct OutcomeLabels {
     pub bucket: String,
     pub peer: String,
     pub outcome: &'static str,
+}
+
+/// What leads from a version's time to its trace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TraceLabels {
+    pub trace_id: String,
 }
 
 /// A peer.
@@ -103,7 +109,7 @@ pub struct Metrics {
     pub oldest_tombstone: Family<LinkLabels, Gauge<f64, AtomicU64>>,
     pub differences: Family<LinkLabels, Counter>,
     pub throttled: Family<LinkLabels, Counter<f64, AtomicU64>>,
-    pub commit_to_ack: Family<WayLabels, Histogram>,
+    pub commit_to_ack: Family<WayLabels, HistogramWithExemplars<TraceLabels>>,
     pub slo: Family<OutcomeLabels, Counter>,
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
@@ -132,7 +138,7 @@ impl Metrics {
             oldest_tombstone: Family::default(),
             differences: Family::default(),
             throttled: Family::default(),
-            commit_to_ack: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            commit_to_ack: Family::new_with_constructor(|| HistogramWithExemplars::new(SECONDS.into_iter())),
             slo: Family::default(),
             versions: Family::default(),
             bytes: Family::default(),
@@ -271,16 +277,12 @@ impl Metrics {
         }
     }
 
-    /// Counts a version that is durable at the peer.
-    pub fn done(&self, link: &LinkLabels, outcome: Outcome, seconds: f64, bytes: u64) {
-        let result = match outcome {
-            Outcome::Applied => "applied",
-            Outcome::AlreadyPresent => "already_present",
-            Outcome::Superseded => "superseded",
-        };
-        self.versions.get_or_create(&result_labels(link, result)).inc();
+    /// Counts a version that is durable at the peer; `trace` is the id of its trace, where it is sampled.
+    pub fn done(&self, link: &LinkLabels, outcome: Outcome, seconds: f64, bytes: u64, trace: Option<String>) {
+        self.versions.get_or_create(&result_labels(link, outcome.word())).inc();
         self.bytes.get_or_create(link).inc_by(bytes);
-        self.commit_to_ack.get_or_create(&way_labels(link)).observe(seconds);
+        let exemplar = trace.map(|trace_id| TraceLabels { trace_id });
+        self.commit_to_ack.get_or_create(&way_labels(link)).observe(seconds, exemplar, None);
         if seconds * 1000.0 <= IN_TIME_MS as f64 {
             self.slo.get_or_create(&outcome_labels(link, IN_TIME)).inc();
         }
@@ -365,7 +367,7 @@ mod tests {
         let link = LinkLabels { rule: "canary".into(), bucket: "canary".into(), peer: "ams".into() };
         metrics.start_link(&link);
         metrics.own(&link, 1);
-        metrics.done(&link, Outcome::Applied, 0.1, 7);
+        metrics.done(&link, Outcome::Applied, 0.1, 7, None);
         metrics.late(&link, 1);
         let shown = metrics.encode(&SiteReport::default());
         assert!(shown.contains(r#"isthmus_link_owned{site="fra",rule="canary""#), "{shown}");

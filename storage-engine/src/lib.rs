@@ -24,3 +24,4 @@ pub mod object;
 pub mod quorum;
 pub mod record;
 pub mod s3;
+pub mod trace;

@@ -5,6 +5,7 @@
 //! ring's work (`storage-engine/tests/crash.rs`). Clocks cannot be faked here either; the simulator does.
 mod bad_input;
 mod behind;
+mod collector;
 mod dice;
 mod documents;
 mod drill;
@@ -23,6 +24,7 @@ mod s3;
 mod shape;
 mod site;
 mod topologies;
+mod trace;
 mod verbs;
 mod view;
 

@@ -39,6 +39,8 @@ pub struct Site {
     /// Where its clients and peers reach it; nothing while it is down.
     door: watch::Sender<Option<Door>>,
     child: Mutex<Option<Child>>,
+    /// Variables its next process has in its environment.
+    environment: Mutex<Vec<(String, String)>>,
 }
 
 /// The listeners of a running site.
@@ -80,10 +82,16 @@ impl Site {
         ask.await.expect("a running site shows its metrics")
     }
 
+    /// Its next process has this variable in its environment.
+    pub fn set(&self, name: &str, value: &str) {
+        self.environment.lock().expect("no panic while held").push((name.into(), value.into()));
+    }
+
     /// Starts the process and does not wait for it.
     pub fn spawn(&self) {
         let _ = fs::remove_file(self.dir.join("ports.json"));
-        let child = process::spawn(&self.dir, &["site", "--config", "site.yaml"]);
+        let environment = self.environment.lock().expect("no panic while held").clone();
+        let child = process::spawn_with(&self.dir, &["site", "--config", "site.yaml"], &environment);
         *self.child.lock().expect("no panic while held") = Some(child);
     }
 
@@ -172,7 +180,13 @@ impl Fleet {
         certs::make(dir.path(), TRUST_DOMAIN, &hosts).expect("make certificates");
         let site = |name: &&str| {
             let dir = dir.path().join(name);
-            Arc::new(Site { name: (*name).into(), dir, door: watch::channel(None).0, child: Mutex::default() })
+            Arc::new(Site {
+                name: (*name).into(),
+                dir,
+                door: watch::channel(None).0,
+                child: Mutex::default(),
+                environment: Mutex::default(),
+            })
         };
         let sites: Vec<Arc<Site>> = names.iter().map(site).collect();
         for site in &sites {

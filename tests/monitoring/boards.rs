@@ -18,6 +18,8 @@ pub struct Asked {
     pub expr: String,
     /// There may be no data.
     pub may_be_absent: bool,
+    /// Shows the traces behind its values.
+    pub exemplars: bool,
 }
 
 /// The boards as the files have them.
@@ -49,6 +51,7 @@ fn written() -> Vec<Asked> {
                 panel: text(&panel["title"]),
                 expr: text(&target["expr"]),
                 may_be_absent,
+                exemplars: target["exemplar"] == true,
             };
             all.extend(list(&panel["targets"]).map(asked));
         }

@@ -110,6 +110,9 @@ async fn sites() -> Fleet {
         let text = fs::read_to_string(&path).expect("read a document");
         fs::write(path, text.replace("    inbound:", "    drills: Enabled\n    inbound:")).expect("write a document");
     }
+    // Sampled, though nobody takes the spans: what is scraped leads to traces.
+    fleet.sites[0].set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+    fleet.sites[0].set("OTEL_TRACES_SAMPLER", "always_on");
     for site in &fleet.sites {
         site.spawn();
     }
@@ -226,6 +229,10 @@ async fn panels_and_alerts_show_a_partition_as_its_clients_see_it() {
     assert!(drilled.status.success(), "{}", String::from_utf8_lossy(&drilled.stdout));
     let of_drills = ["How long was nobody served, and how long may it be?", "Which step is a drill at?"];
     every_panel_answers(&prometheus, "baseline", &of_drills).await;
+    for asked in asked().iter().filter(|asked| asked.exemplars) {
+        let traces = prometheus.traces(&asked.expr).await;
+        assert!(traces.iter().any(|id| id.len() == 32), "{}: no trace behind it: {traces:?}", asked.panel);
+    }
     until_is(&prometheus, "max(isthmus_drill_step)", 0.0).await;
     let seen = value(&prometheus, "max_over_time(isthmus_drill_step{site=\"fra\"}[2m])").await;
     assert!(seen.is_some_and(|step| step > 0.0), "steps of the drill were scraped: {seen:?}");

@@ -99,7 +99,8 @@ fn registered() -> BTreeSet<String> {
     let name = regex::Regex::new(r#"(?:register|encode_descriptor|counter)\((?:&mut to, )?\s*"([a-z_]+)","#)
         .expect("it is one");
     let pages = fs::read_dir(root().join("src/telemetry")).expect("the metrics have a folder");
-    let pages = pages.map(|file| fs::read_to_string(file.expect("list it").path()).expect("read a page of metrics"));
+    let pages = pages.map(|file| file.expect("list it").path()).filter(|path| path.is_file());
+    let pages = pages.map(|path| fs::read_to_string(path).expect("read a page of metrics"));
     pages.flat_map(|page| name.captures_iter(&page).map(|found| found[1].to_owned()).collect::<Vec<_>>()).collect()
 }
 

@@ -59,6 +59,7 @@ impl Prometheus {
         let [port] = free_ports();
         let child = Command::new("prometheus")
             .args(["--config.file=prometheus.yaml", "--storage.tsdb.path=data", "--log.level=warn"])
+            .arg("--enable-feature=exemplar-storage")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -96,6 +97,17 @@ impl Prometheus {
             }
             scalar => Ok(vec![sample((Json::Null, &scalar))]),
         }
+    }
+
+    /// Traces it was shown in the last minute behind the series that an expression asks for.
+    pub async fn traces(&self, expr: &str) -> Vec<String> {
+        let form = format!("query={}&start={}&end={}", percent(expr), now() - 60.0, now());
+        let said = self.ask("/api/v1/query_exemplars", &form).await.expect("prometheus answers");
+        let (_, body) = said.split_once("\r\n\r\n").expect("an answer of HTTP");
+        let answer: Json = serde_json::from_str(body).expect("it is JSON");
+        let series = answer["data"].as_array().cloned().unwrap_or_default();
+        let shown = series.iter().filter_map(|s| s["exemplars"].as_array()).flatten();
+        shown.filter_map(|e| e["labels"]["trace_id"].as_str().map(str::to_owned)).collect()
     }
 
     /// The rules it evaluates that are not well, with why.

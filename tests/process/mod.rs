@@ -8,9 +8,15 @@ use tokio::process::{Child, Command};
 
 /// Starts it in `dir` with these arguments; what it says is added to the file `log` there.
 pub fn spawn(dir: &Path, args: &[&str]) -> Child {
+    spawn_with(dir, args, &[])
+}
+
+/// The same with these variables in its environment.
+pub fn spawn_with(dir: &Path, args: &[&str], environment: &[(String, String)]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("open the log");
     Command::new(env!("CARGO_BIN_EXE_isthmus"))
         .args(args)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle of the log"))

@@ -1,5 +1,6 @@
-//! How the SDK reaches an endpoint: hyper over plain TCP or TLS, with the one crypto provider of the process. The CAs
-//! are those of the Peer document, else the system's. Called by `store/s3/connect.rs` alone.
+//! How the SDK reaches an endpoint: hyper over plain TCP or TLS (`https`). The CAs are those of the Peer document, else
+//! the system's. Called by `store/s3/connect.rs` alone.
+use crate::https;
 use aws_sdk_s3::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_sdk_s3::error::ConnectorError;
 use aws_sdk_s3::primitives::SdkBody;
@@ -7,20 +8,10 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector as SdkConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a connection may take to stand.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Idle connections are given up before most servers do: a request on a connection just closed is an unknown outcome.
-const IDLE_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
 struct Hyper(Client<HttpsConnector<HttpConnector>, SdkBody>);
@@ -30,34 +21,10 @@ struct Hyper(Client<HttpsConnector<HttpConnector>, SdkBody>);
 /// # Errors
 /// A sentence on what cannot be used.
 pub fn client(ca: Option<&[u8]>) -> Result<SharedHttpClient, String> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|e| format!("the CA bundle is no PEM: {e}"))?;
-                roots.add(certificate).map_err(|e| format!("a CA of the bundle cannot be used: {e}"))?;
-            }
-            if roots.is_empty() {
-                return Err("the CA bundle holds no certificate".into());
-            }
-        }
-        None => {
-            // A machine may have roots that rustls cannot read among those it can.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let tls = tls.map_err(|e| e.to_string())?.with_root_certificates(roots).with_no_client_auth();
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(CONNECT_MAX));
-    tcp.set_nodelay(true);
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-    let connector = connector.wrap_connector(tcp);
+    let connector = https::connector(ca)?;
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_MAX)
+        .pool_idle_timeout(https::IDLE_MAX)
         .build(connector);
     Ok(SharedHttpClient::new(Hyper(client)))
 }

@@ -11,6 +11,7 @@ use crate::quorum::participant::{Op, Reply, Request, Verdict};
 use crate::quorum::reader::{Fate, Want};
 use crate::quorum::writer::{Progress, Tally};
 use crate::record::{BucketId, Coded, Record};
+use crate::trace::{self, Work};
 use crate::version::{Ballot, Hlc, Order, Version, VersionId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -63,6 +64,15 @@ impl Inner {
             NewId::Null => VersionId::NULL,
             NewId::Given(id) => id,
         };
+        let traced = trace::commit(id, draft.traceparent.as_deref());
+        let written = self.write_as(id, &draft, traced.as_deref()).await;
+        if let (Some(work), Err(e)) = (traced, &written) {
+            work.failed(&e.to_string());
+        }
+        written
+    }
+
+    async fn write_as(&self, id: VersionId, draft: &Draft<'_>, work: Option<&dyn Work>) -> Result<Record, Error> {
         let mut floor = Ballot::ZERO;
         for attempt in 0..ATTEMPTS_MAX {
             self.pause(attempt, floor).await;
@@ -72,7 +82,7 @@ impl Inner {
                     let above = base.as_ref().map_or(Hlc::ZERO, |(order, ballot)| order.hlc.max(*ballot));
                     (self.clock.tick(floor.max(above)), base.map(|(order, _)| order), None)
                 }
-                Some(test) => match self.prepare(&draft, floor).await? {
+                Some(test) => match self.prepare(draft, floor).await? {
                     Prepared::Promised { ballot, records } => {
                         test(&records)?;
                         let tested = newest(&records).map_or(Ballot::ZERO, |r| r.ballot);
@@ -94,7 +104,7 @@ impl Inner {
             record.pending_since = self.clock.now_millis();
             record.traceparent = draft.traceparent.clone();
             let record = Coded::from(record);
-            match self.accept(&record, &draft.data).await? {
+            match self.accept(&record, &draft.data, work).await? {
                 None => return Ok(Record { acked: true, ..(*record).clone() }),
                 Some(max) => floor = max.max(ballot),
             }
@@ -106,13 +116,16 @@ impl Inner {
     ///
     /// A drive that lacks its shard is fenced instead: it cannot vouch for the bytes, but its promise may
     /// still help to retire the attempt. It gets the record, in debt, once that is decided.
-    async fn accept(&self, record: &Coded, data: &Data) -> Result<Option<Ballot>, Error> {
+    async fn accept(&self, record: &Coded, data: &Data, work: Option<&dyn Work>) -> Result<Option<Ballot>, Error> {
         let mut asked = self.ask_all(record.bucket, record.key(), |slot| match data.may_vouch(slot) {
             true => Op::Accept { record: record.clone(), shards: data.shards_of(slot) },
             false => Op::Fence { version: record.id(), ballot: record.ballot },
         });
         match asked.settle().await {
             Progress::Held => {
+                if let Some(work) = work {
+                    work.acked(asked.tally.holders(), self.drives.len());
+                }
                 self.follow(asked, record, data);
                 Ok(None)
             }

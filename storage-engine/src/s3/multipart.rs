@@ -6,6 +6,7 @@ use crate::s3::list::{Names, limit};
 use crate::s3::read::{self, birth, open};
 use crate::s3::write::{bytes_of, conditions, content_headers, metadata, source, source_holds, traceparent};
 use crate::s3::{FrontDoor, lock, owner, tag, timestamp};
+use crate::trace::Request;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
@@ -24,6 +25,8 @@ pub async fn create(
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let S3Request { input, headers, .. } = request;
+    // The object, which Complete makes, belongs to the trace of the upload's begin.
+    let traced = Request::begin("CreateMultipartUpload", &input.bucket, &input.key, traceparent(&headers));
     let checksum = upload_checksum(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
     let checksum_type = checksum.as_ref().map(checksum_type);
     let put = Put {
@@ -31,7 +34,7 @@ pub async fn create(
         metadata: metadata(input.metadata)?,
         tags: tag::from_header(input.tagging.as_deref())?,
         protection: lock::asked!(input)?,
-        traceparent: traceparent(&headers),
+        traceparent: traced.traceparent(),
         ..Put::default()
     };
     let upload =

@@ -5,6 +5,7 @@ use crate::s3::body::incoming;
 use crate::s3::checksum::{self, show_checksums};
 use crate::s3::read::{self, Unmet, birth, open};
 use crate::s3::{FrontDoor, KEY_BYTES_MAX, lock, tag, timestamp, version_id};
+use crate::trace::Request;
 use futures::{StreamExt, stream};
 use hyper::HeaderMap;
 use s3s::dto::{
@@ -43,6 +44,7 @@ pub(crate) use content_headers;
 
 pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
     let S3Request { input, headers, trailing_headers, .. } = request;
+    let traced = Request::begin("PutObject", &input.bucket, &input.key, traceparent(&headers));
     let (expect, announced) = checksum::expect(&headers, trailing_headers)?;
     let size_bytes = expect.size_bytes.unwrap_or_default();
     let put = Put {
@@ -52,10 +54,11 @@ pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Resu
         protection: lock::asked!(input)?,
         expect,
         conditions: conditions(input.if_match, input.if_none_match)?,
-        traceparent: traceparent(&headers),
+        traceparent: traced.traceparent(),
     };
     let body = incoming(input.body, size_bytes, announced);
-    let written = door.objects.put(&input.bucket, &input.key, put, body).await.map_err(|e| door.fail(e))?;
+    let writing = door.objects.put(&input.bucket, &input.key, put, body);
+    let written = traced.until(writing).await.map_err(|e| door.fail(e))?;
     let birth = written.version.birth.as_ref().ok_or_else(|| s3_error!(InternalError))?;
     let mut output = PutObjectOutput {
         e_tag: Some(ETag::Strong(birth.etag.clone())),
@@ -69,6 +72,7 @@ pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Resu
 
 pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
     let S3Request { input, headers, .. } = request;
+    let traced = Request::begin("CopyObject", &input.bucket, &input.key, traceparent(&headers));
     let (bucket, key, id) = source(&input.copy_source)?;
     let opened = open(door, bucket, key, id).await?;
     let from = birth(&opened)?;
@@ -91,7 +95,7 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
     if from.size_bytes > checksum::UPLOAD_BYTES_MAX {
         return Err(s3_error!(InvalidRequest, "The source is larger than 5 GiB; copy it in parts."));
     }
-    let mut put = Put { traceparent: traceparent(&headers), ..Put::default() };
+    let mut put = Put { traceparent: traced.traceparent(), ..Put::default() };
     put.headers = if replace { content_headers!(input) } else { from.headers.clone() };
     put.metadata = if replace { metadata(input.metadata)? } else { from.metadata.clone() };
     put.tags = if replace_tags {
@@ -107,7 +111,8 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
         None => from.checksums.keys().map(|name| (name.clone(), None)).collect(),
     };
     let body = bytes_of(&opened, 0..from.size_bytes);
-    let written = door.objects.put(&input.bucket, &input.key, put, body).await.map_err(|e| door.fail(e))?;
+    let writing = door.objects.put(&input.bucket, &input.key, put, body);
+    let written = traced.until(writing).await.map_err(|e| door.fail(e))?;
     let made = written.version.birth.as_ref().ok_or_else(|| s3_error!(InternalError))?;
     let mut result = CopyObjectResult {
         e_tag: Some(ETag::Strong(made.etag.clone())),

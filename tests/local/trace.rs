@@ -1,0 +1,174 @@
+//! Traces of real processes: one trace from the PUT at one site to the version at the other, nothing of what is not sampled,
+//! and a collector that is away disturbs nobody.
+use crate::collector::{Collector, Span, tree};
+use crate::proxy::Fault;
+use crate::site::{BUCKET, Fleet, Site};
+use aws_sdk_s3::primitives::ByteStream;
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const KEY: &str = "a-key-that-nobody-shows";
+
+/// The whole way of a version, as the two sites tell it.
+const WAY: &str = "\
+S3.PutObject server fra
+  link.wait internal fra
+    link.push client fra
+      peer.apply server ams
+        store.commit internal ams
+  store.commit internal fra
+";
+
+/// Name, kind and site of each span below this one.
+fn way(spans: &[Span], root: &str) -> String {
+    tree(spans, root, &|span| {
+        let kind = format!("{:?}", span.kind).to_lowercase();
+        format!("{} {kind} {}", span.name, span.says("isthmus.site"))
+    })
+}
+
+/// The same with times, for people (docs/tracing.md).
+fn timed(spans: &[Span], root: &str) -> String {
+    let zero = spans.iter().map(|s| s.began).min().unwrap_or_default();
+    let millis = |nanos: u64| nanos as f64 / 1e6;
+    tree(spans, root, &|span| {
+        let (at, took) = (millis(span.began - zero), millis(span.ended - span.began));
+        let words =
+            ["attempt", "bytes", "acks", "drives", "outcome"].map(|word| (word, span.says(&format!("isthmus.{word}"))));
+        let said: Vec<_> =
+            words.iter().filter(|(_, said)| !said.is_empty()).map(|(w, said)| format!("{w}={said}")).collect();
+        format!("{} ({}) +{at:.1} ms, {took:.1} ms  {}", span.name, span.says("isthmus.site"), said.join(" "))
+    })
+}
+
+/// A traceparent of trace `number`, sampled or not.
+fn traceparent(number: u8, is_sampled: bool) -> (String, String) {
+    let trace = format!("0af7651916cd43dd8448eb211c8031{number:02x}");
+    let text = format!("00-{trace}-{CLIENT}-{:02x}", u8::from(is_sampled));
+    (trace, text)
+}
+
+/// The span of the client.
+const CLIENT: &str = "b7ad6b7169203331";
+
+async fn put(site: &Site, key: &str, size: usize, traceparent: Option<String>) {
+    let body = ByteStream::from(vec![7; size]);
+    let request = site.s3().client.put_object().bucket(BUCKET).key(key).body(body).customize();
+    let sent = request.mutate_request(move |request| {
+        if let Some(traceparent) = &traceparent {
+            request.headers_mut().insert("traceparent", traceparent.clone());
+        }
+    });
+    sent.send().await.expect("an acked put");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
+    let collector = Collector::start().await;
+    let fleet = Fleet::write(&["fra", "ams"], 4).await;
+    let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
+    for site in [fra, ams] {
+        site.set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.addr));
+        site.set("OTEL_TRACES_SAMPLER", "parentbased_always_on");
+    }
+    fra.set("OTEL_BSP_SCHEDULE_DELAY", "50");
+    // What ams has to say comes at its end.
+    ams.set("OTEL_BSP_SCHEDULE_DELAY", "600000");
+    fra.start().await;
+    ams.start().await;
+    fleet.drained(PATIENCE).await;
+
+    let (sampled, header) = traceparent(1, true);
+    put(fra, KEY, 10, Some(header)).await;
+    let (unsampled, header) = traceparent(2, false);
+    put(fra, "not-sampled", 10, Some(header)).await;
+    put(fra, "without-a-trace", 10, None).await;
+    fleet.drained(PATIENCE).await;
+    let shown = fra.metrics().await;
+    assert!(shown.contains("# {trace_id=\""), "no exemplar in\n{shown}");
+    assert!(shown.contains(r#"isthmus_trace_spans_total{site="fra",result="dropped"} 0"#), "{shown}");
+
+    // The line breaks in the middle of a version.
+    let (broken, header) = traceparent(3, true);
+    fleet.proxies[0].set(Fault::ResetAfter(200_000));
+    put(fra, "broken", 4 << 20, Some(header)).await;
+    let is_push = |span: &Span| span.trace == broken && span.name == "link.push";
+    let first = collector.until(PATIENCE, "failed push", |span| is_push(span) && span.is_failure).await;
+    fleet.heal();
+    fleet.drained(PATIENCE).await;
+    for site in [fra, ams] {
+        assert!(site.stop().await.success(), "a clean end");
+    }
+
+    let spans = collector.of(&sampled);
+    println!("{}", timed(&spans, CLIENT));
+    assert_eq!(way(&spans, CLIENT), WAY, "{spans:#?}");
+    assert_eq!(spans.len(), WAY.lines().count(), "a span without its parent: {spans:#?}");
+    let apply = spans.iter().find(|s| s.name == "peer.apply").expect("it is in the tree");
+    assert_eq!(apply.events, ["readable"]);
+    for (name, value) in [("peer", "fra"), ("origin", "fra"), ("bucket", BUCKET), ("outcome", "applied")] {
+        assert_eq!(apply.says(&format!("isthmus.{name}")), value);
+    }
+    let put = spans.iter().find(|s| s.name == "S3.PutObject").expect("it is in the tree");
+    assert!(spans.iter().all(|s| s.says("isthmus.version_id") == put.says("isthmus.version_id")), "{spans:#?}");
+    assert!(!format!("{:?}", collector.all()).contains(KEY), "keys stand as hashes");
+
+    assert!(collector.of(&unsampled).is_empty(), "{:#?}", collector.of(&unsampled));
+
+    // The store began this one, and the link and the peer went on with it.
+    let own: Vec<_> = collector.all().into_iter().filter(|s| s.name == "S3.PutObject" && s.parent.is_empty()).collect();
+    let [own] = &own[..] else { panic!("one PUT came without a trace: {own:#?}") };
+    let spans = collector.of(&own.trace);
+    assert_eq!((way(&spans, "").as_str(), spans.len()), (WAY, WAY.lines().count()), "{spans:#?}");
+
+    let spans = collector.of(&broken);
+    println!("{}", timed(&spans, CLIENT));
+    let later: Vec<_> = spans.iter().filter(|s| is_push(s) && s.id != first.id).collect();
+    assert!(!later.is_empty(), "{spans:#?}");
+    assert!(later.iter().all(|s| s.links == [first.id.clone()] && s.parent == first.parent), "{spans:#?}");
+    assert_eq!(later.iter().filter(|s| !s.is_failure).count(), 1, "one attempt succeeds: {spans:#?}");
+    assert_eq!(spans.iter().filter(|s| s.name == "link.wait").count(), 1, "{spans:#?}");
+    let is_there = |id: &str| id == CLIENT || spans.iter().any(|s| s.id == id);
+    assert!(spans.iter().all(|s| is_there(&s.parent)), "a span without its parent: {spans:#?}");
+    fleet.no_alarm();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_stops_nothing_and_without_one_nothing_is_exported() {
+    let fleet = Fleet::write(&["fra", "ams"], 4).await;
+    let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
+    // A port that refuses: it was bound a moment ago.
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    fra.set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{gone}"));
+    fra.set("OTEL_BSP_SCHEDULE_DELAY", "50");
+    for site in [fra, ams] {
+        site.set("OTEL_TRACES_SAMPLER", "always_on");
+        site.start().await;
+    }
+    let dropped = regex::Regex::new(r#"isthmus_trace_spans_total\{site="fra",result="dropped"\} [1-9]"#).expect("one");
+    let deadline = Instant::now() + PATIENCE;
+    for number in 0.. {
+        put(fra, &format!("{number}"), 10, None).await;
+        fleet.drained(PATIENCE).await;
+        if number > 2 && dropped.is_match(&fra.metrics().await) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no span was dropped:\n{}", fra.metrics().await);
+    }
+    assert!(!ams.metrics().await.contains("trace_"), "nothing is exported where nothing is asked for");
+    let exporter = |site: &Site| {
+        let threads = fs::read_dir(format!("/proc/{}/task", site.process())).expect("the site runs");
+        threads
+            .flatten()
+            .any(|t| fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.starts_with("OpenTelemetry")))
+    };
+    assert!(exporter(fra) && !exporter(ams), "only fra exports");
+    let began = Instant::now();
+    assert!(fra.stop().await.success(), "a clean end");
+    assert!(began.elapsed() < Duration::from_secs(20), "the end waits for the collector: {:?}", began.elapsed());
+    let log = fs::read_to_string(fra.dir.join("log")).expect("a log");
+    assert_eq!(log.matches("The collector takes no spans").count(), 1, "one line, not one a span:\n{log}");
+    fleet.no_alarm();
+}
