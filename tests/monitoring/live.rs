@@ -26,8 +26,7 @@ const AMS: usize = 1;
 /// Oldest that "everything is there" may be when it is scraped: measured every 2 s at the latest, scraped every second,
 /// and half a second for a busy machine.
 const SEEN_SECONDS: f64 = 3.5;
-/// Versions that count as waiting though they are there, for a link whose peer is lost begins again at its settled place;
-/// or a third site's that do not, for the link let go of them before it noticed the loss.
+/// Versions that count as waiting though they are there: a link whose peer is lost begins again at its settled place.
 const UNSURE: f64 = 20.0;
 const LAG: &str = "time() - isthmus_link_oldest_pending_timestamp_seconds{bucket=\"orders\"}";
 
