@@ -15,6 +15,7 @@ use crate::rule::report::job::{self, Stage};
 use crate::rule::report::status::View;
 use crate::rule::report::{FINALIZER, WRITES_AT_ONCE, Wanted, Writer};
 use crate::rule::resource::job::ReplicationJobSpec;
+use crate::rule::resource::shared::Duration as Ttl;
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::{Object, Objects};
 use crate::rule::{RuleSet, accept};
@@ -165,17 +166,21 @@ impl Control {
         }
     }
 
+    /// What has ended is deleted after its time, and held no longer.
+    async fn let_go(&self, object: &Object, ttl: Option<&Ttl>, now: u64) {
+        if job::ends_at(object, ttl.and_then(accept::duration_millis)).is_some_and(|at| at <= now) {
+            self.writer.delete(object).await;
+        } else if object.finalizers.iter().any(|f| f == FINALIZER) {
+            self.writer.hold(object, false).await;
+        }
+    }
+
     /// Brings a job one step on; its status, where it has one to be written.
     async fn job(&self, object: &Object, rules: &RuleSet, memory: &mut Memory, now: u64) -> Option<Wanted> {
         let spec = job::spec(object)?;
         if job::is_over(object) {
             memory.jobs.remove(&object.uid);
-            let ttl = spec.ttl_after_finished.as_ref().and_then(accept::duration_millis);
-            if job::ends_at(object, ttl).is_some_and(|at| at <= now) {
-                self.writer.delete(object).await;
-            } else if object.finalizers.iter().any(|f| f == FINALIZER) {
-                self.writer.hold(object, false).await;
-            }
+            self.let_go(object, spec.ttl_after_finished.as_ref(), now).await;
             return None;
         }
         let stage = job::refusal(&spec).unwrap_or_else(|| self.stage(object, &spec, rules, memory, now));

@@ -1,8 +1,8 @@
 //! What became of spans, read at each scrape: only where traces are exported.
+use super::metrics::{add, counter};
 use super::trace::Counts;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ pub struct Spans(pub Arc<Counts>);
 impl Collector for Spans {
     fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
         let help = "Spans that ended, by whether the collector took them";
-        let mut spans = to.encode_descriptor("trace_spans", help, None, MetricType::Counter)?;
+        let mut spans = counter(&mut to, "trace_spans", help)?;
         for (result, count) in [("exported", self.0.exported()), ("dropped", self.0.dropped())] {
-            spans.encode_family(&[("result", result)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+            add(&mut spans, &[("result", result)], count)?;
         }
         Ok(())
     }

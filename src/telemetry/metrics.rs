@@ -8,13 +8,15 @@ use crate::link::Outcome;
 use crate::replicator::lateness::IN_TIME_MS;
 use crate::replicator::report::SiteReport;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::fmt;
 use std::sync::atomic::AtomicU64;
 
 /// Labels of a link: bounded by the rules.
@@ -355,6 +357,20 @@ fn outcome_labels(link: &LinkLabels, outcome: &'static str) -> OutcomeLabels {
 
 fn result_labels(link: &LinkLabels, result: &str) -> ResultLabels {
     ResultLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), result: result.into() }
+}
+
+/// A counter that is read at each scrape, to be given its values by [`add`].
+pub(super) fn counter<'s>(
+    to: &'s mut DescriptorEncoder<'_>,
+    name: &'s str,
+    help: &str,
+) -> Result<MetricEncoder<'s>, fmt::Error> {
+    to.encode_descriptor(name, help, None, MetricType::Counter)
+}
+
+/// One of its values.
+pub(super) fn add(to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], count: u64) -> fmt::Result {
+    to.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! What a store node counts, read at each scrape: `isthmus_store_*`.
+use super::metrics::{add, counter};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -95,14 +96,6 @@ impl Counted {
         }
         Ok(())
     }
-}
-
-fn counter<'s>(to: &'s mut DescriptorEncoder<'_>, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, fmt::Error> {
-    to.encode_descriptor(name, help, None, MetricType::Counter)
-}
-
-fn add(to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], count: u64) -> fmt::Result {
-    to.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)
 }
 
 fn observe(to: &mut MetricEncoder<'_>, seen: &Distribution) -> fmt::Result {

@@ -148,15 +148,17 @@ impl Traces {
 
     /// Whether what this traceparent caused is traced.
     fn caused_by(&self, traceparent: &str) -> Option<SpanContext> {
-        let parent = sampler::parse(traceparent)?;
+        self.followed(sampler::parse(traceparent)?)
+    }
+
+    fn followed(&self, parent: SpanContext) -> Option<SpanContext> {
         self.sampler.takes(parent.trace_id(), Some(parent.is_sampled())).then_some(parent)
     }
 
     /// The same for what may begin a trace.
     fn begun_by(&self, traceparent: Option<&str>) -> Option<Cause> {
         if let Some(parent) = traceparent.and_then(sampler::parse) {
-            let is_taken = self.sampler.takes(parent.trace_id(), Some(parent.is_sampled()));
-            return is_taken.then_some(Cause::Remote(parent));
+            return self.followed(parent).map(Cause::Remote);
         }
         let trace = RandomIdGenerator::default().new_trace_id();
         self.sampler.takes(trace, None).then_some(Cause::Nobody(trace))

@@ -98,6 +98,17 @@ pub struct Identity {
 struct Current {
     bytes: FileBytes,
     configs: Configs,
+    /// Unix milliseconds from which and until which the own certificate holds; `None`: it names nobody.
+    valid: Option<(u64, u64)>,
+}
+
+impl Current {
+    fn of(files: &Files, bytes: FileBytes) -> Result<Self, Error> {
+        let configs = configs(files, &bytes)?;
+        let chain = certificates(&files.certificate, &bytes.certificate)?;
+        let valid = named(Some(&chain)).ok().map(|named| (named.not_before_millis, named.not_after_millis));
+        Ok(Current { bytes, configs, valid })
+    }
 }
 
 impl Identity {
@@ -107,8 +118,8 @@ impl Identity {
     /// Any [`Error`], naming the file: without an identity nothing may start.
     pub async fn load(files: Files) -> Result<Self, Error> {
         let bytes = FileBytes::read(&files, &[], None).await?;
-        let configs = configs(&files, &bytes)?;
-        Ok(Identity { files, others: RwLock::default(), current: RwLock::new(Current { bytes, configs }) })
+        let current = RwLock::new(Current::of(&files, bytes)?);
+        Ok(Identity { files, others: RwLock::default(), current })
     }
 
     /// From now on believes these bundles besides those of its own files, and no others. One that cannot be read is
@@ -128,9 +139,7 @@ impl Identity {
 
     /// Unix milliseconds from which and until which the own certificate holds; `None`: it names nobody.
     pub fn valid_millis(&self) -> Option<(u64, u64)> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let chain = certificates(&self.files.certificate, &current.bytes.certificate).ok()?;
-        named(Some(&chain)).ok().map(|named| (named.not_before_millis, named.not_after_millis))
+        self.current.read().unwrap_or_else(PoisonError::into_inner).valid
     }
 
     /// Reads the files again; `true` when they had changed. Connections that stand are left alone.
@@ -144,8 +153,8 @@ impl Identity {
         if self.current.read().unwrap_or_else(PoisonError::into_inner).bytes == bytes {
             return Ok(false);
         }
-        let configs = configs(&self.files, &bytes)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { bytes, configs };
+        let current = Current::of(&self.files, bytes)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
         Ok(true)
     }
 

@@ -3,11 +3,11 @@
 //! is lifted by each site's own deadline.
 use super::{Control, Memory, wanted};
 use crate::replicator::verbs::Refused;
+use crate::rule::RuleSet;
+use crate::rule::report::Wanted;
 use crate::rule::report::drill::{self, Stage};
-use crate::rule::report::{FINALIZER, Wanted, job};
 use crate::rule::resource::drill::FailoverDrillSpec;
 use crate::rule::watch_kube::Object;
-use crate::rule::{RuleSet, accept};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A drill that this process has claimed.
@@ -30,12 +30,7 @@ impl Control {
         let spec = drill::spec(object)?;
         if drill::is_over(object) {
             memory.drills.remove(&object.uid);
-            let ttl = spec.ttl_after_finished.as_ref().and_then(accept::duration_millis);
-            if job::ends_at(object, ttl).is_some_and(|at| at <= now) {
-                self.writer.delete(object).await;
-            } else if object.finalizers.iter().any(|f| f == FINALIZER) {
-                self.writer.hold(object, false).await;
-            }
+            self.let_go(object, spec.ttl_after_finished.as_ref(), now).await;
             return None;
         }
         let stage = self.drill_stage(object, &spec, rules, memory).await;

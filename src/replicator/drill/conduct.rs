@@ -126,8 +126,11 @@ impl Replicator {
 
     /// A drill of this site: the one that runs or ran last, or one whose report is kept.
     pub async fn drill_report(&self, id: Option<&str>) -> Option<Report> {
-        let all = self.drill_reports().await;
-        all.into_iter().find(|report| id.is_none_or(|id| report.plan.id == id))
+        let is_it = |report: &Report| id.is_none_or(|id| report.plan.id == id);
+        match self.driven_report().filter(is_it) {
+            Some(report) => Some(report),
+            None => self.drill_reports().await.into_iter().find(is_it),
+        }
     }
 
     /// All drills that this site drove, newest first.

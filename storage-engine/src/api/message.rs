@@ -19,7 +19,7 @@ pub const PATH_PREFIX: &str = "/v1/";
 pub const ERROR_TRAILER: &str = "isthmus-error";
 
 /// Field numbers; none is ever used for another meaning.
-mod tag {
+pub(super) mod tag {
     pub const KIND: u32 = 1;
     pub const BUCKET: u32 = 2;
     pub const KEY: u32 = 3;
@@ -47,6 +47,8 @@ mod tag {
     pub const DOCUMENTS: u32 = 25;
     pub const MADE_AT: u32 = 26;
     pub const NOT_ONLY_AT: u32 = 27;
+    pub const ACT: u32 = 28;
+    pub const OBJECT: u32 = 29;
 }
 
 /// What is asked.

@@ -1,5 +1,6 @@
 //! Buckets that a replicator makes for a trial, writes and reads as a client does, and removes with all that is in them.
 //! No other bucket is touched: whoever may ask here replicates, and is no user of the store.
+use super::message::tag;
 use super::{Error, Objects};
 use crate::object::{Conditions, Put, Versioning};
 use crate::version::VersionId;
@@ -16,13 +17,6 @@ pub const OBJECT_BYTES_MAX: usize = 1 << 20;
 const PAGE: usize = 500;
 /// Versions removed at once: group commit takes them together.
 const AT_ONCE: usize = 32;
-
-/// Field numbers of an act, among those of its question (`message.rs`).
-mod tag {
-    pub const KIND: u32 = 28;
-    pub const KEY: u32 = 3;
-    pub const BYTES: u32 = 29;
-}
 
 /// What is done to such a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +58,20 @@ impl Act {
             Act::Delete { key } => (4, Some(key)),
             Act::Read { key } => (5, Some(key)),
         };
-        f.put(tag::KIND, &kind);
+        f.put(tag::ACT, &kind);
         f.put_some(tag::KEY, &key);
         if let Act::Put { bytes, .. } = self {
-            f.put_bytes(tag::BYTES, bytes);
+            f.put_bytes(tag::OBJECT, bytes);
         }
     }
 
     /// The act these fields are.
     pub(super) fn take(f: &mut Fields) -> Result<Act, wire::Error> {
-        Ok(match f.need::<u8>(tag::KIND)? {
+        Ok(match f.need::<u8>(tag::ACT)? {
             1 => Act::Make,
             2 => Act::Remove,
             3 => {
-                let bytes: minicbor::bytes::ByteVec = f.need(tag::BYTES)?;
+                let bytes: minicbor::bytes::ByteVec = f.need(tag::OBJECT)?;
                 Act::Put { key: f.need(tag::KEY)?, bytes: Vec::from(bytes).into() }
             }
             4 => Act::Delete { key: f.need(tag::KEY)? },
