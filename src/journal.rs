@@ -159,8 +159,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Forgets a link: checkpoint, rows, and what is kept of a foreign target. Its epoch is kept, for it must never be handed out again; so is its
     /// owner.
     async fn release(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
-    /// All links known, with their checkpoints.
-    async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error>;
+    /// The links of one rule that stand somewhere, or of all, with their checkpoints.
+    async fn links(&self, rule: Option<&str>) -> Result<Vec<(LinkId, Checkpoint)>, Error>;
 
     /// What is known of a foreign target, of keys from `from` up to and with `upto`, at most `limit`, by key and version.
     async fn mapped(

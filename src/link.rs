@@ -27,7 +27,7 @@ mod window;
 pub use brake::{Kept as KeptBrake, Terms as BrakeTerms, is_delete};
 pub use part::to_send;
 pub use retry::{CLOCK_AHEAD, ROWS_MAX};
-pub use scope::{Filter, Scope, includes};
+pub use scope::{Filter, Scope, includes, weight_of};
 pub use standing::Standing;
 
 use std::collections::BTreeMap;

@@ -425,6 +425,7 @@ impl Replicator {
             conditions,
             clock: self.shared.clock.clone(),
             repair,
+            allowance: None,
             documents: view.rule.replicate.bucket_documents,
         }
     }

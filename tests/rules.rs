@@ -150,7 +150,7 @@ impl World {
 
     /// What waits behind the one link's recorded place; `None`: there is not one link.
     async fn behind(&self) -> Option<u64> {
-        let links = self.journal.links().await.unwrap();
+        let links = self.journal.links(None).await.unwrap();
         let [(_, checkpoint)] = &links[..] else { return None };
         Some(self.fra.backlog(LOGS, checkpoint.cursor.as_ref(), &Interest::default()).await.unwrap().versions)
     }
@@ -229,7 +229,7 @@ async fn a_rule_that_is_gone_is_forgotten_and_begins_anew() {
     world.arrive(LOGS, &["a"]).await;
     std::fs::remove_file(world.folder.of("fra").join("rule.yaml")).unwrap();
     world.read_again(&mut life);
-    wait_until("its place is gone", async || world.journal.links().await.unwrap().is_empty()).await;
+    wait_until("its place is gone", async || world.journal.links(None).await.unwrap().is_empty()).await;
     let suspended = async || world.fra.set_versioning(LOGS, Versioning::Suspended).await.is_ok();
     wait_until("the store keeps nothing for it", suspended).await;
     world.fra.set_versioning(LOGS, Versioning::Enabled).await.unwrap();

@@ -212,7 +212,7 @@ async fn a_record_is_whole_and_survives_a_crash(open: &mut impl AsyncFnMut() -> 
     j.release(&l, epoch).await.unwrap();
     let j = open().await;
     assert_eq!(j.load(&l, 10).await.unwrap(), (None, vec![]));
-    assert!(j.links().await.unwrap().iter().all(|(found, _)| *found != l));
+    assert!(j.links(None).await.unwrap().iter().all(|(found, _)| *found != l));
 }
 
 async fn a_fenced_record_leaves_nothing(j: &dyn Journal) {
@@ -266,12 +266,14 @@ async fn links_do_not_mix(j: &dyn Journal) {
         let record = Record { checkpoint: checkpoint(n as u64), upserts, deletes: vec![] };
         j.record(l, epoch, &record).await.unwrap();
     }
-    let known = j.links().await.unwrap();
+    let known = j.links(None).await.unwrap();
     for (n, l) in others.iter().enumerate() {
         assert!(known.contains(&(l.clone(), checkpoint(n as u64))), "{l:?}");
         assert_eq!(j.load(l, 10).await.unwrap().1, vec![row("same", 1, n as u64, RowState::Pending)]);
     }
     assert!(known.iter().all(|(l, _)| *l != base));
+    let of_rule: Vec<LinkId> = j.links(Some(&base.rule)).await.unwrap().into_iter().map(|(l, _)| l).collect();
+    assert_eq!(of_rule, [others[2].clone(), others[1].clone()]);
 }
 
 async fn inbound_epochs_keep_the_highest(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {

@@ -151,9 +151,10 @@ impl Journal for MemoryJournal {
         entry.uploads.clear();
         Ok(())
     }
-    async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
+    async fn links(&self, rule: Option<&str>) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
         let state = self.locked();
-        Ok(state.links.iter().filter_map(|(id, l)| Some((id.clone(), l.checkpoint.clone()?))).collect())
+        let of_rule = state.links.iter().filter(|(id, _)| rule.is_none_or(|rule| id.rule == rule));
+        Ok(of_rule.filter_map(|(id, l)| Some((id.clone(), l.checkpoint.clone()?))).collect())
     }
     async fn mapped(
         &self,

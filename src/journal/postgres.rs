@@ -17,7 +17,7 @@ use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journa
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::{Connection, Row as _};
 use std::future::Future;
@@ -26,7 +26,12 @@ use std::str::FromStr;
 use std::time::Duration;
 use storage_engine::version::VersionId;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations/postgres");
+pub(super) const MIGRATIONS: [(&str, &str); 4] = [
+    ("0001_journal", include_str!("migrations/postgres/0001_journal.sql")),
+    ("0002_reach", include_str!("migrations/postgres/0002_reach.sql")),
+    ("0003_brake", include_str!("migrations/postgres/0003_brake.sql")),
+    ("0010_foreign", include_str!("migrations/postgres/0010_foreign.sql")),
+];
 
 /// How long a call waits for a connection, and a start for a database that is not there yet.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -107,7 +112,7 @@ impl PostgresJournal {
         // Tables of millions of rows may take longer to change than a statement usually may: no limits here.
         let unlimited = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_WAIT);
         let unlimited = unlimited.connect_lazy_with(options.clone());
-        let migrated = MIGRATIONS.run(&unlimited).await;
+        let migrated = sql::migrator(&MIGRATIONS).run(&unlimited).await;
         unlimited.close().await;
         match migrated {
             Ok(()) => {}
@@ -253,8 +258,8 @@ impl Journal for PostgresJournal {
         self.attempt(|| rows::release(&self.pool, link, epoch)).await
     }
 
-    async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
-        self.attempt(|| rows::links(&self.pool)).await
+    async fn links(&self, rule: Option<&str>) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
+        self.attempt(|| rows::links(&self.pool, rule)).await
     }
 
     async fn mapped(

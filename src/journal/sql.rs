@@ -1,6 +1,20 @@
-//! What both SQL journals share: a database's errors in the journal's words, and integers as SQL has them.
+//! What both SQL journals share: their migrations as sqlx has them, a database's errors in the journal's words, and
+//! integers as SQL has them.
 use super::Error;
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgDatabaseError;
+
+/// The migrations of a journal out of their files: name without `.sql`, such as `0003_reach`, and text. A database
+/// remembers the hash of each text it has run, and refuses another: a file that was released is never altered.
+pub fn migrator(files: &[(&'static str, &'static str)]) -> Migrator {
+    let migration = |(name, text): &(&'static str, &'static str)| {
+        let (number, title) = name.split_once('_').expect("a number stands before the title");
+        let number = number.parse().expect("digits");
+        Migration::new(number, title.replace('_', " ").into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    Migrator::with_migrations(files.iter().map(migration).collect())
+}
 
 /// Code of an error the database gave: SQLSTATE of PostgreSQL, extended result code of SQLite.
 pub fn code(e: &sqlx::Error) -> Option<String> {
@@ -38,4 +52,23 @@ pub fn int(value: u64) -> i64 {
 /// An integer that was never negative when it was written.
 pub fn uint(value: i64, column: &str) -> Result<u64, Error> {
     u64::try_from(value).map_err(|_| Error::Unusable(format!("{column} is negative")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{postgres, sqlite};
+    use std::path::Path;
+
+    #[test]
+    fn every_migration_file_is_run() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/journal/migrations");
+        for (folder, listed) in [("sqlite", &sqlite::MIGRATIONS[..]), ("postgres", &postgres::MIGRATIONS[..])] {
+            let files = std::fs::read_dir(root.join(folder)).unwrap();
+            let mut there: Vec<String> =
+                files.map(|f| f.unwrap().file_name().to_string_lossy().trim_end_matches(".sql").into()).collect();
+            there.sort();
+            assert_eq!(there, listed.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>());
+            assert_eq!(super::migrator(listed).iter().count(), there.len());
+        }
+    }
 }

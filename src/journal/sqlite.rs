@@ -10,7 +10,7 @@ use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journa
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
 };
@@ -21,7 +21,13 @@ use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
 use tokio::sync::Mutex;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/migrations/sqlite");
+pub(super) const MIGRATIONS: [(&str, &str); 5] = [
+    ("0001_links", include_str!("migrations/sqlite/0001_links.sql")),
+    ("0002_verb_state", include_str!("migrations/sqlite/0002_verb_state.sql")),
+    ("0003_reach", include_str!("migrations/sqlite/0003_reach.sql")),
+    ("0004_brake", include_str!("migrations/sqlite/0004_brake.sql")),
+    ("0010_foreign", include_str!("migrations/sqlite/0010_foreign.sql")),
+];
 
 /// Rows a statement: SQLite takes 32,766 parameters and a row has ten; beyond 512 nothing gets faster.
 const ROWS_PER_STATEMENT: usize = 512;
@@ -53,7 +59,7 @@ impl SqliteJournal {
         // With locking_mode=EXCLUSIVE the lock this takes is kept until the connection ends.
         sqlx::query("BEGIN EXCLUSIVE").execute(&mut connection).await.map_err(place)?;
         sqlx::query("COMMIT").execute(&mut connection).await.map_err(place)?;
-        match MIGRATIONS.run(&mut connection).await {
+        match sql::migrator(&MIGRATIONS).run(&mut connection).await {
             Ok(()) => Ok(SqliteJournal { connection: Mutex::new(connection) }),
             Err(MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) => Err(place(e)),
             Err(other) => Err(Error::Unusable(format!("{}: {other}", path.display()))),
@@ -272,14 +278,16 @@ impl Journal for SqliteJournal {
         Ok(())
     }
 
-    async fn links(&self) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
+    async fn links(&self, rule: Option<&str>) -> Result<Vec<(LinkId, Checkpoint)>, Error> {
         let mut db = self.connection.lock().await;
-        let found = sqlx::query(
+        let mut sql = QueryBuilder::new(
             "SELECT rule, bucket, peer, cursor, floor, committed_through, reach, brake
-             FROM checkpoint JOIN link ON link.id = checkpoint.link ORDER BY rule, bucket, peer",
-        )
-        .fetch_all(&mut *db)
-        .await?;
+             FROM checkpoint JOIN link ON link.id = checkpoint.link",
+        );
+        if let Some(rule) = rule {
+            sql.push(" WHERE rule = ").push_bind(rule);
+        }
+        let found = sql.push(" ORDER BY rule, bucket, peer").build().fetch_all(&mut *db).await?;
         found
             .iter()
             .map(|r| {

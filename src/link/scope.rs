@@ -140,6 +140,11 @@ pub(super) fn body_bytes(version: &Version) -> u64 {
     if version.is_live() { version.birth.as_ref().map_or(0, |b| b.size_bytes) } else { 0 }
 }
 
+/// What a version takes of the bandwidth, bytes.
+pub fn weight_of(version: &Version) -> u64 {
+    weight(body_bytes(version))
+}
+
 /// What a change of `body_bytes` takes of the window and of the bandwidth.
 pub(super) fn weight(body_bytes: u64) -> u64 {
     body_bytes.saturating_add(HEAD_BYTES)

@@ -1,18 +1,22 @@
 //! One comparison of a rule, or of a part of it, on its own: what a ReplicationJob runs. `isthmus verify` joins the
 //! comparison of a rule that runs; a job has its own, with its own peer and prefix, and can be stopped alone.
 use super::Replicator;
+use super::toll::Allowance;
 use super::verify::{self, VerifyReport};
 use crate::rule::plan;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Which part of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which part of a rule, and how fast.
+#[derive(Clone, Default)]
 pub struct Part {
     /// One destination; `None`: all.
     pub peer: Option<String>,
     /// Keys that begin with this.
     pub prefix: String,
+    /// What it may send a second.
+    pub allowance: Arc<Allowance>,
 }
 
 impl Replicator {
@@ -37,6 +41,7 @@ impl Replicator {
             one.settings.prefix = narrowed(&one.settings.prefix, &part.prefix).ok_or_else(|| {
                 format!("spec.prefix: `{}` lies outside the rule's own prefix `{}`", part.prefix, one.settings.prefix)
             })?;
+            one.allowance = Some(part.allowance.clone());
             links.push(one);
         }
         if links.is_empty() {
@@ -69,10 +74,7 @@ impl Replicator {
                 return false;
             }
         }
-        match self.shared.journal.links().await {
-            Ok(links) => links.iter().all(|(id, _)| id.rule != rule_uid),
-            Err(_) => false,
-        }
+        self.shared.journal.links(Some(rule_uid)).await.is_ok_and(|links| links.is_empty())
     }
 }
 

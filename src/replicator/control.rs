@@ -9,6 +9,7 @@ use super::Replicator;
 use super::compare::Part;
 use super::lease::Leadership;
 use super::report::{LinkReport, SiteReport};
+use super::toll::Allowance;
 use super::verify::VerifyReport;
 use crate::rule::report;
 use crate::rule::report::job::{self, Stage};
@@ -61,6 +62,8 @@ struct Running {
     shown: watch::Receiver<VerifyReport>,
     /// Unix milliseconds.
     began: u64,
+    /// What it may send a second; its document may be altered while it runs.
+    allowance: Arc<Allowance>,
     /// It ends with the job.
     _stop: DropGuard,
 }
@@ -153,7 +156,7 @@ impl Control {
         }
         let writer = &self.writer;
         let hold = |object: Arc<Object>| async move { writer.hold(&object, true).await };
-        let holds = futures::stream::iter(to_hold).map(hold);
+        let holds = report::in_time(Instant::now(), to_hold).map(hold);
         holds.buffer_unordered(WRITES_AT_ONCE).collect::<Vec<_>>().await;
     }
 
@@ -201,7 +204,12 @@ impl Control {
             memory.jobs.remove(&object.uid);
             return Stage::Suspended;
         }
+        let limit = match accept::rate("spec.bandwidthLimit", &spec.bandwidth_limit) {
+            Ok(limit) => limit,
+            Err(e) => return Stage::Pending("BandwidthLimitUnusable", format!("{}: {}", e.field, e.message)),
+        };
         if let Some(running) = memory.jobs.get(&object.uid) {
+            running.allowance.set(limit);
             let report = running.shown.borrow().clone();
             return if report.is_running() { Stage::Running(report) } else { Stage::Ended(report) };
         }
@@ -213,11 +221,14 @@ impl Control {
         let Some(rule) = rules.rules.get(name) else {
             return Stage::Pending("RuleNotFound", format!("spec.ruleRef: no ReplicationRule {name} is in force"));
         };
-        let part = Part { peer: spec.peer.clone(), prefix: spec.prefix.clone().unwrap_or_default() };
+        let allowance = Arc::new(Allowance::default());
+        allowance.set(limit);
+        let prefix = spec.prefix.clone().unwrap_or_default();
+        let part = Part { peer: spec.peer.clone(), prefix, allowance: allowance.clone() };
         match self.replicator.compare(&rule.name, &part, job::repairs(spec)) {
             Ok((shown, stop)) => {
                 let first = shown.borrow().clone();
-                let running = Running { shown, began: now, _stop: stop.drop_guard() };
+                let running = Running { shown, began: now, allowance, _stop: stop.drop_guard() };
                 memory.jobs.insert(object.uid.clone(), running);
                 Stage::Running(first)
             }

@@ -17,7 +17,7 @@ impl Replicator {
             return standing;
         }
         let views = plan::links(&self.state().in_force, &self.site);
-        let Ok(known) = self.shared.journal.links().await else { return Vec::new() };
+        let Ok(known) = self.shared.journal.links(None).await else { return Vec::new() };
         let mut all = Vec::new();
         for link in standing {
             let view = views.values().find(|v| v.rule.name == link.rule && v.peer.name() == link.peer);

@@ -17,7 +17,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::clock::Clock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Pause before a link that could not start, or that another process has, is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -203,7 +203,7 @@ async fn start<'a>(
     let (store, toll) = (shared.store.clone(), way.toll.clone());
     // Until the loop has looked at its conditions nobody sends.
     let held = watch::Sender::new(Held { all: true, deletes: true });
-    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store, toll, held };
+    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store, toll, held, measure: Notify::new() };
     Ok(Start::Run(Run {
         labels: labels.clone(),
         route: Arc::new(route),
@@ -234,9 +234,9 @@ async fn prepare(
     // The far end may have changed while nobody ran the rule.
     let is_former = |other: &LinkId| {
         let is_same_peer = other.peer.strip_prefix(view.peer.name()).is_some_and(|rest| rest.starts_with('@'));
-        (&other.rule, &other.bucket) == (&id.rule, &id.bucket) && is_same_peer && other.peer != id.peer
+        other.bucket == id.bucket && is_same_peer && other.peer != id.peer
     };
-    for (former, _) in shared.journal.links().await?.iter().filter(|(other, _)| is_former(other)) {
+    for (former, _) in shared.journal.links(Some(&id.rule)).await?.iter().filter(|(other, _)| is_former(other)) {
         shared.store.deregister(bucket, &consumer_name(former)).await?;
     }
     if checkpoint.is_none() {

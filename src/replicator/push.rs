@@ -12,7 +12,7 @@ use crate::peer::{Ack, Outgoing, Portion};
 use crate::store::{self, Store};
 use std::sync::Arc;
 use storage_engine::version::{Kind, Version, VersionId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What a link's pushes have in common.
 pub struct Route {
@@ -28,6 +28,8 @@ pub struct Route {
     pub toll: Toll,
     /// What the link's loop sends nothing of now: so does whoever else sends under its claim.
     pub held: watch::Sender<Held>,
+    /// Somebody waits for the link to be measured: an idle one measures itself seldom.
+    pub measure: Notify,
 }
 
 /// What a head counts for in limits of bandwidth: deletes are not free.

@@ -26,6 +26,8 @@ pub(super) const BATCH: usize = 256;
 const MEASURE_MIN: Duration = Duration::from_millis(100);
 /// How often at least, however long the backlog.
 const MEASURE_MAX: Duration = Duration::from_millis(500);
+/// How often a link is measured that has nothing to do: its feed and its line tell when that changes.
+const MEASURE_IDLE: Duration = Duration::from_secs(1);
 /// Measuring takes at most one part in so many of the link's time, because the link waits meanwhile.
 const MEASURE_SHARE: u32 = 20;
 /// What a pass has left is counted at every so manieth measurement: the store walks what it counts.
@@ -106,6 +108,8 @@ struct Busy {
     attempts: Arc<Attempts>,
     trace: Option<String>,
     lateness: Lateness,
+    /// Nothing waits, and the feed is listened to.
+    is_idle: bool,
     /// Measurements until what is left of the pass is counted.
     uncounted: u32,
     /// Where the feed is read on.
@@ -231,13 +235,21 @@ impl Run<'_> {
                     }
                 },
                 () = until(&*self.clock, busy.wake_at) => { busy.wake_at = None; Event::Tick },
+                () = self.route.measure.notified() => {
+                    measure_at = Instant::now();
+                    continue;
+                }
                 () = tokio::time::sleep_until(measure_at) => {
                     let began = Instant::now();
                     self.show(&mut busy).await;
-                    measure_at = Instant::now() + pause_after(began.elapsed());
+                    let pause = if busy.is_idle { MEASURE_IDLE } else { pause_after(began.elapsed()) };
+                    measure_at = Instant::now() + pause;
                     Event::Tick
                 }
             };
+            if event != Event::Tick && std::mem::take(&mut busy.is_idle) {
+                measure_at = measure_at.min(Instant::now() + MEASURE_MIN);
+            }
             self.step(&mut busy, event);
         };
         self.metrics.stop_link(&self.labels);
@@ -397,6 +409,8 @@ impl Run<'_> {
         let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind, existing);
         report.last_error = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(report.last_error);
         report.measure(&self.labels, &self.metrics);
+        busy.is_idle =
+            report.backlog_versions == Some(0) && report.existing_versions == Some(0) && busy.reading.is_some();
         if let Some(pending) = report.backlog_versions {
             self.metrics.late(&self.labels, busy.lateness.measured(now, busy.done, pending));
         }

@@ -142,6 +142,27 @@ impl Tolls {
     }
 }
 
+/// What one job may send a second, beside the limits of the links it sends on.
+#[derive(Default)]
+pub struct Allowance(Limit);
+
+impl Allowance {
+    /// Bytes a second from now on; `None`: no limit.
+    pub fn set(&self, bytes_per_second: Option<u64>) {
+        self.0.bucket().set(bytes_per_second);
+    }
+
+    /// Waits until a version of so many bytes may go: it is paid for before it is sent, so that nothing is held meanwhile.
+    pub async fn pass(&self, bytes: u64) {
+        let mut left = bytes;
+        while left > 0 {
+            let slice = left.min(SLICE_BYTES);
+            self.0.take(slice, Class::Interactive).await;
+            left -= slice;
+        }
+    }
+}
+
 impl Toll {
     fn class(&self) -> Class {
         if self.rule.is_bulk.load(Ordering::Relaxed) { Class::Bulk } else { Class::Interactive }
@@ -221,6 +242,22 @@ mod tests {
         let waited = first.waited_seconds() + second.waited_seconds();
         assert!(waited >= 0.38, "{waited} s were counted");
         assert_eq!(first.waited_seconds(), 0.0, "counted once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_allowance_holds_until_it_is_lifted() {
+        let (allowance, began) = (Allowance::default(), Instant::now());
+        allowance.pass(1 << 30).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "without a limit");
+        allowance.set(Some(1 << 20));
+        allowance.pass(2 << 20).await;
+        assert!(began.elapsed() >= Duration::from_millis(1_700), "2 MiB took {:?}", began.elapsed());
+        let lifted = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            allowance.set(None);
+        };
+        tokio::join!(allowance.pass(1 << 30), lifted);
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

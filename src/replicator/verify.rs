@@ -8,9 +8,10 @@ use super::far::Far;
 use super::push::{Pushed, Route};
 use super::reconcile::{Error, Page, Sides};
 use super::report::{ConditionReport, LinkReport};
+use super::toll::Allowance;
 use crate::link::project::Projection;
 use crate::link::reconcile::Difference;
-use crate::link::{Failure, Outcome, Settings, is_delete};
+use crate::link::{Failure, Outcome, Settings, is_delete, weight_of};
 use crate::store::Store;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,8 @@ pub struct Verify {
     pub conditions: watch::Receiver<Vec<ConditionReport>>,
     pub clock: Arc<dyn Clock>,
     pub repair: bool,
+    /// What it may send a second; `None`: the limits of its link are all.
+    pub allowance: Option<Arc<Allowance>>,
     /// Whether the rule brings documents of the bucket (`bucket.rs`).
     pub documents: bool,
 }
@@ -287,6 +290,9 @@ impl Verify {
     async fn caught_up(&self) -> bool {
         let now = self.clock.now_millis();
         let mut shown = self.shown.clone();
+        if let Some(route) = self.route.borrow().as_ref() {
+            route.measure.notify_one();
+        }
         let has_caught_up =
             |report: &LinkReport| report.measured_at > now && report.oldest_pending.is_none_or(|at| at > now);
         matches!(tokio::time::timeout(SETTLE_MAX, shown.wait_for(has_caught_up)).await, Ok(Ok(_)))
@@ -317,6 +323,9 @@ impl Verify {
         }
         if !self.repair {
             return Ok(Fate::Stands(difference, None));
+        }
+        if let Some(allowance) = &self.allowance {
+            allowance.pass(weight_of(&version)).await;
         }
         let pushed = self.push(key, id).await;
         Ok(match pushed {

@@ -217,7 +217,10 @@ fn authority(field: &'static str, url: &str) -> Result<(String, String), Unusabl
 }
 
 /// A rate in bytes a second. 0 would be a pause in disguise and is refused.
-fn rate(field: &'static str, limit: &Option<Bytes>) -> Result<Option<u64>, Unusable> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rate(field: &'static str, limit: &Option<Bytes>) -> Result<Option<u64>, Unusable> {
     let Some(limit) = limit else { return Ok(None) };
     match bytes(limit) {
         Ok(0) => Err(Unusable {
@@ -251,7 +254,7 @@ pub fn bytes(Bytes(text): &Bytes) -> Result<u64, String> {
         _ => return Err(wrong("has an unknown unit; write for example 100Mi")),
     };
     let number: u64 = digits.parse().map_err(|_| wrong("is no number of bytes; write for example 100Mi"))?;
-    number.checked_mul(factor).ok_or_else(|| wrong("is more than 2^64 bytes"))
+    number.checked_mul(factor).ok_or_else(|| wrong("is more than 2^64 bytes; write for example 100Mi"))
 }
 
 /// A duration of the form `1h15m` (GEP-2257) in milliseconds; its form has been checked by the schema.

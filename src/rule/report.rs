@@ -13,7 +13,7 @@ use super::resource::API_VERSION;
 use super::watch_kube::cluster::{Cluster, chain};
 use super::watch_kube::{Object, ObjectId, Objects};
 use events::Said;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -26,6 +26,8 @@ use tokio::time::Instant;
 pub const NUMBERS_EVERY: Duration = Duration::from_secs(10);
 /// Writes under way at once: a thousand rules are through in seconds, and the server is not flooded.
 pub const WRITES_AT_ONCE: usize = 8;
+/// A round begins no write after so long: what is due then is due in the next one, behind what has become urgent.
+pub const ROUND: Duration = Duration::from_secs(1);
 /// Who owns the fields we apply.
 const MANAGER: &str = "isthmus-controller";
 /// Holds an object until what it asked for has ended.
@@ -48,6 +50,16 @@ struct Written {
     at: Option<Instant>,
 }
 
+/// Why a status is due; what a person waits for goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// The object asks for something else than it did when it was last answered.
+    Asked,
+    /// A condition changed, or nothing was written yet.
+    Verdict,
+    Numbers,
+}
+
 /// What was written last, and the way to write.
 pub struct Writer {
     cluster: Cluster,
@@ -62,7 +74,8 @@ impl Writer {
         Writer { recorder: Recorder::new(cluster.client.clone(), reporter), cluster, written: BTreeMap::new() }
     }
 
-    /// Writes what is due, and the Events of what changed. What the server does not take comes again with the next call.
+    /// Writes what is due, and the Events of what changed, for about a round. What the server does not take and what it
+    /// has no time for comes again with the next call.
     pub async fn write(&mut self, objects: &Objects, wanted: Vec<Wanted>) {
         let now = Instant::now();
         self.written.retain(|id, written| objects.get(id).is_some_and(|o| o.uid == written.uid));
@@ -73,11 +86,14 @@ impl Writer {
                 status: object.status.clone(),
                 at: None,
             });
-            is_due(&wanted.status, &last.status, last.at, now).then(|| (wanted, last.status.clone()))
+            let due = due(&wanted.status, &last.status, last.at, now)?;
+            Some(((due, last.at), wanted, last.status.clone()))
         });
-        let due: Vec<_> = due.collect();
+        let mut due: Vec<_> = due.collect();
+        // Of the same kind what waits longest.
+        due.sort_by_key(|(urgency, ..)| *urgency);
         let (cluster, recorder) = (&self.cluster, &self.recorder);
-        let writes = futures::stream::iter(due).map(|(wanted, before)| async move {
+        let writes = in_time(now, due).map(|(_, wanted, before)| async move {
             let applied = apply_status(cluster, &wanted).await;
             if applied {
                 for said in events::between(wanted.id.0, &before, &wanted.status) {
@@ -117,12 +133,22 @@ impl Writer {
     }
 }
 
-/// Whether a status goes now.
-fn is_due(wanted: &Json, written: &Json, at: Option<Instant>, now: Instant) -> bool {
-    if verdicts(wanted) != verdicts(written) || wanted["phase"] != written["phase"] {
-        return true;
+/// Those of `all` that are begun in the round that began then.
+pub fn in_time<T>(began: Instant, all: Vec<T>) -> impl Stream<Item = T> {
+    futures::stream::iter(all).take_while(move |_| futures::future::ready(began.elapsed() < ROUND))
+}
+
+/// Whether a status goes now, and why.
+fn due(wanted: &Json, written: &Json, at: Option<Instant>, now: Instant) -> Option<Due> {
+    let answered = |status: &Json| status["observedGeneration"].as_u64();
+    if answered(written).is_some_and(|last| answered(wanted) != Some(last)) {
+        return Some(Due::Asked);
     }
-    without_times(wanted) != without_times(written) && at.is_none_or(|at| now.duration_since(at) >= NUMBERS_EVERY)
+    if verdicts(wanted) != verdicts(written) || wanted["phase"] != written["phase"] {
+        return Some(Due::Verdict);
+    }
+    let is_time = at.is_none_or(|at| now.duration_since(at) >= NUMBERS_EVERY);
+    (is_time && without_times(wanted) != without_times(written)).then_some(Due::Numbers)
 }
 
 /// Conditions as they count: not what they say at length, which may name a number, nor when.

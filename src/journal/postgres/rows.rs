@@ -6,8 +6,8 @@ use crate::journal::sql::int;
 use crate::journal::{Error, LinkId, brake, reach};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use bytes::Bytes;
-use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::{QueryBuilder, Row as _};
 use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
 
@@ -161,14 +161,16 @@ pub async fn release(pool: &PgPool, link: &LinkId, epoch: u64) -> Result<(), Tro
     Ok(())
 }
 
-/// Every link that stands somewhere.
-pub async fn links(pool: &PgPool) -> Result<Vec<(LinkId, Checkpoint)>, Trouble> {
-    let found = sqlx::query(
+/// Every link that stands somewhere, or those of one rule.
+pub async fn links(pool: &PgPool, rule: Option<&str>) -> Result<Vec<(LinkId, Checkpoint)>, Trouble> {
+    let mut sql = QueryBuilder::new(
         "SELECT rule, bucket, peer, cursor, floor, committed_through, reach, brake
-         FROM checkpoint c JOIN link l ON l.id = c.link ORDER BY rule, bucket, peer",
-    )
-    .fetch_all(pool)
-    .await?;
+         FROM checkpoint c JOIN link l ON l.id = c.link",
+    );
+    if let Some(rule) = rule {
+        sql.push(" WHERE rule = ").push_bind(rule);
+    }
+    let found = sql.push(" ORDER BY rule, bucket, peer").build().fetch_all(pool).await?;
     let read = |r: &PgRow| -> Result<(LinkId, Checkpoint), Error> {
         let link = LinkId { rule: r.try_get("rule")?, bucket: r.try_get("bucket")?, peer: r.try_get("peer")? };
         Ok((link, checkpoint_of(r)?))

@@ -218,7 +218,7 @@ impl Replicator {
 
     /// Forgets what a link that never ended in order has left in the journal and at the store.
     async fn forget_links(&self, rule_uid: &str) -> Result<(), Error> {
-        for (link, _) in self.shared.journal.links().await?.into_iter().filter(|(link, _)| link.rule == rule_uid) {
+        for (link, _) in self.shared.journal.links(Some(rule_uid)).await? {
             let Claimed::Owned(lease) = self.shared.tenure.claim(&link, 0).await? else { continue };
             self.shared.journal.release(&link, lease.epoch).await?;
             self.shared.tenure.free(&link, &lease).await;

@@ -58,7 +58,7 @@ pub fn status(
     };
     let accepted = match stage {
         Stage::Refused(reason, why) | Stage::Pending(reason, why) => verdict("Accepted", "False", reason, why.clone()),
-        _ => verdict("Accepted", "True", "Accepted", limits(spec)),
+        _ => verdict("Accepted", "True", "Accepted", ""),
     };
     let (phase, ends) = match stage {
         Stage::Pending(..) => ("Pending", None),
@@ -117,14 +117,6 @@ fn result(spec: &ReplicationJobSpec, report: &VerifyReport) -> &'static str {
         (_, false) if report.links.iter().any(|l| l.repaired > 0) => "Repaired",
         (_, false) => "Consistent",
     }
-}
-
-/// What of the spec is taken, but not carried out.
-fn limits(spec: &ReplicationJobSpec) -> &'static str {
-    if spec.bandwidth_limit.is_some() {
-        return "spec.bandwidthLimit is not carried out yet; the limits of the rule hold";
-    }
-    ""
 }
 
 /// When an object that has ended goes, Unix milliseconds; `None`: never.

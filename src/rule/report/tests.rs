@@ -148,18 +148,51 @@ fn statuses_fit_their_definitions() {
 fn a_condition_goes_at_once_and_numbers_every_ten_seconds() {
     let of = |ready: &str, backlog: u64, at: &str| {
         json!({"conditions": [{"type": "Ready", "status": ready, "reason": "R", "observedGeneration": 1}],
-            "backlogVersions": backlog, "measuredTime": at})
+            "observedGeneration": 1, "backlogVersions": backlog, "measuredTime": at})
     };
     let before = Instant::now();
     let now = before + NUMBERS_EVERY;
     let soon = before + NUMBERS_EVERY / 2;
-    assert!(
-        !is_due(&of("True", 1, "b"), &of("True", 1, "a"), Some(before), now + NUMBERS_EVERY),
-        "only the time differs"
-    );
-    assert!(!is_due(&of("True", 2, "b"), &of("True", 1, "a"), Some(before), soon), "numbers wait");
-    assert!(is_due(&of("True", 2, "b"), &of("True", 1, "a"), Some(before), now), "and then go");
-    assert!(is_due(&of("False", 1, "a"), &of("True", 1, "a"), Some(before), soon), "a condition goes at once");
+    let written = of("True", 1, "a");
+    assert_eq!(due(&of("True", 1, "b"), &written, Some(before), now + NUMBERS_EVERY), None, "only the time differs");
+    assert_eq!(due(&of("True", 2, "b"), &written, Some(before), soon), None, "numbers wait");
+    assert_eq!(due(&of("True", 2, "b"), &written, Some(before), now), Some(Due::Numbers), "and then go");
+    assert_eq!(due(&of("False", 1, "a"), &written, Some(before), soon), Some(Due::Verdict), "a condition goes at once");
+    let mut altered = of("False", 1, "a");
+    altered["observedGeneration"] = json!(2);
+    assert_eq!(due(&altered, &written, Some(before), soon), Some(Due::Asked));
+    assert_eq!(due(&altered, &Json::Null, None, soon), Some(Due::Verdict), "one never written waits its turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_ends_in_time_and_what_a_person_waits_for_goes_before_the_rest() {
+    let mock = Mock::default();
+    let names: Vec<String> = (0..100).map(|n| format!("rule-{n:03}")).collect();
+    names.iter().for_each(|name| mock.put("ReplicationRule", name, specs::rule("logs", "ams")));
+    let held = |name: &String| {
+        Object::of("ReplicationRule", serde_json::from_value(mock.get("ReplicationRule", name)).unwrap())
+    };
+    let objects: Objects = names.iter().map(|name| (("ReplicationRule", name.clone()), Arc::new(held(name)))).collect();
+    let wanted = |phase: &str, altered: &str| -> Vec<Wanted> {
+        let one = |o: &Arc<Object>| {
+            let generation = if o.name == altered { 4 } else { 3 };
+            let status = json!({"phase": phase, "observedGeneration": generation});
+            Wanted { id: (o.kind, o.name.clone()), uid: o.uid.clone(), status }
+        };
+        objects.values().map(one).collect()
+    };
+    let mut writer = Writer::new(mock.cluster(), "me");
+    mock.slow(ROUND / 2);
+    let mut rounds = 0;
+    while mock.writes("/status").len() < names.len() {
+        writer.write(&objects, wanted("Running", "")).await;
+        rounds += 1;
+    }
+    assert!((4..=20).contains(&rounds), "{rounds} rounds");
+    writer.write(&objects, wanted("Complete", "rule-099")).await;
+    let writes = mock.writes("/status");
+    let second: Vec<&str> = writes[names.len()..].iter().map(|w| w["metadata"]["name"].as_str().unwrap()).collect();
+    assert!(second.len() < names.len() / 2 && second[..WRITES_AT_ONCE].contains(&"rule-099"), "{second:?}");
 }
 
 /// Statuses of a site with one rule, as the leader would have them.

@@ -30,6 +30,8 @@ struct State {
     failing: BTreeMap<String, u16>,
     /// Writes taken: method, path, body.
     writes: Vec<(String, String, Json)>,
+    /// Every answer takes so long.
+    pause: Duration,
     /// Verb and resource that are not allowed.
     denied: Vec<(String, String)>,
 }
@@ -81,6 +83,11 @@ impl Mock {
         self.changed.notify_waiters();
     }
 
+    /// Every answer takes so long from now on.
+    pub fn slow(&self, pause: Duration) {
+        self.state.lock().unwrap().pause = pause;
+    }
+
     /// This is not allowed.
     pub fn deny(&self, verb: &str, resource: &str) {
         self.state.lock().unwrap().denied.push((verb.into(), resource.into()));
@@ -98,6 +105,10 @@ impl Mock {
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let pause = self.state.lock().unwrap().pause;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a body in memory").to_bytes();
         let body: Json = serde_json::from_slice(&body).unwrap_or_default();

@@ -2,20 +2,25 @@
 //! estimated. Shows no change and moves no cursor; links measure themselves by it.
 use super::Cursor;
 use super::cursor::Position;
-use crate::drive::Lsn;
-use crate::object::{Error, Objects};
+use crate::drive::{Drive, Lsn};
+use crate::object::{Error, Inner, Objects};
 use crate::record::BucketId;
 use crate::version::{Kind, Origin, Version};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Entries of each drive's log that a backlog counts one by one; what lies further is estimated, so that
 /// measuring a long backlog does not slow down working it off. One page of what a link reads at once.
 const BACKLOG_ENTRIES: usize = 256;
 
-/// Stretches of logs that are remembered as holding nothing of an interest.
-const QUIET_MAX: usize = 256;
+/// Interests of which a stretch of the logs is remembered as holding nothing: some 600 bytes each, one a link.
+const QUIET_MAX: usize = 4_096;
+
+/// How long it is taken from memory alone that nothing waits, before it is looked whether enough drives still answer.
+const TRUST: Duration = Duration::from_secs(5);
 
 /// Which changes of a bucket a reader is after; the default: all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,22 +57,38 @@ pub struct Backlog {
     pub oldest_pending_since: Option<u64>,
 }
 
-/// How far behind a cursor nothing of an interest was found: a reader that waits while others write walks each log once,
-/// not once a measurement. What is rewritten there comes to stand at a later place.
+/// Where nothing of an interest was found: a reader that waits while others write walks each log once, not once a
+/// measurement, and a reader for whom nothing waits asks no drive. What is rewritten there comes to stand at a later place.
 #[derive(Debug, Default)]
-pub struct Quiet(BTreeMap<(BucketId, Interest, Vec<Lsn>), Position>);
+pub struct Quiet(BTreeMap<(BucketId, Interest), Stretch>);
+
+/// Nothing of the interest stands between these two places.
+#[derive(Clone, Debug)]
+struct Stretch {
+    behind: Position,
+    through: Position,
+    /// When all drives were last asked; `None`: never.
+    asked_at: Option<Instant>,
+}
+
+impl Stretch {
+    fn none(at: &Position) -> Stretch {
+        Stretch { behind: at.clone(), through: at.clone(), asked_at: None }
+    }
+}
 
 impl Quiet {
-    /// Where to begin instead of `behind`.
-    fn after(&self, name: &(BucketId, Interest, Vec<Lsn>), behind: &Position) -> Position {
-        let known = self.0.get(name).filter(|quiet| quiet.incarnations().eq(behind.incarnations()));
-        known.unwrap_or(behind).clone()
+    /// What is known of the logs from `behind` on.
+    fn from(&self, name: &(BucketId, Interest), behind: &Position) -> Option<Stretch> {
+        let known = self.0.get(name)?;
+        let is_same = known.behind.incarnations().eq(behind.incarnations());
+        (is_same && known.behind.is_at_or_before(behind)).then(|| known.clone())
     }
-    fn note(&mut self, name: (BucketId, Interest, Vec<Lsn>), through: Position) {
-        if self.0.len() >= QUIET_MAX {
+    fn note(&mut self, name: (BucketId, Interest), stretch: Stretch) {
+        if self.0.len() >= QUIET_MAX && !self.0.contains_key(&name) {
             self.0.clear();
         }
-        self.0.insert(name, through);
+        self.0.insert(name, stretch);
     }
 }
 
@@ -82,13 +103,15 @@ impl Objects {
         let bucket = self.bucket(bucket).await?.id;
         let inner = &self.0;
         let behind = inner.position(cursor)?;
-        let name = (bucket, interest.clone(), inner.drives.iter().map(|d| behind.place(d.slot())).collect::<Vec<_>>());
+        let name = (bucket, interest.clone());
         let quiet = || inner.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        let begin = quiet().after(&name, &behind);
+        let known = quiet().from(&name, &behind).unwrap_or_else(|| Stretch::none(&behind));
+        let Stretch { behind: from, through: begin, asked_at } = inner.beyond(known, &behind);
+        let mut everybody = asked_at.is_none_or(|at| at.elapsed() >= TRUST);
+        let asked_at = asked_at.filter(|_| !everybody).or_else(|| Some(Instant::now()));
         let mut position = begin.clone();
         let mut heads: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.head()).collect();
         let (mut backlog, mut counted) = (Backlog::default(), BTreeSet::new());
-        let mut everybody = true;
         loop {
             let tails = inner.tails(bucket, &position, &mut heads, BACKLOG_ENTRIES, everybody).await?;
             everybody = false;
@@ -103,19 +126,40 @@ impl Objects {
             }
             drop(sightings);
             tails.iter().for_each(|tail| position.set(tail.slot, tail.through));
+            // Of what was not met yet nothing can be said: it may have nothing behind the cursor.
+            if backlog.versions == 0 {
+                let through = position.clone();
+                quiet().note(name.clone(), Stretch { behind: from.clone(), through, asked_at });
+            }
             if tails.iter().all(|t| t.entries.len() < BACKLOG_ENTRIES) {
                 return Ok(backlog);
             }
-            // Of what was not met yet nothing can be said: it may have nothing behind the cursor.
-            if backlog.versions == 0 {
-                quiet().note(name.clone(), position.clone());
-            } else {
+            if backlog.versions > 0 {
                 let passed = tails.iter().map(|t| t.through - begin.place(t.slot)).sum();
                 let left = tails.iter().map(|t| inner.drives[t.slot].head().borrow().saturating_sub(t.through)).sum();
                 backlog.extrapolate(passed, left);
                 return Ok(backlog);
             }
         }
+    }
+}
+
+impl Inner {
+    /// Where to walk on from what is known, for a reader at `behind`: on each drive behind whichever is further.
+    fn beyond(&self, known: Stretch, behind: &Position) -> Stretch {
+        let is_short = |drive: &Arc<dyn Drive>| known.through.place(drive.slot()) > *drive.head().borrow();
+        if self.drives.iter().any(is_short) {
+            // A log that was set back is read anew.
+            return Stretch::none(behind);
+        }
+        let mut begin = behind.clone();
+        for slot in self.drives.iter().map(|drive| drive.slot()) {
+            begin.set(slot, known.through.place(slot).max(behind.place(slot)));
+        }
+        // What lies between the two was not walked where the reader is further.
+        let is_joined = behind.is_at_or_before(&known.through);
+        let from = if is_joined { known.behind } else { behind.clone() };
+        Stretch { behind: from, through: begin, asked_at: known.asked_at }
     }
 }
 
@@ -167,11 +211,17 @@ mod tests {
         let count = async || objects.backlog("bucket", None, &own).await.expect("a read quorum").versions;
         assert_eq!(count().await, 0);
         let walked = objects.0.quiet.lock().expect("nobody panicked").0.values().next().cloned();
-        assert!(walked.expect("remembered").place(0) >= 2 * BACKLOG_ENTRIES as Lsn);
+        assert!(walked.expect("remembered").through.place(0) >= 2 * BACKLOG_ENTRIES as Lsn);
         for n in 1..=2 {
             objects.put("bucket", "ours", Put::default(), body("bytes")).await.expect("W");
             assert_eq!(count().await, n);
         }
+        set.drives.iter().for_each(|drive| drive.set_offline(true));
+        assert!(objects.backlog("bucket", None, &own).await.is_err(), "what waits must be counted");
+        let read = objects.head("bucket").await.expect("it is known here");
+        assert!(objects.backlog("bucket", Some(&read), &own).await.is_ok(), "nobody is asked what is known");
+        set.drives.iter().for_each(|drive| drive.set_offline(false));
+        assert_eq!(count().await, 2, "what a reader further on has passed waits for others");
         let all = objects.backlog("bucket", None, &Interest::default()).await.expect("a read quorum").versions;
         assert!(all > 2 * BACKLOG_ENTRIES as u64, "{all}");
     }

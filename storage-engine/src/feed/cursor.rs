@@ -63,6 +63,10 @@ impl Position {
             place.1 = lsn;
         }
     }
+    /// Whether it is beyond `other` on no drive; of other lives of content nothing is said.
+    pub fn is_at_or_before(&self, other: &Position) -> bool {
+        (0..self.places.len().max(other.places.len())).all(|slot| self.place(slot) <= other.place(slot))
+    }
     /// Whether everything acked before `mark` lies before this place: a majority of drives is past it, and
     /// every write quorum holds one of a majority.
     fn has_passed(&self, mark: &Position) -> bool {
