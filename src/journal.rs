@@ -153,6 +153,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn free(&self, link: &LinkId, epoch: u64) -> Result<(), Error>;
     /// Where the link stands, and its rows (at most `limit`, those due first).
     async fn load(&self, link: &LinkId, limit: usize) -> Result<(Option<Checkpoint>, Vec<Row>), Error>;
+    /// How many of its rows wait for a person.
+    async fn parked(&self, link: &LinkId) -> Result<u64, Error>;
     /// Checkpoint and rows in one transaction, refused unless `epoch` is the link's own. A row both deleted and
     /// upserted stays: one retry too many harms nothing. No row stands twice in `upserts`.
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error>;

@@ -237,6 +237,8 @@ async fn rows_due_first_come_first(j: &dyn Journal) {
     let keys = |rows: Vec<Row>| rows.into_iter().map(|r| r.key).collect::<Vec<_>>();
     assert_eq!(keys(j.load(&l, 10).await.unwrap().1), ["now", "later", "parked"]);
     assert_eq!(keys(j.load(&l, 2).await.unwrap().1), ["now", "later"]);
+    assert_eq!(j.parked(&l).await.unwrap(), 1);
+    assert_eq!(j.parked(&link("nobody's")).await.unwrap(), 0);
 }
 
 async fn ten_thousand_rows_in_one_record(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {

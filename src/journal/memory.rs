@@ -130,6 +130,10 @@ impl Journal for MemoryJournal {
         rows.truncate(limit);
         Ok((found.checkpoint.clone(), rows))
     }
+    async fn parked(&self, link: &LinkId) -> Result<u64, Error> {
+        let parked = |found: &Link| found.rows.values().filter(|r| r.state == RowState::Parked).count();
+        Ok(self.locked().links.get(link).map_or(0, parked) as u64)
+    }
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error> {
         let mut state = self.writing()?;
         let entry = state.owned(link, epoch)?;

@@ -250,6 +250,10 @@ impl Journal for PostgresJournal {
         self.attempt(|| rows::load(&self.pool, link, limit)).await
     }
 
+    async fn parked(&self, link: &LinkId) -> Result<u64, Error> {
+        self.attempt(|| rows::parked(&self.pool, link)).await
+    }
+
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error> {
         self.attempt(|| rows::record(&self.pool, link, epoch, record)).await
     }

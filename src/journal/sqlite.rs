@@ -251,6 +251,13 @@ impl Journal for SqliteJournal {
         Ok((checkpoint.as_ref().map(checkpoint_of).transpose()?, rows))
     }
 
+    async fn parked(&self, link: &LinkId) -> Result<u64, Error> {
+        let mut db = self.connection.lock().await;
+        let Some((id, _)) = find(&mut db, link).await? else { return Ok(0) };
+        let count = sqlx::query_scalar("SELECT count(*) FROM link_row WHERE link = ? AND state = 'parked'");
+        sql::uint(count.bind(id).fetch_one(&mut *db).await?, "count")
+    }
+
     async fn record(&self, link: &LinkId, epoch: u64, record: &Record) -> Result<(), Error> {
         let mut db = self.connection.lock().await;
         let mut tx = db.begin().await?;

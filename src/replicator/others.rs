@@ -1,8 +1,7 @@
 //! What is known here of links that another replicator of the site pushes: how far the journal says they are, and what the
 //! store counts behind that. The leader asks it, for it writes the status of all links; nothing is decided by it.
 //!
-//! A checkpoint is a moment old, so that what is shown is never less than what waits. Which versions wait for a person is
-//! known to who pushes the link alone.
+//! A checkpoint is a moment old, so that what is shown is never less than what waits.
 use super::Replicator;
 use super::report::LinkReport;
 use crate::journal::LinkId;
@@ -35,6 +34,7 @@ impl Replicator {
         let (_, checkpoint) = known.iter().find(|(other, _)| *other == id)?;
         let floor = checkpoint.floor.as_ref().or(checkpoint.cursor.as_ref());
         let behind = store.backlog(&bucket.name, floor, &view.settings().interest()).await.ok()?;
+        let parked_versions = self.shared.journal.parked(&id).await.ok()?;
         let now = self.shared.clock.now_millis();
         let passes = checkpoint.reach.as_ref().is_some_and(|reach| reach.existing.is_some());
         let lag = behind.oldest_pending_since.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1000.0);
@@ -45,6 +45,7 @@ impl Replicator {
             lag_seconds: (!passes).then_some(lag),
             backlog_versions: Some(behind.versions),
             backlog_bytes: Some(behind.bytes),
+            parked_versions,
             existing_versions: (!passes).then_some(0),
             ..link
         })

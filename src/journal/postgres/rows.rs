@@ -145,6 +145,20 @@ pub async fn load(pool: &PgPool, link: &LinkId, limit: usize) -> Result<(Option<
     Ok((checkpoint.as_ref().map(checkpoint_of).transpose()?, rows))
 }
 
+/// How many rows of a link wait for a person.
+pub async fn parked(pool: &PgPool, link: &LinkId) -> Result<u64, Trouble> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM link_row r JOIN link l ON l.id = r.link
+         WHERE rule = $1 AND bucket = $2 AND peer = $3 AND parked",
+    )
+    .bind(&link.rule)
+    .bind(&link.bucket)
+    .bind(&link.peer)
+    .fetch_one(pool)
+    .await?;
+    Ok(crate::journal::sql::uint(count, "count")?)
+}
+
 /// Checkpoint, rows and what is kept of a foreign target go; link and owner stay.
 pub async fn release(pool: &PgPool, link: &LinkId, epoch: u64) -> Result<(), Trouble> {
     let mut tx = pool.begin().await?;

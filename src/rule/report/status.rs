@@ -200,8 +200,7 @@ impl View<'_> {
             oldest_pending_time: links.iter().filter_map(|l| l.oldest_pending).min().map(time),
             backlog_versions: sum(|l| l.backlog_versions),
             backlog_bytes: sum(|l| l.backlog_bytes).map(quantity),
-            // Who pushes a link knows what waits for a person; nobody else does.
-            parked_versions: sum(|l| (l.state != "standby").then_some(l.parked_versions)),
+            parked_versions: sum(parked),
             brake_released: rule.and_then(|r| i64::try_from(r.brake_release).ok()),
             measured_time: Some(time(self.now)),
             destinations: links.iter().map(|l| self.destination(l, object)).collect(),
@@ -220,7 +219,7 @@ impl View<'_> {
             oldest_pending_time: link.oldest_pending.map(time),
             backlog_versions: link.backlog_versions.and_then(|n| i64::try_from(n).ok()),
             backlog_bytes: link.backlog_bytes.and_then(|n| i64::try_from(n).ok()).map(quantity),
-            parked_versions: i64::try_from(link.parked_versions).ok().filter(|_| link.state != "standby"),
+            parked_versions: parked(link).and_then(|n| i64::try_from(n).ok()),
             last_replicated_time: None,
             existing_objects: link.existing_versions.filter(|n| *n > 0).map(|n| Progress {
                 listed: i64::try_from(n - link.existing_unread.unwrap_or(0).min(n)).unwrap_or(i64::MAX),
@@ -228,6 +227,11 @@ impl View<'_> {
             }),
         }
     }
+}
+
+/// What waits for a person: of a link that another process pushes it is known once the journal was asked.
+fn parked(link: &LinkReport) -> Option<u64> {
+    (link.state != "standby" || link.backlog_versions.is_some()).then_some(link.parked_versions)
 }
 
 /// Shown with its unit, rounded up, so that a small change of a large backlog is no news.

@@ -127,12 +127,13 @@ fn lag_is_a_time_the_server_ages_and_is_absent_without_a_backlog() {
 
 #[test]
 fn a_link_of_another_replicator_counts_by_what_is_known_of_it() {
-    let other = LinkReport { state: "standby".into(), ..link("a") };
+    let other = LinkReport { state: "standby".into(), parked_versions: 2, ..link("a") };
     let (status, conditions) = shown(specs::rule("logs", "ams"), Some(other.clone()));
     assert_eq!((&status["peersReady"], conditions["Ready"].as_str()), (&json!("1/1"), "True Replicating"));
-    assert_eq!(status.get("parkedVersions"), None, "only who pushes it knows");
+    assert_eq!(status["parkedVersions"], 2, "as the journal says");
     let unknown = LinkReport { lag_seconds: None, backlog_versions: None, ..other };
-    assert_eq!(shown(specs::rule("logs", "ams"), Some(unknown)).0["peersReady"], "0/1");
+    let (status, _) = shown(specs::rule("logs", "ams"), Some(unknown));
+    assert_eq!((&status["peersReady"], status.get("parkedVersions")), (&json!("0/1"), None));
 }
 
 #[test]
