@@ -8,7 +8,10 @@ use super::resource::{API_VERSION, Resource, spec_schema};
 use super::validate::Draft;
 use crate::document::{Node, Value, schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// A document in force.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +89,7 @@ pub fn judge(node: &Node, place: String, last: Option<&Held>, generation: Option
         vec![Finding { line: node.line_of(field), field: field.into(), reason, message }]
     };
     let schema = envelope(node, kind).map_err(|(field, reason, message)| wrong(field, reason, message))?;
-    let findings = schema::check(&schema, node, "");
+    let findings = schema::check(schema, node, "");
     if !findings.is_empty() {
         let finding =
             |f: schema::Finding| Finding { line: f.line, field: f.path, reason: "InvalidSpec", message: f.message };
@@ -110,7 +113,7 @@ pub fn judge(node: &Node, place: String, last: Option<&Held>, generation: Option
 ///
 /// # Errors
 /// (field, reason, message) when it is no document that describes replication.
-fn envelope(node: &Node, kind: &str) -> Result<serde_json::Value, (&'static str, &'static str, String)> {
+fn envelope(node: &Node, kind: &str) -> Result<&'static Json, (&'static str, &'static str, String)> {
     if !matches!(node.value, Value::Map(_)) {
         let message = format!("is no document; it begins with apiVersion: {API_VERSION}");
         return Err(("", "UnknownKind", message));
@@ -121,18 +124,24 @@ fn envelope(node: &Node, kind: &str) -> Result<serde_json::Value, (&'static str,
     if matches!(kind, "ReplicationJob" | "FailoverDrill") {
         return Err(("kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
     }
-    let Some(spec) = spec_schema(kind) else {
-        return Err(("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")));
-    };
+    static SCHEMAS: OnceLock<BTreeMap<&'static str, Json>> = OnceLock::new();
+    let described = || ["Site", "Peer", "ReplicationRule"].into_iter();
+    let whole = |kind| Some((kind, whole(spec_schema(kind)?)));
+    let schemas = SCHEMAS.get_or_init(|| described().filter_map(whole).collect());
+    schemas.get(kind).ok_or_else(|| ("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")))
+}
+
+/// Schema of a document around that of its spec.
+fn whole(spec: &Json) -> Json {
     let any = serde_json::json!({"x-any": true});
     let text = serde_json::json!({"type": "string"});
     let texts = serde_json::json!({"type": "object", "additionalProperties": text});
     // What an API server adds to an object is taken as it is, so that its output can be put into a folder.
-    Ok(serde_json::json!({"type": "object", "required": ["apiVersion", "kind", "metadata", "spec"], "properties": {
+    serde_json::json!({"type": "object", "required": ["apiVersion", "kind", "metadata", "spec"], "properties": {
         "apiVersion": text, "kind": text, "spec": spec, "status": any,
         "metadata": {"type": "object", "required": ["name"], "properties": {
             "name": {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
             "namespace": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
             "labels": texts, "annotations": texts, "uid": text, "resourceVersion": text, "generation": any,
-            "creationTimestamp": any, "managedFields": any, "finalizers": any, "ownerReferences": any}}}}))
+            "creationTimestamp": any, "managedFields": any, "finalizers": any, "ownerReferences": any}}}})
 }

@@ -23,7 +23,7 @@ pub use replication_rule::ReplicationRule;
 pub use site::Site;
 
 use kube::CustomResourceExt;
-use kube::core::cel::ValidationErrors;
+use kube::core::cel::{CompiledSchema, ValidationErrors, Validator, compile_schema};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -55,10 +55,27 @@ pub fn spec_schema(kind: &str) -> Option<&'static Json> {
 }
 
 fn schema_of<K: CustomResourceExt>() -> Json {
+    let mut spec = whole_schema_of::<K>()["properties"]["spec"].take();
+    crd::without_nullable(&mut spec);
+    spec
+}
+
+fn whole_schema_of<K: CustomResourceExt>() -> Json {
     let mut crd = serde_json::to_value(K::crd()).expect("a CRD is JSON");
-    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    crd::without_nullable(spec);
-    spec.take()
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+}
+
+/// The CEL rules of a kind that describes replication, compiled once: a set may have a thousand documents.
+fn cel_rules(kind: &str) -> Option<&'static CompiledSchema> {
+    static RULES: OnceLock<BTreeMap<&'static str, CompiledSchema>> = OnceLock::new();
+    let all = RULES.get_or_init(|| {
+        BTreeMap::from([
+            ("Site", compile_schema(&whole_schema_of::<Site>())),
+            ("Peer", compile_schema(&whole_schema_of::<Peer>())),
+            ("ReplicationRule", compile_schema(&whole_schema_of::<ReplicationRule>())),
+        ])
+    });
+    all.get(kind)
 }
 
 impl Resource {
@@ -88,14 +105,9 @@ impl Resource {
 
     /// What the CEL rules of the kind say, as (field, message); `old` is the spec that held before.
     pub fn check_cel(&self, old: Option<&Resource>) -> Vec<(String, String)> {
-        let result = match (self, old) {
-            (Resource::Site(new), Some(Resource::Site(old))) => new.validate_cel_update(old),
-            (Resource::Peer(new), Some(Resource::Peer(old))) => new.validate_cel_update(old),
-            (Resource::Rule(new), Some(Resource::Rule(old))) => new.validate_cel_update(old),
-            (Resource::Site(new), _) => new.validate_cel(),
-            (Resource::Peer(new), _) => new.validate_cel(),
-            (Resource::Rule(new), _) => new.validate_cel(),
-        };
+        let rules = cel_rules(self.kind()).expect("a resource is of one of these kinds");
+        let old = old.filter(|old| old.kind() == self.kind()).map(Resource::to_json);
+        let result = Validator::new().validate_compiled(rules, &self.to_json(), old.as_ref());
         let listed = |e: ValidationErrors| e.into_vec().into_iter().map(|e| (e.field_path, e.message)).collect();
         result.err().map(listed).unwrap_or_default()
     }
