@@ -216,6 +216,27 @@ fn documents_and_configurations_in_the_manifests_hold() {
 }
 
 #[test]
+fn s3_is_spoken_over_tls_under_the_name_of_its_service() {
+    let (_, pod) = pods().into_iter().find(|(name, _)| name == "isthmus-store").expect("a store");
+    let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+    for site in ["a", "b", "c"] {
+        let path = format!("manifests/overlays/site-{site}/config/store.yaml");
+        let text = fs::read_to_string(root().join(&path)).expect("read a configuration");
+        let folder = &parse(&text, &path)[0]["store"]["s3_tls_dir"];
+        let mount = list(mounts).find(|m| m["mountPath"] == *folder).unwrap_or_else(|| panic!("{path}: {folder}"));
+        let volume = list(&pod["spec"]["volumes"]).find(|v| v["name"] == mount["name"]).expect("a volume");
+        let secret = &volume["secret"]["secretName"];
+        let issued = of_kind(&["Certificate"]).into_iter().find(|(_, c)| c["spec"]["secretName"] == *secret);
+        let issued = issued.unwrap_or_else(|| panic!("{path}: cert-manager issues no {secret}")).1;
+        let serves = |s: &Json| list(&s["spec"]["ports"]).any(|p| p["targetPort"] == "s3");
+        let (_, service) = of_kind(&["Service"]).into_iter().find(|(_, s)| serves(s)).expect("a Service for S3");
+        let name = format!("{}.isthmus.svc", service["metadata"]["name"].as_str().expect("a name"));
+        assert!(texts(&issued["spec"]["dnsNames"]).contains(&name.as_str()), "{name} is not in {issued}");
+        assert!(issued["spec"].get("uris").is_none(), "it must prove nobody to peers");
+    }
+}
+
+#[test]
 fn clusters_of_kind_have_subnets_and_ports_of_their_own() {
     let mut taken = Vec::new();
     for path in files("kind-configs") {

@@ -1,7 +1,9 @@
 //! Roles apart on real processes: site `a` is a store and a replicator, site `b` both in one. Objects travel
-//! both ways, each half of `a` is killed while the other lives, and nothing is lost.
+//! both ways, at `a` over TLS, each half of `a` is killed while the other lives, and nothing is lost.
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::RequestChecksumCalculation::WhenSupported;
+use aws_sdk_s3::config::retry::RetryConfig;
+use isthmus::store::s3::connect::{self, Endpoint, Keys};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
@@ -89,16 +91,19 @@ async fn until(what: &str, logs: &[&Process], mut fact: impl AsyncFnMut() -> boo
     }
 }
 
-fn client(port: u16) -> Client {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("demo", SECRET, None, None, "test"))
-        .endpoint_url(format!("http://127.0.0.1:{port}"))
-        .force_path_style(true)
-        .build();
-    Client::from_conf(config)
+/// A client as applications have it: it tries again, and sends checksums in trailers. With a CA it speaks TLS.
+async fn client(port: u16, ca: Option<&Path>) -> Client {
+    let scheme = if ca.is_some() { "https" } else { "http" };
+    let endpoint = Endpoint {
+        url: format!("{scheme}://127.0.0.1:{port}"),
+        region: "us-east-1".into(),
+        path_style: true,
+        keys: Some(Keys { access_key_id: "demo".into(), secret_access_key: SECRET.into(), session_token: None }),
+        ca: ca.map(|file| fs::read(file).unwrap()),
+    };
+    let spare = connect::client(&endpoint).await.unwrap();
+    let usual = spare.config().to_builder().retry_config(RetryConfig::standard());
+    Client::from_conf(usual.request_checksum_calculation(WhenSupported).build())
 }
 
 /// Puts objects of many sizes; gives the acked ones. One that was not acked may or may not be there.
@@ -167,6 +172,11 @@ fn store_section(s3: u16) -> String {
     )
 }
 
+/// The same store, its S3 listener with a certificate.
+fn over_tls(section: &str, folder: &str) -> String {
+    section.replace("  users:", &format!("  s3_tls_dir: {folder}\n  users:"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
     let root = tempfile::tempdir().unwrap();
@@ -181,7 +191,7 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
     let b = write_site(root, "b", "a", 1, peer_b, peer_a);
     fs::write(a.join("store.yaml"), format!(
         "origin: a\n{}api:\n  listen: \"127.0.0.1:{api_a}\"\n  tls_dir: ../certs/a/store\n  clients: [\"spiffe://roles.example/site/a/replicator\"]\nadmin_listen: \"127.0.0.1:{store_admin}\"\n",
-        store_section(s3_a)
+        over_tls(&store_section(s3_a), "../certs/a/s3")
     )).unwrap();
     let listens =
         |peer: u16, admin: u16| format!("peer_listen: \"127.0.0.1:{peer}\"\nadmin_listen: \"127.0.0.1:{admin}\"\n");
@@ -200,7 +210,8 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
         let ready = async || get(port, "/readyz").is_some_and(|(code, _)| code == 200);
         until("every process is ready", &[&replicator, &store, &site], ready).await;
     }
-    let (at_a, at_b) = (client(s3_a), client(s3_b));
+    let at_a = client(s3_a, Some(&root.join("certs/a/s3/ca.crt"))).await;
+    let at_b = client(s3_b, None).await;
     let mut acked = put(&at_a, "first/a", 25).await;
     acked.extend(put(&at_b, "first/b", 25).await);
     assert_eq!(acked.len(), 50, "both sites are well");
@@ -281,6 +292,9 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
         "isthmus_store_drive_free_bytes{site=\"a\",drive=\"0\"}",
         "isthmus_store_log_fsync_seconds_bucket",
         "isthmus_store_group_commit_records_bucket",
+        "isthmus_store_handshakes_failed_total{site=\"a\"} 0",
+        "isthmus_store_certificate_expiry_timestamp_seconds{site=\"a\",listener=\"s3\"} 48",
+        "isthmus_store_certificate_issued_timestamp_seconds{site=\"a\",listener=\"api\"} 17",
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
@@ -311,5 +325,14 @@ fn settings_of_a_role_are_refused_before_a_port_is_bound() {
     let (code, said) = run("replicator", &store_section(0));
     assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("role.yaml:1: store"), "{said}");
+    // A certificate with another's key can be told only once both are read.
+    let certs = dir.path().join("certs");
+    isthmus::cli::certs::make(&certs, "t", &[("a", &["localhost"][..]), ("b", &["localhost"])]).unwrap();
+    fs::copy(certs.join("b/s3/tls.key"), certs.join("a/s3/tls.key")).unwrap();
+    fs::write(dir.path().join("secret-key"), SECRET).unwrap();
+    let api = "api: {listen: \"127.0.0.1:0\", tls_dir: certs/a/store, clients: [\"spiffe://t/site/a/replicator\"]}\n";
+    let (code, said) = run("store", &(over_tls(&store_section(0), "certs/a/s3") + api + "origin: a\n"));
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("certs/a/s3/tls.crt") && said.contains("the key of that certificate"), "{said}");
     assert!(!dir.path().join("d0").exists(), "no drive is touched");
 }

@@ -17,9 +17,9 @@ mkdir -p "$work"
 docker build -t isthmus:dev .
 cargo build --locked
 target/debug/isthmus certs "$work/certs" --trust-domain isthmus.example.org \
-  --site a=replication.a.example.org,isthmus-store.isthmus.svc \
-  --site b=replication.b.example.org,isthmus-store.isthmus.svc \
-  --site c=replication.c.example.org,isthmus-store.isthmus.svc
+  --site a=replication.a.example.org,isthmus-store.isthmus.svc,isthmus-s3.isthmus.svc \
+  --site b=replication.b.example.org,isthmus-store.isthmus.svc,isthmus-s3.isthmus.svc \
+  --site c=replication.c.example.org,isthmus-store.isthmus.svc,isthmus-s3.isthmus.svc
 
 for site in "${sites[@]}"; do
   name=isthmus-$site
@@ -41,6 +41,7 @@ for site in "${sites[@]}"; do
   certs=$work/certs/$site
   secret isthmus-tls --from-file="$certs/tls.crt" --from-file="$certs/tls.key" --from-file="$certs/ca.crt"
   secret isthmus-store-tls --from-file="$certs/store/tls.crt" --from-file="$certs/store/tls.key" --from-file="$certs/store/ca.crt"
+  secret isthmus-s3-tls --from-file="$certs/s3/tls.crt" --from-file="$certs/s3/tls.key"
   secret peer-ca --from-file="$certs/ca.crt"
   secret isthmus-users --from-literal=app=a-secret-key
   "${kube[@]}" -n kube-system get configmap coredns -o yaml |

@@ -1,4 +1,4 @@
-//! `isthmus certs`: a CA and two certificates per site, its replicator's and its store's. For the demo, for
+//! `isthmus certs`: a CA and three certificates per site: its replicator's, its store's, its S3 listener's. For the demo, for
 //! tests and for trying out; never for a real fleet: there they come from whoever runs its CA.
 //!
 //! Called by `main`, `cli/demo.rs` and the tests of `peer`.
@@ -47,11 +47,11 @@ pub fn run(args: &Args) -> u8 {
 }
 
 /// Writes `ca.crt`, and for every site `<site>/{tls.crt,tls.key,ca.crt}` for its replicator and the same
-/// below `<site>/store` for its store, below `dir`.
+/// below `<site>/store` for its store and `<site>/s3` for its S3 listener, below `dir`.
 ///
 /// `sites` names each site id with the DNS names and IP addresses its listeners are reached by. Keys are
 /// ECDSA P-256; each certificate serves both ends of a connection and carries exactly one URI,
-/// `spiffe://<trust domain>/site/<id>/replicator`, or `.../store`. The CA's key is written nowhere, so nothing can be
+/// `spiffe://<trust domain>/site/<id>/replicator`, or `.../store`; the S3 listener's has none and proves nobody to peers. The CA's key is written nowhere, so nothing can be
 /// added later. Key files are readable by their owner only.
 ///
 /// # Errors
@@ -62,11 +62,12 @@ pub fn make(dir: &Path, trust_domain: &str, sites: &[(&str, &[&str])]) -> anyhow
     write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
     for (site, hosts) in sites {
         let holders = [
-            (dir.join(site), spiffe_id(trust_domain, site)),
-            (dir.join(site).join("store"), store_id(trust_domain, site)),
+            (dir.join(site), Some(spiffe_id(trust_domain, site))),
+            (dir.join(site).join("store"), Some(store_id(trust_domain, site))),
+            (dir.join(site).join("s3"), None),
         ];
         for (dir, id) in holders {
-            let (certificate, key) = issue(&ca, site, hosts, &[&id])?;
+            let (certificate, key) = issue(&ca, site, hosts, id.as_deref().as_slice())?;
             std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
             write(&dir.join("ca.crt"), &ca.pem(), 0o644)?;
             write(&dir.join("tls.crt"), &certificate, 0o644)?;
@@ -104,6 +105,8 @@ pub(crate) fn issue(ca: &Authority, name: &str, hosts: &[&str], uris: &[&str]) -
     let mut params = CertificateParams::new(Vec::new()).context("name the site")?;
     params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // Strict clients, such as Python from 3.13 on, want to be told which key signed.
+    params.use_authority_key_identifier_extension = true;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     for host in hosts {
         params.subject_alt_names.push(match host.parse::<IpAddr>() {

@@ -75,7 +75,7 @@ impl super::File for File {
 
     fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
         let mut missing = replicator::missing(&settings.replicator);
-        missing.extend(store::missing_secrets(&settings.store));
+        missing.extend(store::missing_files(&settings.store));
         missing
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use storage_engine::api::serve as api;
 use storage_engine::config as engine;
-use storage_engine::identity::Files;
+use storage_engine::identity::{Files, ServerCertificate};
 
 /// What a store runs with; every path is absolute or relative to where the process stands.
 #[derive(Clone, Debug)]
@@ -67,6 +67,9 @@ pub struct StoreFile {
     /// Address of the S3 listener; port 0 takes a free one.
     #[serde(default = "s3_listen")]
     s3_listen: String,
+    /// Folder with tls.crt (PEM, the listener's certificate first) and tls.key: S3 is spoken over TLS 1.2 and 1.3 alone.
+    /// The files are read again every minute. Left out: plain HTTP.
+    s3_tls_dir: Option<PathBuf>,
     /// Region in request signatures.
     #[serde(default = "region")]
     region: String,
@@ -151,7 +154,7 @@ impl super::File for File {
     }
 
     fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
-        let mut missing = missing_secrets(&settings.store);
+        let mut missing = missing_files(&settings.store);
         let files = &settings.api.files;
         for file in [&files.certificate, &files.key].into_iter().chain(&files.authorities) {
             if !file.is_file() {
@@ -165,7 +168,7 @@ impl super::File for File {
 impl StoreFile {
     /// The store node's settings; what does not hold is said.
     pub fn resolve(self, base: &Path, wrong: &mut Wrong<'_>) -> engine::Settings {
-        let StoreFile { drives, parity, s3_listen, region, users, buckets, limits } = self;
+        let StoreFile { drives, parity, s3_listen, s3_tls_dir, region, users, buckets, limits } = self;
         let at = |path: PathBuf| base.join(path);
         let user = |u: UserFile| engine::User {
             access_key: u.access_key,
@@ -180,6 +183,7 @@ impl StoreFile {
             drives: drives.into_iter().map(at).collect(),
             parity,
             s3_listen: wrong.address("store.s3_listen", &s3_listen),
+            s3_tls_dir: s3_tls_dir.map(at),
             region,
             users: users.into_iter().map(user).collect(),
             buckets: buckets.into_iter().map(bucket).collect(),
@@ -225,14 +229,18 @@ fn contradictions(settings: &engine::Settings, wrong: &mut Wrong<'_>) {
     }
 }
 
-/// Secret keys that are not where the settings say.
-pub fn missing_secrets(settings: &engine::Settings) -> Vec<(&'static str, String)> {
+/// Secret keys and files of the S3 listener that are not where the settings say.
+pub fn missing_files(settings: &engine::Settings) -> Vec<(&'static str, String)> {
     let absent = settings.users.iter().filter(|user| !user.secret_key_file.is_file());
     let say = |user: &engine::User| {
         let (file, key) = (user.secret_key_file.display(), &user.access_key);
         ("store.users", format!("there is no file {file}; write the secret key of {key} into it"))
     };
-    absent.map(say).collect()
+    let files = settings.s3_tls_dir.iter().flat_map(|dir| ServerCertificate::files_in(dir));
+    let shown = files.filter(|file| !file.is_file());
+    let of_listener =
+        shown.map(|file| ("store.s3_tls_dir", format!("there is no file {}; put it there", file.display())));
+    absent.map(say).chain(of_listener).collect()
 }
 
 fn api_listen() -> String {

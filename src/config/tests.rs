@@ -141,6 +141,23 @@ fn files_that_are_not_there_are_told_at_loading() {
 }
 
 #[test]
+fn the_s3_listener_takes_a_certificate_and_both_its_files_must_be_there() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("site.yaml");
+    assert_eq!(parse(&path, FULL).unwrap().store.s3_tls_dir, None, "plain HTTP unless it is asked for");
+    std::fs::write(&path, FULL.replace("  region:", "  s3_tls_dir: s3-tls\n  region:")).unwrap();
+    std::fs::create_dir_all(dir.path().join("rules")).unwrap();
+    std::fs::create_dir_all(dir.path().join("s3-tls")).unwrap();
+    std::fs::write(dir.path().join("secret-key"), "a secret").unwrap();
+    std::fs::write(dir.path().join("s3-tls/tls.crt"), "looked at when the store opens").unwrap();
+    let said: Vec<String> = site(&path).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("store.s3_tls_dir: ") && said[0].contains("s3-tls/tls.key; put it there"), "{said:?}");
+    std::fs::write(dir.path().join("s3-tls/tls.key"), "that too").unwrap();
+    assert_eq!(site(&path).unwrap().store.s3_tls_dir, Some(dir.path().join("s3-tls")));
+}
+
+#[test]
 fn every_key_is_documented() {
     fn walk(schema: &serde_json::Value, path: &str) {
         for (name, child) in schema["properties"].as_object().into_iter().flatten() {

@@ -6,6 +6,7 @@ use prometheus_client::metrics::MetricType;
 use std::fmt;
 use std::sync::Arc;
 use storage_engine::drive::{Drive, Health};
+use storage_engine::identity::{Identity, ServerCertificate};
 use storage_engine::metrics::{Distribution, Metrics};
 use storage_engine::node::StoreNode;
 
@@ -13,12 +14,17 @@ use storage_engine::node::StoreNode;
 pub struct Counted {
     metrics: Arc<Metrics>,
     drives: Vec<Arc<dyn Drive>>,
+    /// What the S3 listener shows, where it speaks TLS.
+    certificate: Option<Arc<ServerCertificate>>,
+    /// What the private API shows, where there is one.
+    api: Option<Arc<Identity>>,
 }
 
 impl Counted {
     /// What `node` counts from here on.
     pub fn of(node: &StoreNode) -> Self {
-        Counted { metrics: node.metrics(), drives: node.drives().to_vec() }
+        let (certificate, api) = (node.certificate(), node.api_identity());
+        Counted { metrics: node.metrics(), drives: node.drives().to_vec(), certificate, api }
     }
 }
 
@@ -58,6 +64,10 @@ impl Collector for Counted {
         let help = "Permanent deletes made void by a guard they had not seen";
         let mut voided = counter(&mut to, "store_purges_voided", help)?;
         add(&mut voided, &[], seen.purges_voided)?;
+        let help = "S3 clients that did not get through TLS";
+        let mut handshakes = counter(&mut to, "store_handshakes_failed", help)?;
+        add(&mut handshakes, &[], seen.handshakes_failed)?;
+        self.encode_certificates(&mut to)?;
         let mut refused = counter(&mut to, "store_callers_refused", "Callers the private API refused")?;
         for (reason, count) in &seen.callers_refused {
             add(&mut refused, &[("reason", reason)], *count)?;
@@ -67,6 +77,26 @@ impl Collector for Counted {
 }
 
 impl Counted {
+    /// How long what each listener shows holds; no series where it shows nothing.
+    fn encode_certificates(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let s3 = self.certificate.as_ref().map(|shown| ("s3", shown.valid_millis()));
+        let api = self.api.as_ref().and_then(|shown| Some(("api", shown.valid_millis()?)));
+        let shown: Vec<(&str, (u64, u64))> = s3.into_iter().chain(api).collect();
+        let help = "The certificate that the listener shows holds from then on";
+        let mut issued =
+            to.encode_descriptor("store_certificate_issued_timestamp_seconds", help, None, MetricType::Gauge)?;
+        for (listener, (from, _)) in &shown {
+            issued.encode_family(&[("listener", *listener)])?.encode_gauge(&(*from as f64 / 1000.0))?;
+        }
+        let help = "The certificate that the listener shows holds until then";
+        let mut expiry =
+            to.encode_descriptor("store_certificate_expiry_timestamp_seconds", help, None, MetricType::Gauge)?;
+        for (listener, (_, until)) in &shown {
+            expiry.encode_family(&[("listener", *listener)])?.encode_gauge(&(*until as f64 / 1000.0))?;
+        }
+        Ok(())
+    }
+
     fn encode_drives(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let drives: Vec<(String, Health, u64)> =
             self.drives.iter().map(|d| (d.slot().to_string(), d.health(), d.space().0)).collect();

@@ -15,6 +15,9 @@ pub struct Settings {
     pub parity: Option<u8>,
     /// Address of the S3 listener; port 0 takes a free one.
     pub s3_listen: SocketAddr,
+    /// Folder with `tls.crt` and `tls.key`: the S3 listener speaks TLS alone; absent: plain HTTP.
+    #[serde(default)]
+    pub s3_tls_dir: Option<PathBuf>,
     /// Region in request signatures.
     #[serde(default = "region")]
     pub region: String,
@@ -154,6 +157,7 @@ mod tests {
             drives: (0..4).map(|i| format!("/d/{i}").into()).collect(),
             parity: None,
             s3_listen: ([127, 0, 0, 1], 0).into(),
+            s3_tls_dir: None,
             region: region(),
             users: vec![User { access_key: "writer".into(), secret_key_file: "/k".into(), bypass_governance: false }],
             buckets: vec![BucketSettings { name: "photos".into(), versioning: true, object_lock: true }],

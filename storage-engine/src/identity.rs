@@ -4,6 +4,12 @@
 //! Proves a chain and reads the one name in it; whose that name is and what it may do is decided by
 //! who asks: `api/serve.rs`, its client, and whoever else speaks over mutual TLS. Never falls back to less:
 //! no other TLS version, no anonymous side, no resumption without a fresh proof of the certificate.
+//! Apart from it, `server`: a listener's certificate for clients without one.
+mod fresh;
+mod server;
+
+pub use server::ServerCertificate;
+
 use rustls::client::Resumption;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -16,10 +22,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-
-/// How often the files are read again. A mounted secret swaps a link, which file events miss.
-/// Source: security.md section 3.
-pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -158,15 +160,9 @@ impl Identity {
         Ok(true)
     }
 
-    /// Reloads every [`RELOAD_INTERVAL`] until `stop`. May be dropped at any time.
+    /// Reloads every minute until `stop`. May be dropped at any time.
     pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL)).await.is_some() {
-            match self.reload().await {
-                Ok(true) => tracing::info!(file = %self.files.certificate.display(), "The certificate was reloaded."),
-                Ok(false) => {}
-                Err(err) => tracing::warn!(error = %err, "The certificate cannot be reloaded; the old one stays."),
-            }
-        }
+        fresh::keep(&self.files.certificate, || self.reload(), &stop).await;
     }
 }
 
@@ -294,6 +290,7 @@ pub fn named(chain: Option<&[CertificateDer<'_>]>) -> Result<Named, Error> {
     let leaf = chain.and_then(<[_]>::first).ok_or_else(|| Error::Name("is absent".into()))?;
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|err| Error::Name(format!("cannot be read: {err}")))?;
+    let (not_before_millis, not_after_millis) = holds_millis(&certificate);
     let names = certificate
         .subject_alternative_name()
         .map_err(|err| Error::Name(format!("has unreadable alternative names: {err}")))?;
@@ -301,14 +298,21 @@ pub fn named(chain: Option<&[CertificateDer<'_>]>) -> Result<Named, Error> {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
-    let millis = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
     match (uris.next(), uris.next()) {
-        (Some(uri), None) => Ok(Named {
-            uri: uri.to_string(),
-            not_before_millis: millis(certificate.validity().not_before.timestamp()),
-            not_after_millis: millis(certificate.validity().not_after.timestamp()),
-        }),
+        (Some(uri), None) => Ok(Named { uri: uri.to_string(), not_before_millis, not_after_millis }),
         (None, _) => Err(Error::Name("holds no URI".into())),
         (Some(_), Some(_)) => Err(Error::Name("holds more than one URI".into())),
     }
+}
+
+/// Unix milliseconds from which and until which a certificate holds, whomever it names.
+fn validity_millis(certificate: &CertificateDer<'_>) -> Result<(u64, u64), String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|err| err.to_string())?;
+    Ok(holds_millis(&certificate))
+}
+
+fn holds_millis(certificate: &X509Certificate<'_>) -> (u64, u64) {
+    let millis = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+    let validity = certificate.validity();
+    (millis(validity.not_before.timestamp()), millis(validity.not_after.timestamp()))
 }

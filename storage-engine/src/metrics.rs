@@ -58,6 +58,7 @@ pub struct Metrics {
     attempts_unresolved: AtomicU64,
     commits_below_target: AtomicU64,
     purges_voided: AtomicU64,
+    handshakes_failed: AtomicU64,
     /// Callers refused by the private API, by reason: constants.
     callers_refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -88,6 +89,8 @@ pub struct Snapshot {
     pub commits_below_target: u64,
     /// Permanent deletes that a guard set elsewhere at the same time made void.
     pub purges_voided: u64,
+    /// S3 clients that did not get through TLS: they spoke something else, took too long, or did not believe us.
+    pub handshakes_failed: u64,
     /// Callers refused by the private API, by reason; each of [`CALLER_REFUSALS`] stands there from the start.
     pub callers_refused: BTreeMap<&'static str, u64>,
 }
@@ -110,6 +113,7 @@ impl Default for Metrics {
             attempts_unresolved: AtomicU64::new(0),
             commits_below_target: AtomicU64::new(0),
             purges_voided: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
             callers_refused: Mutex::new(CALLER_REFUSALS.into_iter().map(|reason| (reason, 0)).collect()),
         }
     }
@@ -141,6 +145,10 @@ impl Metrics {
     pub fn attempt_unresolved(&self) {
         self.attempts_unresolved.fetch_add(1, Ordering::Relaxed);
     }
+    /// Counts an S3 client that did not get through TLS.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+    }
     /// Counts a caller that the private API refused.
     pub fn caller_refused(&self, reason: &'static str) {
         let mut refused = self.callers_refused.lock().expect("nothing panics while it counts");
@@ -166,6 +174,7 @@ impl Metrics {
             commits_below_target: self.commits_below_target.load(Ordering::Relaxed),
             callers_refused: self.callers_refused.lock().expect("nothing panics while it counts").clone(),
             purges_voided: self.purges_voided.load(Ordering::Relaxed),
+            handshakes_failed: self.handshakes_failed.load(Ordering::Relaxed),
         }
     }
 }

@@ -6,13 +6,14 @@
 //! the tested road.
 mod patience;
 mod places;
+mod tls;
 
 use crate::api::serve as api;
 use crate::bucket::lock::Lock;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::drive::{self, Drive};
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, ServerCertificate};
 use crate::metrics::Metrics;
 use crate::object::{self, Objects, Versioning};
 use crate::s3;
@@ -30,6 +31,7 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +56,12 @@ pub enum OpenError {
     /// A bucket of the settings could not be made.
     #[error("make the bucket {name}")]
     Bucket { name: String, source: object::Error },
+    /// The S3 listener cannot show its certificate.
+    #[error(
+        "the certificate of the S3 listener: {0}; give its folder (s3_tls_dir) tls.crt, PEM with the listener's certificate \
+         first, and tls.key, the key of that certificate"
+    )]
+    Certificate(identity::Error),
     /// The identity of the private API cannot be used.
     #[error("the private API: {0}")]
     Identity(#[from] identity::Error),
@@ -68,6 +76,8 @@ pub struct StoreNode {
     clock: Arc<dyn Clock>,
     listen: SocketAddr,
     listener: Option<TcpListener>,
+    /// What the S3 listener shows; without one it speaks plain HTTP.
+    certificate: Option<Arc<ServerCertificate>>,
     api: Option<Api>,
 }
 
@@ -86,6 +96,10 @@ impl StoreNode {
     pub async fn open(settings: &Settings, clock: Arc<dyn Clock>, origin: Origin) -> Result<StoreNode, OpenError> {
         settings.check()?;
         let users = secrets(settings).await?;
+        let certificate = match &settings.s3_tls_dir {
+            Some(folder) => Some(Arc::new(ServerCertificate::load(folder).await.map_err(OpenError::Certificate)?)),
+            None => None,
+        };
         let (dirs, parity) = (settings.drives.clone(), settings.parity);
         let opened = tokio::task::spawn_blocking(move || drive::local::open_store(&dirs, parity)).await;
         let (drives, parity) = match opened {
@@ -93,6 +107,7 @@ impl StoreNode {
             Err(panicked) => resume_unwind(panicked.into_panic()), // nobody cancels a blocking task
         };
         let node = StoreNode::over(drives, parity, settings, users, clock, origin);
+        let node = StoreNode { certificate, ..node };
         if let Err(error) = node.make_buckets(settings).await {
             node.close().await;
             return Err(error);
@@ -100,7 +115,7 @@ impl StoreNode {
         Ok(node)
     }
 
-    /// A node over drives that are open already; `users` from access key to secret key.
+    /// A node over drives that are open already, its S3 listener plain; `users` from access key to secret key.
     pub fn over(
         drives: Vec<Arc<dyn Drive>>,
         parity: usize,
@@ -112,7 +127,7 @@ impl StoreNode {
         let objects = Objects::new(drives.clone(), parity, clock.clone(), origin);
         let gate = s3::gate(objects.clone(), users, settings);
         let (limits, listen) = (settings.limits.clone(), settings.s3_listen);
-        StoreNode { drives, objects, gate, limits, clock, listen, listener: None, api: None }
+        StoreNode { drives, objects, gate, limits, clock, listen, listener: None, certificate: None, api: None }
     }
 
     /// Gives the node a private API, for a replicator in another process; binds nothing yet.
@@ -164,6 +179,14 @@ impl StoreNode {
     pub fn metrics(&self) -> Arc<Metrics> {
         self.objects.metrics().clone()
     }
+    /// What the S3 listener shows to its clients, where it speaks TLS.
+    pub fn certificate(&self) -> Option<Arc<ServerCertificate>> {
+        self.certificate.clone()
+    }
+    /// What the private API shows, where this node has one.
+    pub fn api_identity(&self) -> Option<Arc<Identity>> {
+        self.api.as_ref().map(|api| api.server.identity().clone())
+    }
     /// The drives, for those who look at their space and state.
     pub fn drives(&self) -> &[Arc<dyn Drive>] {
         &self.drives
@@ -203,12 +226,10 @@ impl StoreNode {
                 server.run(listener, stop.clone()).await;
             }
         };
+        let listener = self.listener.take();
         let s3 = async {
-            if let Some(listener) = self.listener.take() {
-                let mut connections = JoinSet::new();
-                self.accept(&listener, &mut connections, &stop).await;
-                drop(listener); // the port is free before the drain: a successor may bind it
-                drain(connections).await;
+            if let Some(listener) = listener {
+                tokio::join!(self.keep_fresh(&stop), self.serve_s3(listener, &stop));
             }
         };
         tokio::join!(api, s3);
@@ -216,7 +237,22 @@ impl StoreNode {
         bound
     }
 
+    async fn keep_fresh(&self, stop: &CancellationToken) {
+        if let Some(certificate) = &self.certificate {
+            certificate.keep_fresh(stop).await;
+        }
+    }
+
+    async fn serve_s3(&self, listener: TcpListener, stop: &CancellationToken) {
+        let mut connections = JoinSet::new();
+        self.accept(&listener, &mut connections, stop).await;
+        drop(listener); // the port is free before the drain: a successor may bind it
+        drain(connections).await;
+    }
+
     async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>, stop: &CancellationToken) {
+        let (gate, certificate, metrics) = (self.gate.clone(), self.certificate.clone(), self.metrics());
+        let door = Arc::new(Door { gate, certificate, metrics });
         let places = Places::new(self.limits.connections_max, self.limits.connections_per_address_max);
         loop {
             let next = async {
@@ -229,9 +265,9 @@ impl StoreNode {
                 (accepted, free) = next => match accepted {
                     Ok((stream, client)) => match places.take(free, client.ip()) {
                         Some(place) => {
-                            connections.spawn(serve(self.gate.clone(), stream, client.ip(), place, stop.clone()));
+                            connections.spawn(serve(door.clone(), stream, client.ip(), place, stop.clone()));
                         }
-                        None => refuse(&stream, client),
+                        None => refuse(&stream, client, &door),
                     },
                     Err(error) => {
                         tracing::warn!(err = %error, "Accepting an S3 connection failed.");
@@ -247,12 +283,42 @@ impl StoreNode {
     }
 }
 
+/// What connections of the S3 listener share.
+struct Door {
+    gate: s3::Gate,
+    certificate: Option<Arc<ServerCertificate>>,
+    metrics: Arc<Metrics>,
+}
+
 /// One connection, until the client leaves or `stop` lets it finish its request.
-async fn serve(gate: s3::Gate, stream: TcpStream, client: IpAddr, place: Place, stop: CancellationToken) {
+async fn serve(door: Arc<Door>, stream: TcpStream, client: IpAddr, place: Place, stop: CancellationToken) {
     // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
+    let gate = door.gate.clone();
+    match &door.certificate {
+        None => converse(gate, stream, client, stop).await,
+        Some(certificate) => {
+            let shaken = tls::handshake(stream, certificate.config(), tls::HANDSHAKE_MAX);
+            match stop.run_until_cancelled(shaken).await {
+                Some(Ok(line)) => converse(gate, line, client, stop).await,
+                Some(Err(error)) => {
+                    door.metrics.handshake_failed();
+                    tracing::debug!(%client, err = %error, "An S3 client did not get through TLS.");
+                }
+                None => {}
+            }
+        }
+    }
+    drop(place);
+}
+
+/// Requests and answers on a line that stands.
+async fn converse<T>(gate: s3::Gate, line: T, client: IpAddr, stop: CancellationToken)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let busy = Busy::default();
-    let stream = Patient::new(stream, patience::LIMITS, busy.clone());
+    let line = Patient::new(line, patience::LIMITS, busy.clone());
     let service = service_fn(move |request| {
         let (gate, under_way) = (gate.clone(), busy.request());
         async move {
@@ -264,7 +330,7 @@ async fn serve(gate: s3::Gate, stream: TcpStream, client: IpAddr, place: Place, 
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None) // `Patient` watches, which tells a late head from an idle connection
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(line), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -276,12 +342,15 @@ async fn serve(gate: s3::Gate, stream: TcpStream, client: IpAddr, place: Place, 
     if let Err(error) = ended {
         tracing::debug!(err = %error, "An S3 connection broke.");
     }
-    drop(place);
 }
 
-/// Tells a client that has too many connections so, as far as its socket takes it at once, and hangs up.
-fn refuse(stream: &TcpStream, client: SocketAddr) {
+/// Tells a client that has too many connections so, as far as its socket takes it at once, and hangs up. Of TLS it does
+/// that alone: the handshake that an answer needs is just what is not given.
+fn refuse(stream: &TcpStream, client: SocketAddr, door: &Door) {
     tracing::debug!(%client, "An S3 client holds too many connections.");
+    if door.certificate.is_some() {
+        return;
+    }
     let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
                 <Message>Too many connections from this address; please use fewer.</Message></Error>";
     let answer = format!(

@@ -1,9 +1,12 @@
 //! An S3 endpoint as a client of the SDK sees it, and what its buckets hold, in words that two endpoints can share.
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::RequestChecksumCalculation;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Tag, Tagging};
+use isthmus::store::s3::connect::{self, Keys};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Where it is, and who asks.
 #[derive(Clone)]
@@ -11,6 +14,8 @@ pub struct Endpoint {
     pub url: String,
     pub access_key: String,
     pub secret_key: String,
+    /// The CA of an https endpoint.
+    pub ca: Option<PathBuf>,
 }
 
 /// One object as it stands in a bucket.
@@ -36,14 +41,22 @@ pub struct Key {
 
 impl Endpoint {
     pub async fn client(&self) -> Client {
-        let shared = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new(&self.access_key, &self.secret_key, None, None, "tests"))
-            .endpoint_url(&self.url)
-            .load()
-            .await;
-        Client::from_conf(aws_sdk_s3::config::Builder::from(&shared).force_path_style(true).build())
+        let keys = Keys {
+            access_key_id: self.access_key.clone(),
+            secret_access_key: self.secret_key.clone(),
+            session_token: None,
+        };
+        let endpoint = connect::Endpoint {
+            url: self.url.clone(),
+            region: "us-east-1".into(),
+            path_style: true,
+            keys: Some(keys),
+            ca: self.ca.as_ref().map(|file| std::fs::read(file).expect("read a CA")),
+        };
+        let spare = connect::client(&endpoint).await.expect("a client");
+        // As applications have it.
+        let usual = spare.config().to_builder().retry_config(RetryConfig::standard());
+        Client::from_conf(usual.request_checksum_calculation(RequestChecksumCalculation::WhenSupported).build())
     }
 }
 

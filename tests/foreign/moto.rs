@@ -43,7 +43,7 @@ async fn server(python: &Path) -> (Child, Endpoint) {
     };
     let port = tokio::time::timeout(PATIENCE, port).await.expect("it says its port in time");
     let (access_key, secret_key) = ("testing".into(), "testing".into());
-    (child, Endpoint { url: format!("http://127.0.0.1:{port}"), access_key, secret_key })
+    (child, Endpoint { url: format!("http://127.0.0.1:{port}"), access_key, secret_key, ca: None })
 }
 
 #[tokio::test(flavor = "multi_thread")]

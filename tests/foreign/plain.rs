@@ -51,7 +51,7 @@ impl Drop for Pair {
 }
 
 fn sites(root: &Path, buckets: &str) -> (Site, Site) {
-    (Site::write(root, "fra", buckets), Site::write(root, "ams", buckets))
+    (Site::write(root, "fra", buckets), Site::write(root, "ams", buckets).over_tls())
 }
 
 /// Versions of every kind, changed and ended in every way.
@@ -220,13 +220,15 @@ async fn what_is_wrong_with_a_target_stops_its_own_link_and_is_said() {
     let dir = tempfile::tempdir().expect("make a directory");
     let (mut fra, _) = sites(dir.path(), VERSIONED);
     let all = "{name: orders, versioning: true}, {name: plain, versioning: false}, {name: locked, versioning: true, object_lock: true}";
-    let mut ams = Site::write(dir.path(), "ams", all);
+    let mut ams = Site::write(dir.path(), "ams", all).over_tls();
     let good = ams.s3();
     let stranger = endpoint::Endpoint { access_key: "nobody".into(), ..good.clone() };
-    let nobody = endpoint::Endpoint { url: "http://127.0.0.1:9".into(), ..good.clone() };
+    let nobody = endpoint::Endpoint { url: "https://127.0.0.1:9".into(), ..good.clone() };
+    let forged = endpoint::Endpoint { ca: Some(dir.path().join("certs/fra/s3/ca.crt")), ..good.clone() };
     fra.peer("ams", &good, "Auto");
     fra.peer("stranger", &stranger, "Auto");
     fra.peer("nobody", &nobody, "Auto");
+    fra.peer("forged", &forged, "Auto");
     fra.peer("minio", &good, "MinIO");
     fra.rule(TO_AMS);
     for (name, peer, target) in [
@@ -236,6 +238,7 @@ async fn what_is_wrong_with_a_target_stops_its_own_link_and_is_said() {
         ("unlocked", "ams", "locked"),
         ("changes-ids", "minio", "orders"),
         ("unreachable", "nobody", "orders"),
+        ("unbelieved", "forged", "orders"),
     ] {
         let prefix = format!("  filter: {{prefix: {name}/}}\n  priority: 1\n");
         fra.rule(Rule { name, bucket: "orders", peer, target, more: &prefix });
@@ -251,13 +254,14 @@ async fn what_is_wrong_with_a_target_stops_its_own_link_and_is_said() {
         ("unlocked", "ObjectLockMismatch"),
         ("changes-ids", "TargetChangesVersionIds"),
         ("unreachable", "the S3 endpoint cannot be reached"),
+        ("unbelieved", "the S3 endpoint cannot be reached"),
     ];
     for (rule, _) in reasons {
         put(&here, "orders", &format!("{rule}/key"), "waits").await;
     }
     for (rule, reason) in reasons {
         let link = fra.stopped_by(rule, reason).await;
-        let state = if rule == "unreachable" { "peer_down" } else { "blocked" };
+        let state = if ["unreachable", "unbelieved"].contains(&rule) { "peer_down" } else { "blocked" };
         assert_eq!((link.state.as_str(), link.parked_versions), (state, 0), "{rule}");
         assert_eq!(link.conditions.iter().any(|c| c.reason == reason && c.holds), state == "blocked", "{link:?}");
         let explained: serde_json::Value =

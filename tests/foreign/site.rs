@@ -21,6 +21,8 @@ const API: &str = "apiVersion: replication.isthmus.dev/v1alpha1";
 pub struct Site {
     pub name: String,
     pub dir: PathBuf,
+    /// The CA of its S3 listener, where that speaks TLS.
+    ca: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -55,11 +57,21 @@ impl Site {
         );
         fs::write(dir.join("site.yaml"), configuration).expect("write a file");
         fs::write(dir.join("port"), port.to_string()).expect("write a file");
-        let site = Site { name: name.into(), dir, child: None };
+        let site = Site { name: name.into(), dir, ca: None, child: None };
         site.document("site", &format!(
             "kind: Site\nmetadata: {{name: {name}}}\nspec:\n  siteID: {name}\n  trustDomain: {TRUST_DOMAIN}\n  store: {{apiEndpoint: \"https://127.0.0.1:1\", apiTlsSecretRef: {{name: own-tls}}}}\n  listener: {{advertisedEndpoint: \"https://127.0.0.1:1\", tlsSecretRef: {{name: own-tls}}}}\n"
         ));
         site
+    }
+
+    /// The same with a certificate at its S3 listener.
+    pub fn over_tls(self) -> Site {
+        let folder = self.dir.join("../certs").join(&self.name).join("s3");
+        let file = self.dir.join("site.yaml");
+        let text = fs::read_to_string(&file).expect("it was written");
+        let section = format!("store:\n  s3_tls_dir: {}\n", folder.display());
+        fs::write(&file, text.replace("store:\n", &section)).expect("write a file");
+        Site { ca: Some(folder.join("ca.crt")), ..self }
     }
 
     /// Writes a document; it takes effect live.
@@ -75,8 +87,15 @@ impl Site {
         fs::create_dir_all(&secret).expect("make a folder");
         fs::write(secret.join("accessKeyId"), &endpoint.access_key).expect("write a file");
         fs::write(secret.join("secretAccessKey"), &endpoint.secret_key).expect("write a file");
+        let mut believes = String::new();
+        if let Some(ca) = &endpoint.ca {
+            let folder = self.dir.join("refs/configmaps").join(format!("{name}-ca"));
+            fs::create_dir_all(&folder).expect("make a folder");
+            fs::copy(ca, folder.join("ca.crt")).expect("copy a CA");
+            believes = format!("    caRef: {{kind: ConfigMap, name: {name}-ca}}\n");
+        }
         self.document(&format!("peer-{name}"), &format!(
-            "kind: Peer\nmetadata: {{name: {name}}}\nspec:\n  type: S3\n  s3:\n    endpoint: \"{}\"\n    dialect: {dialect}\n    credentialsSecretRef: {{name: {name}-keys}}\n    probe: {{interval: 1s, timeout: 900ms, failureThreshold: 2}}\n",
+            "kind: Peer\nmetadata: {{name: {name}}}\nspec:\n  type: S3\n  s3:\n    endpoint: \"{}\"\n    dialect: {dialect}\n{believes}    credentialsSecretRef: {{name: {name}-keys}}\n    probe: {{interval: 1s, timeout: 900ms, failureThreshold: 2}}\n",
             endpoint.url
         ));
     }
@@ -95,9 +114,10 @@ impl Site {
     pub fn s3(&self) -> Endpoint {
         let port = fs::read_to_string(self.dir.join("port")).expect("it was written");
         Endpoint {
-            url: format!("http://127.0.0.1:{port}"),
+            url: format!("{}://127.0.0.1:{port}", if self.ca.is_some() { "https" } else { "http" }),
             access_key: ACCESS_KEY.into(),
             secret_key: SECRET_KEY.into(),
+            ca: self.ca.clone(),
         }
     }
 

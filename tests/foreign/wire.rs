@@ -102,7 +102,7 @@ impl StandIn {
                 );
             }
         });
-        (stand_in, Endpoint { url, access_key: "k".into(), secret_key: "s".into() })
+        (stand_in, Endpoint { url, access_key: "k".into(), secret_key: "s".into(), ca: None })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

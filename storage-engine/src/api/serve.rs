@@ -108,6 +108,11 @@ impl Server {
         Server { objects, identity, clients: clients.into_iter().collect(), metrics, clock }
     }
 
+    /// What it shows to its callers, and whom it believes.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
     /// Accepts until `stop`, then lets questions under way end.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));

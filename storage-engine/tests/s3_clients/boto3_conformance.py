@@ -1,7 +1,7 @@
 """What boto3 expects of an S3 store, one test per promise; each test has buckets of its own.
 
 Called by `tests/s3_clients.rs` with ENDPOINT, ACCESS_KEY and SECRET_KEY in the environment; runs as well by
-hand against any S3 store that speaks plain HTTP. Exits 1 if anything failed.
+hand against any S3 store. Exits 1 if anything failed.
 """
 import base64
 import concurrent.futures

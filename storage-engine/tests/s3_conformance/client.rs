@@ -39,6 +39,7 @@ pub fn settings(dir: &TempDir) -> Settings {
         drives: (0..4).map(|i| dir.path().join(format!("drive{i}"))).collect(),
         parity: None,
         s3_listen: ([127, 0, 0, 1], 0).into(),
+        s3_tls_dir: None,
         region: REGION.into(),
         users: [(ACCESS_KEY, true), (PLAIN_KEY, false)]
             .map(|(access_key, bypass_governance)| User {

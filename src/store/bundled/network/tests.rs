@@ -48,6 +48,7 @@ impl Served {
             drives: Vec::new(),
             parity: None,
             s3_listen: ([127, 0, 0, 1], 0).into(),
+            s3_tls_dir: None,
             region: "us-east-1".into(),
             users: Vec::new(),
             buckets: Vec::new(),
