@@ -170,7 +170,7 @@ impl Wrong<'_> {
     }
 }
 
-/// Loopback: status shows keys, so whoever wants it elsewhere says so.
+/// Loopback: it is open to whoever reaches it, so whoever wants it elsewhere says so.
 fn admin_listen() -> String {
     "127.0.0.1:9090".into()
 }

@@ -28,3 +28,4 @@ pub mod rule;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod words;

@@ -101,6 +101,13 @@ fn only_telemetry_knows_open_telemetry_and_the_link_traces_nothing() {
 }
 
 #[test]
+fn what_people_read_is_worded_below_the_verbs() {
+    for word in ["cli::output", "cli::status"] {
+        assert_eq!(named_outside("src", word, &["src/cli", "src/main.rs"]), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn the_store_knows_no_site_peer_or_rule() {
     for word in ["struct Site", "struct Peer", "struct Rule", "isthmus::"] {
         assert_eq!(named_outside("storage-engine/src", word, &[]), Vec::<String>::new());

@@ -1,7 +1,8 @@
 //! `isthmus explain BUCKET/KEY`: where each version of an object is, and why not where it should be.
 use super::output::{self, Format};
 use super::socket::{self, Method};
-use super::{Asking, exit, status};
+use super::{Asking, exit};
+use crate::replicator::report::verdict::why;
 use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
 use crate::replicator::told::{Explained, VersionPlaces};
 
@@ -67,7 +68,7 @@ async fn of_peer(args: &Args, name: &str) -> Result<u8, socket::Failed> {
         Format::Table | Format::Wide => {
             let row = |l: &LinkReport| {
                 let names = [l.rule.clone(), l.bucket.clone(), l.state.clone()];
-                [names.to_vec(), vec![output::lag(l), output::backlog(l), status::why(l)]].concat()
+                [names.to_vec(), vec![output::lag(l), output::backlog(l), why(l)]].concat()
             };
             let head = ["RULE", "BUCKET", "STATE", "LAG", "BACKLOG", "WHY"];
             println!("{said}\n\n{}", output::table(&head, report.links.iter().map(row).collect()));

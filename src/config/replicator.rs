@@ -26,6 +26,8 @@ pub struct Settings {
     pub peer_listen: SocketAddr,
     /// Listener for probes, metrics and status.
     pub admin_listen: SocketAddr,
+    /// File with the token that the status page asks for; `None`: it is open, and shows no key.
+    pub page_token_file: Option<PathBuf>,
     /// Where the bound addresses are written as JSON.
     pub ports_file: Option<PathBuf>,
 }
@@ -57,6 +59,9 @@ pub struct File {
     /// Address of probes, metrics and status; port 0 takes a free one.
     #[serde(default = "admin_listen")]
     pub(super) admin_listen: String,
+    /// File with a token of 16 characters or more that the status page asks for, as password or bearer token, and shows
+    /// keys then; left out: the page is open, and shows none.
+    pub(super) page_token_file: Option<PathBuf>,
     /// File the bound addresses are written to, as JSON, once all are bound.
     pub(super) ports_file: Option<PathBuf>,
 }
@@ -74,6 +79,7 @@ impl File {
             journal,
             peer_listen: wrong.address("peer_listen", &self.peer_listen),
             admin_listen: wrong.address("admin_listen", &self.admin_listen),
+            page_token_file: self.page_token_file.map(|file| base.join(file)),
             ports_file: self.ports_file.map(|file| base.join(file)),
         }
     }
@@ -100,7 +106,21 @@ pub fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
         let message = format!("{} is no folder; make it, even an empty one", settings.rules_dir.display());
         missing.push(("rules_dir", message));
     }
+    missing.extend(settings.page_token_file.as_deref().and_then(no_token).map(|message| ("page_token_file", message)));
     missing
+}
+
+/// Fewer can be tried, one after the other.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// Why this file holds no token.
+fn no_token(file: &Path) -> Option<String> {
+    let message = match std::fs::read_to_string(file) {
+        Ok(token) if token.trim().chars().count() >= TOKEN_CHARS_MIN => return None,
+        Ok(_) => format!("holds fewer than {TOKEN_CHARS_MIN} characters"),
+        Err(e) => format!("cannot be read ({e})"),
+    };
+    Some(format!("{} {message}; write a random token into it, such as of openssl rand -hex 24", file.display()))
 }
 
 pub fn rules_dir() -> PathBuf {

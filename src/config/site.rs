@@ -44,6 +44,9 @@ pub struct File {
     /// Address of probes, metrics and status; port 0 takes a free one.
     #[serde(default = "admin_listen")]
     admin_listen: String,
+    /// File with a token of 16 characters or more that the status page asks for, as password or bearer token, and shows
+    /// keys then; left out: the page is open, and shows none.
+    page_token_file: Option<PathBuf>,
     /// File the bound addresses are written to, as JSON, once all are bound.
     ports_file: Option<PathBuf>,
 }
@@ -62,6 +65,7 @@ impl super::File for File {
             admin_socket: self.admin_socket,
             peer_listen: self.peer_listen,
             admin_listen: self.admin_listen,
+            page_token_file: self.page_token_file,
             ports_file: self.ports_file,
         };
         let replicator = file.settings(base, wrong);

@@ -136,6 +136,15 @@ fn files_that_are_not_there_are_told_at_loading() {
     std::fs::create_dir(dir.path().join("rules")).unwrap();
     std::fs::write(dir.path().join("secret-key"), "a secret").unwrap();
     site(&path).unwrap();
+    let with_token = FULL.replace("rules_dir:", "page_token_file: token\nrules_dir:");
+    for token in [None, Some("too short"), Some("  fifteen-letters \n")] {
+        std::fs::write(&path, &with_token).unwrap();
+        token.map_or(Ok(()), |token| std::fs::write(dir.path().join("token"), token)).unwrap();
+        let wrong = site(&path).unwrap_err();
+        assert!(wrong.len() == 1 && wrong[0].to_string().contains("openssl rand"), "{wrong:?}");
+    }
+    std::fs::write(dir.path().join("token"), "a-token-of-sixteen-or-more").unwrap();
+    assert_eq!(site(&path).unwrap().replicator.page_token_file, Some(dir.path().join("token")));
     let none = site(&dir.path().join("nowhere.yaml")).unwrap_err();
     assert!(none[0].to_string().contains("nowhere.yaml: cannot be read"), "{}", none[0]);
 }

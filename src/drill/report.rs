@@ -3,7 +3,7 @@
 use super::ledger::Counted;
 use super::machine::{Figures, Machine, Stopped, Went};
 use super::{Plan, RPO_SLACK_MILLIS, Type, canary};
-use crate::cli::output::{bytes, seconds, utc};
+use crate::words::{bytes, seconds, utc};
 use serde::{Deserialize, Serialize};
 
 /// How it ended.

@@ -6,6 +6,7 @@
 use super::lag::Pending;
 use super::planted::{self, Planted};
 use super::{Again, Failure, Millis, Row, RowState};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
@@ -204,6 +205,14 @@ impl Rows {
         let mut pending: Vec<&Row> = of(RowState::Pending).collect();
         pending.sort_by_key(|r| r.next_attempt);
         of(RowState::Parked).chain(pending).take(limit).cloned().collect()
+    }
+
+    /// Parked rows, the newest change first; at most `limit`.
+    pub(super) fn newest_parked(&self, limit: usize) -> Vec<Row> {
+        let mut parked: Vec<&Row> =
+            self.rows.values().map(|e| &e.row).filter(|r| r.state == RowState::Parked).collect();
+        parked.sort_by_key(|r| Reverse(r.pending_since));
+        parked.into_iter().take(limit).cloned().collect()
     }
 
     /// Rows of keys outside `prefix`, which the rule no longer covers.

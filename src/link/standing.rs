@@ -49,4 +49,9 @@ impl Link {
     pub fn rows(&self, limit: usize) -> Vec<Row> {
         self.rows.all(limit)
     }
+
+    /// Parked versions, the newest first; at most `limit`.
+    pub fn parked(&self, limit: usize) -> Vec<Row> {
+        self.rows.newest_parked(limit)
+    }
 }

@@ -36,7 +36,7 @@ pub struct VersionQuery {
 /// Versions in one page.
 pub const PAGE: usize = 1000;
 
-/// What may be asked over the network: nothing that shows a key.
+/// What anybody may ask over the network: nothing that shows a key.
 pub fn public(replicator: Arc<Replicator>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))

@@ -12,6 +12,8 @@ pub enum Ask {
     Retry(Again, Sender<usize>),
     /// Versions that failed, parked ones first, at most so many.
     Rows(usize, Sender<Vec<Row>>),
+    /// Parked versions, the newest first, at most so many.
+    Parked(usize, Sender<Vec<Row>>),
     /// What the brake holds back goes; answered with how many deletes it held.
     Release(Sender<u64>),
     /// Where the link stands in its store's feed: what the brake holds back lies behind it.
@@ -34,6 +36,7 @@ impl Ask {
                 return Event::Release;
             }
             Ask::Rows(limit, tell) => drop(tell.send(link.rows(limit))),
+            Ask::Parked(limit, tell) => drop(tell.send(link.parked(limit))),
             Ask::Place(tell) => drop(tell.send(link.place())),
             Ask::Standing(versions, tell) => {
                 drop(tell.send(versions.iter().map(|version| link.standing(version)).collect()));

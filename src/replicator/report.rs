@@ -1,4 +1,6 @@
 //! What is shown of a link, to people and to metrics alike: one snapshot, so that they cannot disagree.
+pub mod verdict;
+
 use super::lateness::IN_TIME_MS;
 use super::told::Suspended;
 use crate::link::Shown;

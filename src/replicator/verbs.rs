@@ -6,10 +6,13 @@ use super::report::LinkReport;
 use super::run::{BATCH, Command};
 use super::suspend::{Subject, Suspensions};
 use super::told::{ConflictReport, DeleteReport, RowReport, VersionMark};
-use crate::journal;
-use crate::link::{Again, ROWS_MAX, RowState, is_delete};
+use crate::journal::{self, Conflict};
+use crate::link::{Again, ROWS_MAX, Row, RowState, is_delete};
 use crate::rule::plan::LinkName;
 use crate::rule::{Destination, Rule, RuleSet};
+use futures::future::join_all;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use storage_engine::version::VersionId;
 use tokio::sync::oneshot;
@@ -49,6 +52,25 @@ pub(super) struct Named {
     pub(super) name: LinkName,
     pub(super) rule: Rule,
     pub(super) destination: Destination,
+}
+
+impl Named {
+    /// A row of it, by the names people know.
+    fn tells(&self, row: Row) -> RowReport {
+        RowReport {
+            rule: self.rule.name.clone(),
+            bucket: self.rule.bucket.clone(),
+            peer: self.destination.peer.clone(),
+            key: row.key,
+            version_id: row.version_id.to_string(),
+            is_parked: row.state == RowState::Parked,
+            pending_since: row.pending_since,
+            bytes: row.bytes,
+            attempts: row.attempts,
+            next_attempt: (row.state == RowState::Pending).then_some(row.next_attempt),
+            reason: row.last_error,
+        }
+    }
 }
 
 impl Replicator {
@@ -117,21 +139,27 @@ impl Replicator {
         let Ok(named) = self.named(None, None) else { return all };
         for link in named {
             let rows = self.ask(&link.name, |tell| Ask::Rows(limit.min(ROWS_MAX), tell)).await;
-            all.extend(rows.unwrap_or_default().into_iter().map(|row| RowReport {
-                rule: link.rule.name.clone(),
-                bucket: link.rule.bucket.clone(),
-                peer: link.destination.peer.clone(),
-                key: row.key,
-                version_id: row.version_id.to_string(),
-                is_parked: row.state == RowState::Parked,
-                pending_since: row.pending_since,
-                bytes: row.bytes,
-                attempts: row.attempts,
-                next_attempt: (row.state == RowState::Pending).then_some(row.next_attempt),
-                reason: row.last_error,
-            }));
+            all.extend(rows.unwrap_or_default().into_iter().map(|row| link.tells(row)));
         }
         all.sort_by_key(|row| !row.is_parked);
+        all
+    }
+
+    /// The newest parked versions of this process' links, at most `limit`; of so many links that have any, the others
+    /// are not asked.
+    pub async fn parked(&self, limit: usize) -> Vec<RowReport> {
+        let Ok(named) = self.named(None, None) else { return Vec::new() };
+        let report = self.report();
+        let having: BTreeSet<_> =
+            report.links.iter().filter(|l| l.parked_versions > 0).map(|l| (&*l.rule, &*l.peer)).collect();
+        let asked = named.iter().filter(|n| having.contains(&(&*n.rule.name, &*n.destination.peer))).take(limit);
+        let told = asked.map(|link| async move {
+            let rows = self.ask(&link.name, |tell| Ask::Parked(limit, tell)).await.unwrap_or_default();
+            rows.into_iter().map(|row| link.tells(row)).collect::<Vec<_>>()
+        });
+        let mut all: Vec<_> = join_all(told).await.into_iter().flatten().collect();
+        all.sort_by_key(|row| Reverse(row.pending_since));
+        all.truncate(limit);
         all
     }
 
@@ -171,13 +199,21 @@ impl Replicator {
         all
     }
 
+    /// The newest conflicts this site has seen, as they were seen.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`] when the journal cannot be read.
+    pub async fn conflict_pairs(&self, limit: usize) -> Result<Vec<Conflict>, Refused> {
+        Ok(self.shared.journal.conflicts(limit).await?)
+    }
+
     /// The newest conflicts this site has seen, each with what is held of its two versions.
     ///
     /// # Errors
     /// [`Refused::Unavailable`] when the journal cannot be read.
     pub async fn conflicts(&self, limit: usize) -> Result<Vec<ConflictReport>, Refused> {
         let mut all = Vec::new();
-        for pair in self.shared.journal.conflicts(limit).await? {
+        for pair in self.conflict_pairs(limit).await? {
             all.push(ConflictReport {
                 later: self.mark(&pair.bucket, &pair.key, pair.later).await,
                 earlier: self.mark(&pair.bucket, &pair.key, pair.earlier).await,

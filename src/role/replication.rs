@@ -7,6 +7,7 @@ use crate::config;
 use crate::journal::{self, Journal};
 use crate::peer::server::{Counters, Known, Server};
 use crate::replicator::admin::history::History;
+use crate::replicator::admin::page::Door;
 use crate::replicator::neighbour::Neighbours;
 use crate::replicator::own::Shared;
 use crate::replicator::proof::Pace;
@@ -150,6 +151,7 @@ impl Bound {
         let replicator = Arc::new(replicator);
         neighbours.serve(&replicator);
         replicator.open_drills(settings.admin_socket.with_file_name("drills"));
+        let door = Door::of(settings.page_token_file.clone());
         let server = Arc::new(Server {
             site: site.site_id,
             identity: identity.clone(),
@@ -174,7 +176,7 @@ impl Bound {
             }
         };
         tasks.spawn(server.run(peers, tasks.clone(), stop.clone()));
-        tasks.spawn(serve_admin(public, local, replicator.clone(), ended));
+        tasks.spawn(serve_admin(public, local, replicator.clone(), door, ended));
         replicator.run(stop).await;
         drained.cancel();
         if let Some(watching) = watching {
@@ -228,11 +230,17 @@ fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// Serves both admin listeners until `stop`; probes answer while everything else drains.
-async fn serve_admin(public: TcpListener, local: UnixListener, replicator: Arc<Replicator>, stop: CancellationToken) {
+async fn serve_admin(
+    public: TcpListener,
+    local: UnixListener,
+    replicator: Arc<Replicator>,
+    door: Door,
+    stop: CancellationToken,
+) {
     let history = Arc::new(History::default());
-    let page = admin::page::routes(replicator.clone(), history.clone());
-    let probes = axum::serve(public, admin::public(replicator.clone()).merge(page));
-    let verbs = axum::serve(local, admin::local(replicator.clone()));
+    let page = |door| admin::page::routes(replicator.clone(), history.clone(), door);
+    let probes = axum::serve(public, admin::public(replicator.clone()).merge(page(door)));
+    let verbs = axum::serve(local, admin::local(replicator.clone()).merge(page(Door::Local)));
     tokio::select! {
         () = stop.cancelled() => {}
         () = history.remember(&replicator) => {}

@@ -1,30 +1,40 @@
 //! The status page: one document made here of the same snapshot as `isthmus status`, with a style sheet and nothing else.
-//! It is read-only, has no scripts, loads nothing from elsewhere, and says no more than `/metrics` does: no key, and no error
-//! text, which may hold one.
+//! It is read-only, has no scripts and loads nothing from elsewhere. Who may read keys on it is `reader`'s.
+mod markup;
 mod picture;
+mod reader;
+mod waiting;
+
+pub use reader::Door;
 
 use super::history::History;
-use crate::cli::output;
-use crate::cli::status;
 use crate::drill::report::Report;
 use crate::replicator::Replicator;
+use crate::replicator::report::verdict::{backlog, lag, verdict};
 use crate::replicator::report::{LinkReport, SiteReport};
+use crate::words;
 use axum::Router;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use std::fmt::Write;
+use markup::{Table, escaped, section};
+use reader::Reader;
 use std::sync::Arc;
+use waiting::Waiting;
 
 const STYLE: &str = include_str!("page/status.css");
 /// Nothing is loaded but the style sheet, nothing is sent, nobody frames it.
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Rows of a table: 50 links with an hour of lag each are about 70 kB.
-const ROWS_MAX: usize = 50;
+/// Most bytes of links, an hour of lag is up to 1 kB each, and of peers.
+const LINKS_BYTES_MAX: usize = 52_000;
+const PEERS_BYTES_MAX: usize = 6_000;
+/// Documents not in force that are named.
+const PROBLEMS_MAX: usize = 20;
 /// Drills that are shown.
 const DRILLS: usize = 5;
 
@@ -33,19 +43,25 @@ const DRILLS: usize = 5;
 struct Seen {
     replicator: Arc<Replicator>,
     history: Arc<History>,
+    door: Door,
 }
 
 /// `/` and its style sheet.
-pub fn routes(replicator: Arc<Replicator>, history: Arc<History>) -> Router {
+pub fn routes(replicator: Arc<Replicator>, history: Arc<History>, door: Door) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/status.css", get(|| async { ([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }))
-        .with_state(Seen { replicator, history })
+        .with_state(Seen { replicator, history, door })
 }
 
-async fn page(State(seen): State<Seen>) -> impl IntoResponse {
-    let drills = seen.replicator.drill_reports().await;
-    let text = html(&seen.replicator.report(), &drills, &seen.history, seen.replicator.now_millis());
+async fn page(State(seen): State<Seen>, headers: HeaderMap) -> Response {
+    let reader = match seen.door.admit(&headers).await {
+        Ok(reader) => reader,
+        Err(answer) => return answer,
+    };
+    let report = seen.replicator.report();
+    let (drills, waiting) = tokio::join!(seen.replicator.drill_reports(), Waiting::look(&seen.replicator, &report));
+    let text = html(&report, &waiting, reader, &drills, &seen.history, seen.replicator.now_millis());
     let head = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
@@ -53,12 +69,19 @@ async fn page(State(seen): State<Seen>) -> impl IntoResponse {
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (head, text)
+    (head, text).into_response()
 }
 
 /// The page as of `now`, Unix milliseconds.
-fn html(report: &SiteReport, drills: &[Report], history: &History, now: u64) -> String {
-    let said = status::verdict(report);
+fn html(
+    report: &SiteReport,
+    waiting: &Waiting,
+    reader: Reader,
+    drills: &[Report],
+    history: &History,
+    now: u64,
+) -> String {
+    let said = verdict(report);
     let (word, why) = said.trim().split_once("  ").unwrap_or((said.trim(), ""));
     let (site, class) = (escaped(&report.site), if report.is_healthy() { "ok" } else { "bad" });
     let mut out = format!(
@@ -68,34 +91,16 @@ fn html(report: &SiteReport, drills: &[Report], history: &History, now: u64) -> 
          <body><header><h1>Site {site}</h1><p class=\"verdict {class}\"><strong>{word}</strong> {}</p>\
          <p class=\"when\">As of <time>{}</time>; again every 10 s.</p></header>\n<main>\n",
         escaped(why),
-        output::utc(now)
+        words::utc(now)
     );
     section(&mut out, "Mesh", &picture::mesh(report));
     section(&mut out, "Links", &links(report, history));
     section(&mut out, "Peers", &peers(report));
     section(&mut out, "For a person", &for_a_person(report));
+    section(&mut out, "Parked", &waiting.parked(report, reader));
+    section(&mut out, "Conflicts", &waiting.conflicts(reader));
     section(&mut out, "Drills", &drilled(drills));
     out + "</main>\n</body></html>\n"
-}
-
-fn section(out: &mut String, title: &str, body: &str) {
-    let id = title.to_lowercase().replace(' ', "-");
-    let _ = writeln!(out, "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{title}</h2>{body}</section>");
-}
-
-/// Scrolls by itself where it is too wide, by keyboard too. Cells are markup.
-fn table(what: &str, head: &[&str], rows: &[Vec<String>], all: usize) -> String {
-    let head: String = head.iter().map(|cell| format!("<th scope=\"col\">{cell}</th>")).collect();
-    let row = |cells: &Vec<String>| cells.iter().map(|cell| format!("<td>{cell}</td>")).collect::<String>();
-    let body: String = rows.iter().map(|cells| format!("<tr>{}</tr>\n", row(cells))).collect();
-    let more = if all > rows.len() {
-        format!("<p>{} more: <code>isthmus status</code></p>", all - rows.len())
-    } else {
-        String::new()
-    };
-    format!(
-        "<div class=\"wide\" role=\"region\" aria-label=\"{what}\" tabindex=\"0\"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>{more}"
-    )
 }
 
 fn links(report: &SiteReport, history: &History) -> String {
@@ -107,17 +112,22 @@ fn links(report: &SiteReport, history: &History) -> String {
             escaped(&l.bucket),
             escaped(&l.peer),
             format!("<span class=\"{}\">{}</span>", picture::class(l), escaped(&l.state)),
-            output::lag(l),
-            l.rpo_seconds.map_or("-".into(), output::seconds),
+            lag(l),
+            l.rpo_seconds.map_or("-".into(), words::seconds),
             picture::sparkline(&history.of(l)),
-            output::backlog(l),
+            backlog(l),
             l.parked_versions.to_string(),
             escaped(&why(l)),
         ]
     };
-    let rows: Vec<_> = links.iter().take(ROWS_MAX).map(row).collect();
-    let head = ["Rule", "Bucket", "Peer", "State", "Lag", "Objective", "Last hour", "Backlog", "Parked", "Why"];
-    table("Links, the worst first", &head, &rows, links.len())
+    let table = Table {
+        what: "Links, the worst first",
+        head: &["Rule", "Bucket", "Peer", "State", "Lag", "Objective", "Last hour", "Backlog", "Parked", "Why"],
+        bytes_max: LINKS_BYTES_MAX,
+        all: links.len() as u64,
+        verb: "isthmus status",
+    };
+    table.with(links.iter().map(row))
 }
 
 /// What holds it, in words that never hold a key.
@@ -135,8 +145,14 @@ fn peers(report: &SiteReport) -> String {
         let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1}ms"));
         vec![escaped(&p.peer), escaped(&p.site), format!("<span class=\"{class}\">{state}</span>"), rtt]
     };
-    let rows: Vec<_> = report.peers.iter().take(ROWS_MAX).map(row).collect();
-    table("Peers", &["Peer", "Site", "State", "Round trip"], &rows, report.peers.len())
+    let table = Table {
+        what: "Peers",
+        head: &["Peer", "Site", "State", "Round trip"],
+        bytes_max: PEERS_BYTES_MAX,
+        all: report.peers.len() as u64,
+        verb: "isthmus status",
+    };
+    table.with(report.peers.iter().map(row))
 }
 
 /// What waits for somebody, each with the command that says more.
@@ -157,7 +173,7 @@ fn for_a_person(report: &SiteReport) -> String {
     let documents = report
         .problems
         .iter()
-        .take(ROWS_MAX)
+        .take(PROBLEMS_MAX)
         .map(|p| format!("<li>{}: {}</li>", escaped(&p.document), escaped(&p.reason)));
     match items.is_empty() {
         true => "<p>Nothing.</p>".into(),
@@ -172,7 +188,7 @@ fn drilled(drills: &[Report]) -> String {
     let seconds = |s: Option<f64>| s.map_or("-".into(), |s| format!("{s:.3}s"));
     let row = |r: &Report| {
         vec![
-            output::utc(r.began_at),
+            words::utc(r.began_at),
             r.plan.kind.name().into(),
             escaped(&r.plan.peer),
             r.verdict.word().into(),
@@ -180,23 +196,14 @@ fn drilled(drills: &[Report]) -> String {
             seconds(r.figures.rto_seconds),
         ]
     };
-    let rows: Vec<_> = drills.iter().take(DRILLS).map(row).collect();
-    table("Drills, the newest first", &["Began", "Type", "Peer", "Verdict", "RPO", "RTO"], &rows, rows.len())
-}
-
-/// Text as markup.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            c => out.push(c),
-        }
-    }
-    out
+    let table = Table {
+        what: "Drills, the newest first",
+        head: &["Began", "Type", "Peer", "Verdict", "RPO", "RTO"],
+        bytes_max: PEERS_BYTES_MAX,
+        all: drills.len() as u64,
+        verb: "isthmus drill list",
+    };
+    table.with(drills.iter().take(DRILLS).map(row))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The mesh and an hour of lag as pictures of lines and words. Colours are the style sheet's; a picture never says by colour
 //! alone what it says.
 use super::super::history::{Lags, POINTS};
-use super::escaped;
-use crate::cli::output;
+use super::markup::escaped;
+use crate::replicator::report::verdict;
 use crate::replicator::report::{LinkReport, SiteReport};
+use crate::words;
 use std::f64::consts::TAU;
 use std::fmt::Write;
 
@@ -36,8 +37,8 @@ pub(super) fn mesh(report: &SiteReport) -> String {
         let links = || report.links.iter().filter(|l| l.peer == peer.peer && l.state != "standby");
         let worst = links().max_by(|a, b| a.by_lag(b));
         let (class, lag) = match (peer.is_up, worst) {
-            (false, _) => ("bad", format!("down, {}", worst.map_or("no link".into(), output::lag))),
-            (true, Some(link)) => (class(link), output::lag(link)),
+            (false, _) => ("bad", format!("down, {}", worst.map_or("no link".into(), verdict::lag))),
+            (true, Some(link)) => (class(link), verdict::lag(link)),
             (true, None) => ("idle", "no link".into()),
         };
         let half = ((at.0 + middle.0) / 2.0, (at.1 + middle.1) / 2.0 - 6.0);
@@ -86,7 +87,7 @@ pub(super) fn sparkline(lags: &Lags) -> String {
     }
     let said = match lags.iter().flatten().count() {
         0 => "not known".into(),
-        _ => format!("at most {}", output::seconds(lags.iter().flatten().copied().fold(0.0, f64::max))),
+        _ => format!("at most {}", words::seconds(lags.iter().flatten().copied().fold(0.0, f64::max))),
     };
     format!("<svg class=\"hour\" viewBox=\"0 0 {POINTS} {HEIGHT}\" role=\"img\" aria-label=\"{said}\">{lines}</svg>")
 }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::journal::Conflict;
 use crate::replicator::report::{PeerReport, ProblemReport};
+use crate::replicator::told::RowReport;
 
 fn link(place: usize) -> LinkReport {
     LinkReport {
@@ -21,9 +23,37 @@ fn site(links: usize) -> SiteReport {
     SiteReport { site: "fra".into(), peers: vec![peer], links: (0..links).map(link).collect(), ..SiteReport::default() }
 }
 
+/// As anybody reads it, while nothing waits.
+fn shown(report: &SiteReport, history: &History) -> String {
+    let none = Waiting { parked: Some(Vec::new()), conflicts: Some(Vec::new()) };
+    html(report, &none, Reader::Anybody, &[], history, 0)
+}
+
+/// So many parked versions and conflicts of keys with this end.
+fn waiting(versions: usize, key: &str) -> Waiting {
+    let row = |n| RowReport {
+        rule: "rule-0".into(),
+        bucket: "orders".into(),
+        peer: "ams".into(),
+        key: format!("{n}{key}"),
+        version_id: format!("019a0000-0000-7000-8000-{n:012}"),
+        is_parked: true,
+        reason: format!("the peer refused orders/{key}"),
+        ..RowReport::default()
+    };
+    let pair = |n| Conflict {
+        bucket: "orders".into(),
+        key: format!("{n}{key}"),
+        later: "later-id".into(),
+        earlier: "earlier-id".into(),
+        seen_millis: 0,
+    };
+    Waiting { parked: Some((0..versions).map(row).collect()), conflicts: Some((0..versions).map(pair).collect()) }
+}
+
 #[test]
 fn the_verdict_the_mesh_and_the_worst_link_come_first() {
-    let text = html(&site(3), &[], &History::default(), 0);
+    let text = shown(&site(3), &History::default());
     let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in\n{text}"));
     assert!(at("<strong>HEALTHY</strong>") < at("Lag to peers: ams 2.0s"));
     assert!(at("<td>rule-2</td>") < at("<td>rule-1</td>"));
@@ -42,7 +72,7 @@ fn no_key_and_no_markup_gets_through() {
         reason: "Unknown".into(),
         ..ProblemReport::default()
     });
-    let text = html(&report, &[], &History::default(), 0);
+    let text = shown(&report, &History::default());
     assert!(!text.contains("secret-key"), "{text}");
     assert!(
         text.contains("&lt;b onclick=&quot;x&quot;&gt;&amp;") && !text.contains("<b ") && !text.contains("<i>"),
@@ -52,13 +82,58 @@ fn no_key_and_no_markup_gets_through() {
 }
 
 #[test]
-fn a_thousand_links_with_an_hour_of_lag_are_a_small_page() {
-    let (report, history) = (site(1000), History::default());
-    (0..200).for_each(|_| history.note(&report));
-    let text = html(&report, &[], &history, 0);
-    println!("{} bytes", text.len() + STYLE.len());
+fn what_waits_is_listed_with_its_command_and_its_key_is_text() {
+    let mut report = site(1);
+    report.links[0].parked_versions = 3;
+    let waiting = waiting(1, "<img src=x onerror=\"go()\">&amp;'");
+    let text = html(&report, &waiting, Reader::Trusted, &[], &History::default(), 0);
+    for part in [
+        "<td>orders/0&lt;img src=x onerror=&quot;go()&quot;&gt;&amp;amp;'</td>",
+        "<code>isthmus retry rule-0 --version 019a0000-0000-7000-8000-000000000000</code>",
+        "<td>the peer refused orders/&lt;img",
+        r"<code>isthmus explain 'orders/0&lt;img src=x onerror=&quot;go()&quot;&gt;&amp;amp;'\'''</code>",
+        "<p>2 more: <code>isthmus backlog --parked</code></p>",
+        "<td>later-id</td><td>earlier-id</td>",
+    ] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    assert!(!text.contains("<img"), "{text}");
+
+    let open = html(&report, &waiting, Reader::Anybody, &[], &History::default(), 0);
+    assert!(!open.contains("onerror") && open.contains("page_token_file"), "{open}");
+    assert!(open.contains("isthmus retry rule-0 --version") && open.contains("isthmus conflicts"), "{open}");
+}
+
+#[test]
+fn what_is_not_known_here_is_said() {
+    let mut report = site(2);
+    (report.links[1].state, report.links[1].owner) = ("standby".into(), Some("<fra-2>".into()));
+    let text = html(&report, &Waiting::default(), Reader::Trusted, &[], &History::default(), 0);
+    assert!(text.contains("parked versions of 1 links that another replicator pushes (&lt;fra-2&gt;)"), "{text}");
+    assert!(text.contains("the links did not answer") && text.contains("the journal did not answer"), "{text}");
+    assert!(shown(&site(1), &History::default()).contains("<p>None.</p>"));
+}
+
+#[test]
+fn a_thousand_links_with_an_hour_of_lag_and_full_lists_are_a_small_page() {
+    let (mut report, history) = (site(1000), History::default());
+    report.problems = vec![ProblemReport { document: "d".repeat(200), ..ProblemReport::default() }; 100];
+    for round in 0..200 {
+        report
+            .links
+            .iter_mut()
+            .for_each(|l| l.lag_seconds = l.lag_seconds.map(|lag| 999.0 - lag + f64::from(round % 2)));
+        history.note(&report);
+    }
+    report.links[0].parked_versions = 1000;
+    let waiting = waiting(1000, &"\"<".repeat(500));
+    let began = std::time::Instant::now();
+    let text = html(&report, &waiting, Reader::Trusted, &[], &history, 0);
+    println!("{} bytes in {:?}", text.len() + STYLE.len(), began.elapsed());
     assert!(text.len() + STYLE.len() < 100_000, "{}", text.len());
-    assert!(text.contains("950 more"));
+    let more = |verb: &str| text.contains(&format!(" more: <code>{verb}</code>"));
+    assert!(more("isthmus status") && more("isthmus backlog --parked") && more("isthmus conflicts --limit 1000"));
+    assert!(text.matches("<td>rule-").count() > 30, "some of each are shown");
 }
 
 #[test]
