@@ -94,6 +94,7 @@ fn requests() -> Vec<Panel> {
         )
         .asks("p50 {{operation}}", quantile(0.5, "store_request_seconds", "", "operation"))
         .asks("p99 {{operation}}", quantile(0.99, "store_request_seconds", "", "operation"))
+        .with_exemplars()
         .worse_from(0.5, 5.0)
         .absent("nothing is asked"),
     ]

@@ -80,6 +80,11 @@ impl Attempt {
         self.work.as_ref().expect("it ends once, by value").traceparent()
     }
 
+    /// What log lines made during it bear.
+    pub(super) fn in_log(&self) -> tracing::Span {
+        self.work.as_ref().expect("it ends once, by value").in_log()
+    }
+
     /// Ends with what became of it; the id of its trace where it succeeded.
     pub(super) fn ended(mut self, pushed: &Pushed) -> Option<String> {
         let work = self.work.take().expect("it ends once, by value");

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use storage_engine::clock::Clock;
 use storage_engine::version::{Kind, Version, merge};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 /// A version stamped further ahead than this waits at its sender.
 pub(super) const CLOCK_AHEAD_MS: u64 = 60_000;
@@ -59,10 +60,9 @@ impl Receiver for Receive {
         if let Some(work) = &traced {
             incoming.traceparent = Some(work.traceparent());
         }
-        let ack = self.take(incoming).await;
-        if let Some(work) = traced {
-            work.answered(&ack);
-        }
+        let Some(work) = traced else { return self.take(incoming).await };
+        let ack = self.take(incoming).instrument(work.in_log()).await;
+        work.answered(&ack);
         ack
     }
     fn takes_pieces(&self) -> bool {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use storage_engine::clock::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// Changes read from the feed at once.
 pub(super) const BATCH: usize = 256;
@@ -281,7 +282,8 @@ impl Run<'_> {
                 busy.flights.push(Box::pin(async move {
                     let Some(line) = line else { return (id, gone(), None) };
                     let traceparent = attempt.as_ref().map(Attempt::traceparent).or_else(|| change.traceparent.clone());
-                    let pushed = line.push(&route, &settings, &change.version, traceparent).await;
+                    let pushing = line.push(&route, &settings, &change.version, traceparent);
+                    let pushed = pushing.instrument(in_log(&attempt)).await;
                     landed(id, pushed, attempt)
                 }));
             }
@@ -291,7 +293,8 @@ impl Run<'_> {
                 busy.flights.push(Box::pin(async move {
                     let Some(line) = line else { return (id, gone(), None) };
                     let traceparent = attempt.as_ref().map(Attempt::traceparent);
-                    let pushed = line.push_row(&route, &settings, &key, version_id, traceparent).await;
+                    let pushing = line.push_row(&route, &settings, &key, version_id, traceparent);
+                    let pushed = pushing.instrument(in_log(&attempt)).await;
                     landed(id, pushed, attempt)
                 }));
             }
@@ -477,6 +480,11 @@ pub fn consumer_name(id: &LinkId) -> String {
 /// How long to wait after a measurement that took so long.
 fn pause_after(took: Duration) -> Duration {
     took.saturating_mul(MEASURE_SHARE).clamp(MEASURE_MIN, MEASURE_MAX)
+}
+
+/// What log lines made during a push bear: nothing where it is not traced.
+fn in_log(attempt: &Option<Attempt>) -> tracing::Span {
+    attempt.as_ref().map_or_else(tracing::Span::none, Attempt::in_log)
 }
 
 fn landed(id: u64, pushed: Pushed, attempt: Option<Attempt>) -> Landed {

@@ -29,6 +29,12 @@ struct RuleLabels {
     state: &'static str,
 }
 
+/// What runs here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
 fn labels(link: &LinkReport) -> LinkLabels {
     LinkLabels { rule: link.rule.clone(), bucket: link.bucket.clone(), peer: link.peer.clone() }
 }
@@ -36,6 +42,7 @@ fn labels(link: &LinkReport) -> LinkLabels {
 /// The gauges of `report`.
 pub fn registry_of(report: &SiteReport) -> Registry {
     let mut all = registry(&report.site);
+    build(&mut all);
     links(&mut all, report);
     peers(&mut all, report);
     let rules = Family::<RuleLabels, Gauge>::default();
@@ -45,6 +52,12 @@ pub fn registry_of(report: &SiteReport) -> Registry {
     certificate(&mut all, report);
     all.register("rules", "Rules with links, and documents that are not in force", rules);
     all
+}
+
+fn build(all: &mut Registry) {
+    let info = Family::<BuildLabels, Gauge>::default();
+    info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+    all.register("build_info", "1 for the version of this process", info);
 }
 
 fn count(n: usize) -> i64 {
@@ -65,7 +78,14 @@ fn certificate(all: &mut Registry, report: &SiteReport) {
 
 fn links(all: &mut Registry, report: &SiteReport) {
     let (state, rpo) = (Family::<StateLabels, Gauge>::default(), Family::<LinkLabels, Seconds>::default());
+    let (retry, existing) = (Family::<LinkLabels, Gauge>::default(), Family::<LinkLabels, Gauge>::default());
     for link in &report.links {
+        if link.is_pushed_here() {
+            retry.get_or_create(&labels(link)).set(link.retry_versions.cast_signed());
+        }
+        if let Some(versions) = link.existing_versions {
+            existing.get_or_create(&labels(link)).set(versions.cast_signed());
+        }
         let LinkLabels { rule, bucket, peer } = labels(link);
         for name in STATES {
             let labels = StateLabels { rule: rule.clone(), bucket: bucket.clone(), peer: peer.clone(), state: name };
@@ -77,6 +97,8 @@ fn links(all: &mut Registry, report: &SiteReport) {
     }
     all.register("link_state", "1 for the state the link is in", state);
     all.register("link_rpo_seconds", "The recovery point objective the rule promises", rpo);
+    all.register("link_retry_versions", "Of the backlog: versions that failed and go again by themselves", retry);
+    all.register("link_existing_versions", "Of the backlog: versions of the pass over existing objects", existing);
 }
 
 fn peers(all: &mut Registry, report: &SiteReport) {
@@ -90,4 +112,27 @@ fn peers(all: &mut Registry, report: &SiteReport) {
     }
     all.register("peer_up", "1 while the peer answers", up);
     all.register("peer_rtt_seconds", "Round trip of the last ping, while the peer answers", rtt);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_backlog_are_shown_where_they_are_known() {
+        let link = |rule: &str| LinkReport { rule: rule.into(), state: "live".into(), ..LinkReport::default() };
+        let known = LinkReport { measured_at: 1, retry_versions: 3, existing_versions: Some(5), ..link("known") };
+        let standby = LinkReport { state: "standby".into(), ..link("elsewhere") };
+        let report = SiteReport { site: "fra".into(), links: vec![known, standby], ..SiteReport::default() };
+        let shown = super::super::metrics::text(&[&registry_of(&report)]);
+        for (name, value) in [("retry", 3), ("existing", 5)] {
+            let of: Vec<_> =
+                shown.lines().filter(|l| l.starts_with(&format!("isthmus_link_{name}_versions{{"))).collect();
+            assert!(
+                of.len() == 1 && of[0].contains("rule=\"known\"") && of[0].ends_with(&format!(" {value}")),
+                "{of:?}"
+            );
+        }
+        assert!(shown.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{shown}");
+    }
 }

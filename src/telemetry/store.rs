@@ -1,18 +1,48 @@
 //! What a store node counts, read at each scrape: `isthmus_store_*`.
-use super::metrics::{add, counter};
+use super::metrics::{TraceLabels, add, counter};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use prometheus_client::metrics::family::Family;
 use std::fmt;
 use std::sync::Arc;
 use storage_engine::drive::{Drive, Health};
 use storage_engine::identity::{Identity, ServerCertificate};
-use storage_engine::metrics::{Distribution, Metrics};
+use storage_engine::metrics::{Distribution, Metrics, Times};
 use storage_engine::node::StoreNode;
+
+/// Upper bounds of the request histogram in seconds; the last bucket is open.
+const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// An operation: bounded by the codec's names and the private API's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: String,
+}
+
+/// Times of requests, by operation; the newest sampled request of each bucket leaves its trace.
+#[derive(Clone, Debug)]
+struct Seconds(Family<OperationLabels, HistogramWithExemplars<TraceLabels>>);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Seconds(Family::new_with_constructor(|| HistogramWithExemplars::new(SECONDS.into_iter())))
+    }
+}
+
+impl Times for Seconds {
+    fn took(&self, operation: &str, seconds: f64, trace_id: Option<&str>) {
+        let exemplar = trace_id.map(|id| TraceLabels { trace_id: id.to_owned() });
+        let labels = OperationLabels { operation: operation.to_owned() };
+        self.0.get_or_create(&labels).observe(seconds, exemplar, None);
+    }
+}
 
 /// A store node as a source of metrics.
 pub struct Counted {
     metrics: Arc<Metrics>,
+    seconds: Seconds,
     drives: Vec<Arc<dyn Drive>>,
     /// What the S3 listener shows, where it speaks TLS.
     certificate: Option<Arc<ServerCertificate>>,
@@ -23,8 +53,10 @@ pub struct Counted {
 impl Counted {
     /// What `node` counts from here on.
     pub fn of(node: &StoreNode) -> Self {
+        let (metrics, seconds) = (node.metrics(), Seconds::default());
+        metrics.time_with(Box::new(seconds.clone()));
         let (certificate, api) = (node.certificate(), node.api_identity());
-        Counted { metrics: node.metrics(), drives: node.drives().to_vec(), certificate, api }
+        Counted { metrics, seconds, drives: node.drives().to_vec(), certificate, api }
     }
 }
 
@@ -39,15 +71,12 @@ impl Collector for Counted {
         let seen = self.metrics.snapshot();
         let mut requests = counter(&mut to, "store_requests", "Requests answered, by operation and status")?;
         for (operation, held) in &seen.requests {
-            for (code, count) in &held.codes {
+            for (code, count) in held {
                 add(&mut requests, &[("operation", operation), ("code", &code.to_string())], *count)?;
             }
         }
         let help = "Seconds of a request to the head of its answer";
-        let mut seconds = to.encode_descriptor("store_request_seconds", help, None, MetricType::Histogram)?;
-        for (operation, held) in &seen.requests {
-            observe(&mut seconds.encode_family(&[("operation", operation.as_str())])?, &held.seconds)?;
-        }
+        self.seconds.0.encode(to.encode_descriptor("store_request_seconds", help, None, MetricType::Histogram)?)?;
         // One embedded set; more come with the nodes.
         let mut failures = counter(&mut to, "store_quorum_failures", "Requests that found no quorum of drives")?;
         let kinds = [
@@ -132,4 +161,26 @@ fn observe(to: &mut MetricEncoder<'_>, seen: &Distribution) -> fmt::Result {
     let bounds = seen.bounds.iter().copied().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(seen.counts.iter().copied()).collect();
     to.encode_histogram::<NoLabelSet>(seen.sum, seen.counts.iter().sum(), &buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sampled_request_leaves_its_trace_in_its_bucket_and_the_others_none() {
+        let seconds = Seconds::default();
+        seconds.took("PutObject", 0.004, Some("0af7651916cd43dd8448eb211c80319c"));
+        seconds.took("PutObject", 0.2, None);
+        let mut registry = crate::telemetry::metrics::registry("fra");
+        registry.register("store_request_seconds", "Seconds", seconds.0.clone());
+        let shown = crate::telemetry::metrics::text(&[&registry]);
+        let bucket = |le: &str| {
+            let le = format!("le=\"{le}\"");
+            let found = shown.lines().find(|line| line.contains("operation=\"PutObject\"") && line.contains(&le));
+            found.and_then(|line| line.split_once("} ")).unwrap_or_else(|| panic!("no {le} in\n{shown}")).1.to_owned()
+        };
+        assert!(bucket("0.005").starts_with("1 # {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.004"), "{shown}");
+        assert_eq!((bucket("0.25"), bucket("0.0025")), ("2".into(), "0".into()));
+    }
 }

@@ -1,11 +1,9 @@
 //! What the store counts: plain numbers, read as values by whoever encodes them. It knows no text format.
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-/// Upper bounds of the request histogram in seconds; the last bucket is open.
-pub const SECONDS_BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 /// Upper bounds for a sync of a log in seconds.
 pub const FSYNC_BOUNDS: [f64; 10] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
 /// Upper bounds for the records that share a sync.
@@ -48,11 +46,18 @@ impl Histogram {
     }
 }
 
+/// Takes the time of each request, and the trace that explains it: how these are shown is the process' business.
+pub trait Times: Send + Sync + std::fmt::Debug {
+    /// A request took so long to the head of its answer; `trace_id`: where it is sampled.
+    fn took(&self, operation: &str, seconds: f64, trace_id: Option<&str>);
+}
+
 /// Counters of one store.
 #[derive(Debug)]
 pub struct Metrics {
-    /// By operation. Bounded: the codec's names and the private API's, each with a few dozen statuses.
-    requests: Mutex<BTreeMap<String, Operation>>,
+    /// By operation and status. Bounded: the codec's names and the private API's, each with a few dozen statuses.
+    requests: Mutex<BTreeMap<String, BTreeMap<u16, u64>>>,
+    times: OnceLock<Box<dyn Times>>,
     reads_without_quorum: AtomicU64,
     writes_without_quorum: AtomicU64,
     attempts_unresolved: AtomicU64,
@@ -63,21 +68,14 @@ pub struct Metrics {
     callers_refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// Counters of one operation.
-#[derive(Debug)]
-struct Operation {
-    codes: BTreeMap<u16, u64>,
-    seconds: Histogram,
-}
-
 /// Why the private API refuses a caller.
 pub const CALLER_REFUSALS: [&str; 4] = ["handshake", "certificate", "name", "unknown_client"];
 
 /// The counters at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Requests by operation.
-    pub requests: BTreeMap<String, Requests>,
+    /// Requests by operation and HTTP status.
+    pub requests: BTreeMap<String, BTreeMap<u16, u64>>,
     /// Requests that found too few drives to read from.
     pub reads_without_quorum: u64,
     /// Requests that found too few drives to write to; the write may still take effect.
@@ -95,19 +93,11 @@ pub struct Snapshot {
     pub callers_refused: BTreeMap<&'static str, u64>,
 }
 
-/// Requests of one operation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Requests {
-    /// How many, by HTTP status.
-    pub codes: BTreeMap<u16, u64>,
-    /// Seconds of each to the head of its response, where its time says something.
-    pub seconds: Distribution,
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Metrics {
             requests: Mutex::default(),
+            times: OnceLock::new(),
             reads_without_quorum: AtomicU64::new(0),
             writes_without_quorum: AtomicU64::new(0),
             attempts_unresolved: AtomicU64::new(0),
@@ -120,17 +110,22 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Hands the times of requests to `times` from here on; before, and without, nobody takes them. The first stays.
+    pub fn time_with(&self, times: Box<dyn Times>) {
+        // A second would be the same process' own.
+        let _ = self.times.set(times);
+    }
     /// Counts a request that was answered, and how long it took; `None` where that says nothing of the store.
-    pub fn request(&self, operation: &str, status: u16, took: Option<Duration>) {
+    pub fn request(&self, operation: &str, status: u16, took: Option<Duration>, trace_id: Option<&str>) {
         let mut requests = self.requests.lock().expect("nothing panics while it counts");
         if !requests.contains_key(operation) {
-            let fresh = Operation { codes: BTreeMap::new(), seconds: Histogram::new(&SECONDS_BOUNDS) };
-            requests.insert(operation.to_owned(), fresh);
+            requests.insert(operation.to_owned(), BTreeMap::new());
         }
-        let held = requests.get_mut(operation).expect("it was put there if it was not");
-        *held.codes.entry(status).or_default() += 1;
-        if let Some(took) = took {
-            held.seconds.observe(took.as_secs_f64());
+        let codes = requests.get_mut(operation).expect("it was put there if it was not");
+        *codes.entry(status).or_default() += 1;
+        drop(requests);
+        if let (Some(took), Some(times)) = (took, self.times.get()) {
+            times.took(operation, took.as_secs_f64(), trace_id);
         }
     }
     /// Counts a request that found too few drives to read from.
@@ -165,9 +160,8 @@ impl Metrics {
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         let requests = self.requests.lock().expect("nothing panics while it counts");
-        let read = |held: &Operation| Requests { codes: held.codes.clone(), seconds: held.seconds.read() };
         Snapshot {
-            requests: requests.iter().map(|(name, held)| (name.clone(), read(held))).collect(),
+            requests: requests.clone(),
             reads_without_quorum: self.reads_without_quorum.load(Ordering::Relaxed),
             writes_without_quorum: self.writes_without_quorum.load(Ordering::Relaxed),
             attempts_unresolved: self.attempts_unresolved.load(Ordering::Relaxed),
@@ -182,20 +176,40 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    /// Keeps what it is told.
+    #[derive(Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<(String, f64, Option<String>)>>>);
+
+    impl Times for Kept {
+        fn took(&self, operation: &str, seconds: f64, trace_id: Option<&str>) {
+            self.0.lock().unwrap().push((operation.to_owned(), seconds, trace_id.map(str::to_owned)));
+        }
+    }
 
     #[test]
-    fn a_request_falls_into_the_first_bucket_that_holds_it() {
-        let metrics = Metrics::default();
-        metrics.request("GetObject", 200, Some(Duration::from_micros(1000)));
-        metrics.request("GetObject", 503, Some(Duration::from_secs(31)));
-        metrics.request("Changes", 200, None);
+    fn requests_are_counted_and_their_times_told_with_their_trace() {
+        let (metrics, kept) = (Metrics::default(), Kept::default());
+        let told = kept.0.clone();
+        metrics.request("GetObject", 200, Some(Duration::from_secs(1)), None);
+        metrics.time_with(Box::new(kept));
+        metrics.request("GetObject", 503, Some(Duration::from_secs(31)), Some("a trace"));
+        metrics.request("Changes", 200, None, None);
         let seen = metrics.snapshot();
         let (get, changes) = (&seen.requests["GetObject"], &seen.requests["Changes"]);
-        assert_eq!((get.codes[&200], get.codes[&503], changes.codes[&200]), (1, 1, 1));
-        assert_eq!((get.seconds.counts[1], get.seconds.counts[12]), (1, 1));
-        assert_eq!(get.seconds.counts.iter().sum::<u64>(), 2);
-        assert!((get.seconds.sum - 31.001).abs() < 1e-6);
-        assert_eq!(changes.seconds.counts.iter().sum::<u64>(), 0, "a wait for changes is no slow request");
+        assert_eq!((get[&200], get[&503], changes[&200]), (1, 1, 1));
+        let told = told.lock().unwrap().clone();
+        assert_eq!(told, [("GetObject".to_owned(), 31.0, Some("a trace".to_owned()))], "a wait is no slow request");
         assert_eq!(seen.callers_refused.len(), CALLER_REFUSALS.len(), "they are there before they happen");
+    }
+
+    #[test]
+    fn a_value_falls_into_the_first_bucket_that_holds_it() {
+        let histogram = Histogram::new(&FSYNC_BOUNDS);
+        [0.0001, 0.00011, 7.0].into_iter().for_each(|value| histogram.observe(value));
+        let seen = histogram.read();
+        assert_eq!((seen.counts[0], seen.counts[1], seen.counts[10]), (1, 1, 1));
+        assert!((seen.sum - 7.00021).abs() < 1e-6);
     }
 }

@@ -1,10 +1,11 @@
 //! The door to tracing. The engine says where a piece of work begins and ends; whether it is traced, what it is called
 //! elsewhere and where it is sent is the process' business, which installs a [`Tracer`]. Without one, and for work that
 //! nobody sampled, nothing is made. Called by the S3 front door and where a record goes to the drives.
-use crate::object::{Error, Written};
+use crate::object::Error;
 use crate::version::VersionId;
 use std::future::Future;
 use std::sync::OnceLock;
+use tracing::Instrument;
 
 /// Of the process, as its logs are: set once, before the first request.
 static TRACER: OnceLock<Box<dyn Tracer>> = OnceLock::new();
@@ -22,6 +23,8 @@ pub trait Tracer: Send + Sync {
 pub trait Work: Send + Sync {
     /// W3C traceparent for what it causes.
     fn traceparent(&self) -> String;
+    /// The trace it belongs to, in hexadecimal.
+    fn trace_id(&self) -> String;
     /// It made this version.
     fn made(&self, version: VersionId);
     /// So many of so many drives had synced when it counted.
@@ -54,20 +57,31 @@ impl Request {
         Request { work, traceparent }
     }
 
+    /// Its trace, where it is sampled.
+    pub(crate) fn trace_id(&self) -> Option<String> {
+        self.work.as_ref().map(|work| work.trace_id())
+    }
+
     /// What the version it makes carries on: its own traceparent, or the client's where it is not traced.
     pub(crate) fn traceparent(&self) -> Option<String> {
         self.traceparent.clone()
     }
 
-    /// Ends with `writing`.
-    pub(crate) async fn until(self, writing: impl Future<Output = Result<Written, Error>>) -> Result<Written, Error> {
-        let written = writing.await;
-        if let Some(work) = self.work {
-            match &written {
-                Ok(written) => work.made(written.version.id),
-                Err(e) => work.failed(&e.to_string()),
-            }
+    /// Ends with `doing`, which made or changed the version that `made` finds in its outcome. What is logged meanwhile
+    /// bears the id of the trace.
+    pub(crate) async fn until<T>(
+        self,
+        doing: impl Future<Output = Result<T, Error>>,
+        made: impl FnOnce(&T) -> Option<VersionId>,
+    ) -> Result<T, Error> {
+        let Some(work) = self.work else { return doing.await };
+        // As loud as what it is to explain: a log of errors alone has it too.
+        let log = tracing::error_span!("request", trace_id = work.trace_id());
+        let done = doing.instrument(log).await;
+        match &done {
+            Ok(outcome) => made(outcome).into_iter().for_each(|id| work.made(id)),
+            Err(e) => work.failed(&e.to_string()),
         }
-        written
+        done
     }
 }

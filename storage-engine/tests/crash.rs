@@ -72,12 +72,12 @@ fn insert(key: &str, n: u64) -> Op {
 fn tags(key: &str, n: u64, millis: u64, value: &str) -> Op {
     let tags = Tags::new(stamp(millis), BTreeMap::from([("t".to_owned(), value.to_owned())]));
     let version = Version { tags: Some(tags), ..Version::blank(key, id(n.into())) };
-    Op::Join { version: Box::new(version), pending_since: millis, passed: 0 }
+    Op::Join { version: Box::new(version), pending_since: millis, passed: 0, traceparent: None }
 }
 
 fn purge(key: &str, n: u64, millis: u64) -> Op {
     let version = Version { purges: stamp(millis).into(), ..Version::blank(key, id(n.into())) };
-    Op::Join { version: Box::new(version), pending_since: millis, passed: 0 }
+    Op::Join { version: Box::new(version), pending_since: millis, passed: 0, traceparent: None }
 }
 
 /// A flag over a purge; it takes where exactly that purge is held.

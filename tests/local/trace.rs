@@ -2,8 +2,10 @@
 //! and a collector that is away disturbs nobody.
 use crate::collector::{Collector, Span, tree};
 use crate::proxy::Fault;
-use crate::site::{BUCKET, Fleet, Site};
+use crate::site::{BUCKET, Fleet, LOOK, Site};
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Tag, Tagging};
 use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -11,15 +13,20 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 const KEY: &str = "a-key-that-nobody-shows";
 
-/// The whole way of a version, as the two sites tell it.
+/// The whole way of a change, as the two sites tell it, behind the name of its request.
 const WAY: &str = "\
-S3.PutObject server fra
+server fra
   link.wait internal fra
     link.push client fra
       peer.apply server ams
         store.commit internal ams
   store.commit internal fra
 ";
+
+/// The way of what this request did.
+fn way_of(request: &str) -> String {
+    format!("S3.{request} {WAY}")
+}
 
 /// Name, kind and site of each span below this one.
 fn way(spans: &[Span], root: &str) -> String {
@@ -53,15 +60,61 @@ fn traceparent(number: u8, is_sampled: bool) -> (String, String) {
 /// The span of the client.
 const CLIENT: &str = "b7ad6b7169203331";
 
-async fn put(site: &Site, key: &str, size: usize, traceparent: Option<String>) {
-    let body = ByteStream::from(vec![7; size]);
-    let request = site.s3().client.put_object().bucket(BUCKET).key(key).body(body).customize();
-    let sent = request.mutate_request(move |request| {
+/// Sends it with a request.
+fn with(traceparent: Option<String>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    move |request| {
         if let Some(traceparent) = &traceparent {
             request.headers_mut().insert("traceparent", traceparent.clone());
         }
-    });
-    sent.send().await.expect("an acked put");
+    }
+}
+
+/// The id of the version it made.
+async fn put(site: &Site, key: &str, size: usize, traceparent: Option<String>) -> String {
+    let body = ByteStream::from(vec![7; size]);
+    let request = site.s3().client.put_object().bucket(BUCKET).key(key).body(body).customize();
+    let sent = request.mutate_request(with(traceparent)).send().await.expect("an acked put");
+    sent.version_id.expect("the bucket has versions")
+}
+
+/// Gives the version tags, hides it and deletes it for good, each in a trace of its own; requests and traces.
+async fn change(fleet: &Fleet, site: &Site, version: &str) -> [(&'static str, String); 3] {
+    let client = site.s3().client;
+    let traces = [4, 5, 6].map(|number| traceparent(number, true));
+    let [tagged, marked, purged] = traces.clone().map(|(_, header)| with(Some(header)));
+    let tag = Tag::builder().key("a").value("b").build().expect("a tag");
+    let tags = Tagging::builder().tag_set(tag).build().expect("a set");
+    let request = client.put_object_tagging().bucket(BUCKET).key(KEY).version_id(version).tagging(tags);
+    request.customize().mutate_request(tagged).send().await.expect("tags");
+    // Of two changes of a version that wait together only one is pushed.
+    fleet.drained(PATIENCE).await;
+    let request = client.delete_object().bucket(BUCKET).key(KEY);
+    request.customize().mutate_request(marked).send().await.expect("a delete marker");
+    let request = client.delete_object().bucket(BUCKET).key(KEY).version_id(version);
+    request.customize().mutate_request(purged).send().await.expect("a version that is gone");
+    fleet.drained(PATIENCE).await;
+    let [tagged, marked, purged] = traces.map(|(trace, _)| trace);
+    [("PutObjectTagging", tagged), ("DeleteObject", marked), ("DeleteObject", purged)]
+}
+
+/// Puts a key that the peer does not take, until it says so: the line of its log bears the id of the trace.
+async fn refused(from: &Site, to: &Site) {
+    let grant = to.dir.join(format!("rules/peer-{}.yaml", from.name));
+    let text = fs::read_to_string(&grant).expect("a grant");
+    fs::write(&grant, text.replace("bucket: orders,", "bucket: orders, prefix: public/,")).expect("a smaller one");
+    let (trace, header) = traceparent(7, true);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        put(from, "refused", 10, Some(header.clone())).await;
+        let log = fs::read_to_string(to.dir.join("log")).expect("a log");
+        if let Some(line) = log.lines().find(|line| line.contains("A version was refused.")) {
+            let said: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+            assert_eq!(said["span"]["trace_id"], trace.as_str(), "{line}");
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing was refused:\n{log}");
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,14 +134,19 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     fleet.drained(PATIENCE).await;
 
     let (sampled, header) = traceparent(1, true);
-    put(fra, KEY, 10, Some(header)).await;
+    let version = put(fra, KEY, 10, Some(header)).await;
     let (unsampled, header) = traceparent(2, false);
     put(fra, "not-sampled", 10, Some(header)).await;
     put(fra, "without-a-trace", 10, None).await;
     fleet.drained(PATIENCE).await;
     let shown = fra.metrics().await;
-    assert!(shown.contains("# {trace_id=\""), "no exemplar in\n{shown}");
+    for of in ["isthmus_link_commit_to_ack_seconds_bucket", "isthmus_store_request_seconds_bucket"] {
+        let is_its = |line: &&str| line.starts_with(of) && line.contains(&format!("# {{trace_id=\"{sampled}\"}}"));
+        assert!(shown.lines().any(|line| is_its(&line)), "no exemplar of {of} in\n{shown}");
+    }
     assert!(shown.contains(r#"isthmus_trace_spans_total{site="fra",result="dropped"} 0"#), "{shown}");
+
+    let changes = change(&fleet, fra, &version).await;
 
     // The line breaks in the middle of a version.
     let (broken, header) = traceparent(3, true);
@@ -98,13 +156,14 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     let first = collector.until(PATIENCE, "failed push", |span| is_push(span) && span.is_failure).await;
     fleet.heal();
     fleet.drained(PATIENCE).await;
+    refused(fra, ams).await;
     for site in [fra, ams] {
         assert!(site.stop().await.success(), "a clean end");
     }
 
     let spans = collector.of(&sampled);
     println!("{}", timed(&spans, CLIENT));
-    assert_eq!(way(&spans, CLIENT), WAY, "{spans:#?}");
+    assert_eq!(way(&spans, CLIENT), way_of("PutObject"), "{spans:#?}");
     assert_eq!(spans.len(), WAY.lines().count(), "a span without its parent: {spans:#?}");
     let apply = spans.iter().find(|s| s.name == "peer.apply").expect("it is in the tree");
     assert_eq!(apply.events, ["readable"]);
@@ -115,13 +174,20 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     assert!(spans.iter().all(|s| s.says("isthmus.version_id") == put.says("isthmus.version_id")), "{spans:#?}");
     assert!(!format!("{:?}", collector.all()).contains(KEY), "keys stand as hashes");
 
+    for (request, trace) in &changes {
+        let spans = collector.of(trace);
+        println!("{}", timed(&spans, CLIENT));
+        assert_eq!((way(&spans, CLIENT), spans.len()), (way_of(request), WAY.lines().count()), "{spans:#?}");
+        assert!(spans.iter().all(|s| !s.says("isthmus.version_id").is_empty()), "{spans:#?}");
+    }
+
     assert!(collector.of(&unsampled).is_empty(), "{:#?}", collector.of(&unsampled));
 
     // The store began this one, and the link and the peer went on with it.
     let own: Vec<_> = collector.all().into_iter().filter(|s| s.name == "S3.PutObject" && s.parent.is_empty()).collect();
     let [own] = &own[..] else { panic!("one PUT came without a trace: {own:#?}") };
     let spans = collector.of(&own.trace);
-    assert_eq!((way(&spans, "").as_str(), spans.len()), (WAY, WAY.lines().count()), "{spans:#?}");
+    assert_eq!((way(&spans, ""), spans.len()), (way_of("PutObject"), WAY.lines().count()), "{spans:#?}");
 
     let spans = collector.of(&broken);
     println!("{}", timed(&spans, CLIENT));

@@ -78,6 +78,11 @@ impl Work {
         self.context.trace_id().to_string()
     }
 
+    /// What log lines made under it bear: the id of its trace. As loud as what it is to explain.
+    pub fn in_log(&self) -> tracing::Span {
+        tracing::error_span!("traced", trace_id = self.trace_id())
+    }
+
     /// How it ended: a word, and why where that is a failure.
     pub fn ended(self, outcome: &'static str, failure: Option<String>) {
         self.span.set_attribute(OUTCOME, outcome);
@@ -165,6 +170,10 @@ impl storage_engine::trace::Work for Work {
         Work::traceparent(self)
     }
 
+    fn trace_id(&self) -> String {
+        Work::trace_id(self)
+    }
+
     fn made(&self, version: VersionId) {
         self.span.set_attribute(VERSION_ID, version.to_string());
     }
@@ -193,7 +202,11 @@ fn of_way(way: &Way<'_>) -> Vec<KeyValue> {
 
 fn of_version(bucket: &str, key: &str) -> Vec<KeyValue> {
     let hash: String = Sha256::digest(key)[..8].iter().map(|b| format!("{b:02x}")).collect();
-    let mut says = vec![KeyValue::new(BUCKET, bucket.to_owned()), KeyValue::new(KEY_HASH, hash)];
+    let mut says = vec![KeyValue::new(BUCKET, bucket.to_owned())];
+    if key.is_empty() {
+        return says; // a request of many keys
+    }
+    says.push(KeyValue::new(KEY_HASH, hash));
     if tracing::enabled!(tracing::Level::DEBUG) {
         says.push(KeyValue::new(KEY, key.to_owned()));
     }

@@ -217,7 +217,7 @@ impl Server {
         }
         // It waits for a change, which says nothing about the store's speed.
         let took = (operation != "Changes").then(|| started.elapsed());
-        self.metrics.request(operation, status, took);
+        self.metrics.request(operation, status, took, None);
         respond(status, outcome)
     }
 

@@ -103,7 +103,7 @@ impl Inner {
         }
         let mut after = held.clone();
         if merge::join(&mut after, &news).changed {
-            self.join(bucket.id, news, &held).await?;
+            self.join(bucket.id, news, &held, traceparent).await?;
             if after.is_purged_in_vain() && !was_void {
                 self.note_void(&after);
             }
@@ -132,7 +132,7 @@ impl Inner {
                         return Ok(Applied::AlreadyPresent);
                     }
                     let join = |_, mine: &mut Version| _ = merge::join(mine, &version);
-                    if self.rewrite_null(bucket, seen, &join).await? {
+                    if self.rewrite_null(bucket, seen, &join, traceparent.clone()).await? {
                         return Ok(Applied::Applied);
                     }
                 }

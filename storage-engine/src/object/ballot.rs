@@ -283,7 +283,7 @@ type Call = BoxFuture<'static, (usize, Result<Reply, drive::Error>)>;
 /// One question under way to many drives.
 pub(crate) struct Asked {
     calls: FuturesUnordered<Call>,
-    tally: Tally,
+    pub(super) tally: Tally,
     /// Drives without room.
     full: usize,
     /// The question is an abort: "held and acked" is not a yes but the alarm of rule 6.

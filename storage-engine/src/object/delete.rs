@@ -9,6 +9,16 @@ use super::{Bucket, Conditions, Deleted, Error, Inner, Objects, Versioning};
 use crate::record::Record;
 use crate::version::{Guards, Hlc, Order, Purges, Version, VersionId};
 
+/// How a delete was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    pub(crate) conditions: Conditions,
+    /// The person may delete what is under governance retention.
+    pub(crate) bypass: bool,
+    /// W3C traceparent of the request.
+    pub(crate) traceparent: Option<String>,
+}
+
 impl Objects {
     /// Deletes the key (`version: None`: by a delete marker where the bucket is versioned), or one
     /// version for ever. Deleting what is not there succeeds and changes nothing. `bypass`: the person may delete
@@ -29,14 +39,25 @@ impl Objects {
         conditions: Conditions,
         bypass: bool,
     ) -> Result<Deleted, Error> {
+        self.delete_for(bucket, key, version, How { conditions, bypass, traceparent: None }).await
+    }
+
+    /// [`Objects::delete`] for what a traceparent names.
+    pub(crate) async fn delete_for(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        how: How,
+    ) -> Result<Deleted, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
         let deleted = match version {
             None if bucket.versioning == Versioning::Unversioned => {
-                self.0.purge_null(&bucket, key, &conditions, bypass, false).await?
+                self.0.purge_null(&bucket, key, &how, false).await?
             }
-            None => self.0.mark(&bucket, key, &conditions).await?,
-            Some(VersionId::NULL) => self.0.purge_null(&bucket, key, &conditions, bypass, true).await?,
-            Some(id) => self.0.purge(&bucket, key, id, &conditions, bypass).await?,
+            None => self.0.mark(&bucket, key, &how).await?,
+            Some(VersionId::NULL) => self.0.purge_null(&bucket, key, &how, true).await?,
+            Some(id) => self.0.purge(&bucket, key, id, &how).await?,
         };
         self.0.confirm_bucket(&bucket).await?;
         Ok(deleted)
@@ -44,34 +65,27 @@ impl Objects {
 }
 
 impl Inner {
-    async fn mark(&self, bucket: &Bucket, key: &str, conditions: &Conditions) -> Result<Deleted, Error> {
+    async fn mark(&self, bucket: &Bucket, key: &str, how: &How) -> Result<Deleted, Error> {
         let make =
             |hlc: Hlc, version_id, base| marker(key, Order { hlc, origin: self.origin.clone(), version_id }, base);
-        let test = |records: &[Record]| conditions_hold(records, conditions);
-        let conditional = *conditions != Conditions::default();
-        let draft = self.bare(bucket, key, new_id(bucket.versioning), &make, conditional.then_some(&test as Test<'_>));
+        let test = |records: &[Record]| conditions_hold(records, &how.conditions);
+        let test = how.is_conditional().then_some(&test as Test<'_>);
+        let draft = bare(bucket, key, new_id(bucket.versioning), &make, test, how);
         let record = self.write(draft).await?;
         Ok(Deleted { version_id: Some(record.id()), delete_marker: true })
     }
 
-    async fn purge(
-        &self,
-        bucket: &Bucket,
-        key: &str,
-        id: VersionId,
-        conditions: &Conditions,
-        bypass: bool,
-    ) -> Result<Deleted, Error> {
+    async fn purge(&self, bucket: &Bucket, key: &str, id: VersionId, how: &How) -> Result<Deleted, Error> {
         let found = self.read_one(bucket.id, key, id).await?.map(|(record, _)| record);
-        check(found.as_ref(), conditions)?;
+        check(found.as_ref(), &how.conditions)?;
         let is_marker = found.as_ref().is_some_and(|r| r.version.is_delete_marker());
         if let Some(found) = found.filter(|r| r.version.purged().is_none()) {
             let stamp = self.stamp(self.clock.tick(found.version.max_hlc()));
-            let (later_guards, seen) = pass(&found.version, bypass, stamp.hlc)?;
+            let (later_guards, seen) = pass(&found.version, how.bypass, stamp.hlc)?;
             let is_guarded = !seen.is_empty();
             let purges = Purges::one(seen, stamp);
             let purge = Version { later_guards, purges, ..Version::blank(key, id) };
-            self.join(bucket.id, purge, &found.version).await?;
+            self.join(bucket.id, purge, &found.version, how.traceparent.clone()).await?;
             if is_guarded {
                 self.confirm_purge(bucket, key, id).await?;
             }
@@ -104,17 +118,10 @@ impl Inner {
     }
 
     /// Hides the null version and every null below it. `named`: the request named it.
-    async fn purge_null(
-        &self,
-        bucket: &Bucket,
-        key: &str,
-        conditions: &Conditions,
-        bypass: bool,
-        named: bool,
-    ) -> Result<Deleted, Error> {
+    async fn purge_null(&self, bucket: &Bucket, key: &str, how: &How, named: bool) -> Result<Deleted, Error> {
         let null = self.read_one(bucket.id, key, VersionId::NULL).await?.map(|(record, _)| record);
         let null = null.filter(|r| r.version.is_live());
-        check(null.as_ref(), conditions)?;
+        check(null.as_ref(), &how.conditions)?;
         let deleted = Deleted {
             version_id: named.then_some(VersionId::NULL),
             delete_marker: null.as_ref().is_some_and(|r| r.version.is_delete_marker()),
@@ -122,10 +129,10 @@ impl Inner {
         let Some(null) = null else { return Ok(deleted) };
         if !null.version.guards().is_empty() && named {
             let at = self.clock.tick(null.version.max_hlc());
-            let (lifted, _) = pass(&null.version, bypass, at)?;
+            let (lifted, _) = pass(&null.version, how.bypass, at)?;
             // A drive judges by its own record: what is bypassed is lifted there first.
             let lift = |_, version: &mut Version| version.later_guards.join(&lifted);
-            if !lifted.is_empty() && !self.rewrite_null(bucket, &null, &lift).await? {
+            if !lifted.is_empty() && !self.rewrite_null(bucket, &null, &lift, how.traceparent.clone()).await? {
                 return Err(Error::Conflict("somebody writes the null version; try again".into()));
             }
         }
@@ -135,24 +142,31 @@ impl Inner {
             version.purges = self.stamp(hlc).into();
             version
         };
-        let test =
-            |records: &[Record]| check(records.iter().find(|r| r.id().is_null() && r.version.is_live()), conditions);
-        let conditional = *conditions != Conditions::default();
-        self.write(self.bare(bucket, key, NewId::Null, &make, conditional.then_some(&test as Test<'_>))).await?;
+        let test = |records: &[Record]| {
+            check(records.iter().find(|r| r.id().is_null() && r.version.is_live()), &how.conditions)
+        };
+        let test = how.is_conditional().then_some(&test as Test<'_>);
+        self.write(bare(bucket, key, NewId::Null, &make, test, how)).await?;
         Ok(deleted)
     }
+}
 
-    /// A draft of a version without bytes.
-    fn bare<'a>(
-        &self,
-        bucket: &Bucket,
-        key: &'a str,
-        id: NewId,
-        make: &'a (dyn Fn(Hlc, VersionId, Option<Order>) -> Version + Sync),
-        test: Option<Test<'a>>,
-    ) -> Draft<'a> {
-        Draft { bucket: bucket.id, key, id, make, data: Data::default(), test, traceparent: None }
+impl How {
+    fn is_conditional(&self) -> bool {
+        self.conditions != Conditions::default()
     }
+}
+
+/// A draft of a version without bytes.
+fn bare<'a>(
+    bucket: &Bucket,
+    key: &'a str,
+    id: NewId,
+    make: &'a (dyn Fn(Hlc, VersionId, Option<Order>) -> Version + Sync),
+    test: Option<Test<'a>>,
+    how: &How,
+) -> Draft<'a> {
+    Draft { bucket: bucket.id, key, id, make, data: Data::default(), test, traceparent: how.traceparent.clone() }
 }
 
 /// What is to be lifted so that a purge made at `at` counts, and all the guards it will have seen.

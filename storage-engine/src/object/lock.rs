@@ -61,10 +61,10 @@ impl Objects {
             let later_guards = change(&guards, &stamp)?;
             let done = if id.is_null() {
                 let join = |_: Hlc, version: &mut Version| version.later_guards.join(&later_guards);
-                self.0.rewrite_null(&bucket, &opened.record, &join).await?
+                self.0.rewrite_null(&bucket, &opened.record, &join, None).await?
             } else {
                 let change = Version { later_guards, ..Version::blank(key, id) };
-                self.0.join(bucket.id, change, &opened.version).await?;
+                self.0.join(bucket.id, change, &opened.version, None).await?;
                 true
             };
             if done {

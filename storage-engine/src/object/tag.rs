@@ -22,6 +22,18 @@ impl Objects {
         version: Option<VersionId>,
         tags: BTreeMap<String, String>,
     ) -> Result<VersionId, Error> {
+        self.set_tags_for(bucket, key, version, tags, None).await
+    }
+
+    /// [`Objects::set_tags`] for what this traceparent names.
+    pub(crate) async fn set_tags_for(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        tags: BTreeMap<String, String>,
+        traceparent: Option<String>,
+    ) -> Result<VersionId, Error> {
         let name = bucket;
         let bucket = self.0.bucket_doc(name).await?;
         for _ in 0..RACES_MAX {
@@ -30,12 +42,12 @@ impl Objects {
             let stamp = |hlc| Stamp::new(hlc, self.0.origin.clone());
             let done = if id.is_null() {
                 let retag = |hlc, version: &mut Version| version.tags = Some(Tags::new(stamp(hlc), tags.clone()));
-                self.0.rewrite_null(&bucket, &opened.record, &retag).await?
+                self.0.rewrite_null(&bucket, &opened.record, &retag, traceparent.clone()).await?
             } else {
                 let above = opened.version.max_hlc();
                 let mut version = Version::blank(key, id);
                 version.tags = Some(Tags::new(stamp(self.0.clock.tick(above)), tags.clone()));
-                self.0.join(bucket.id, version, &opened.version).await?;
+                self.0.join(bucket.id, version, &opened.version, traceparent.clone()).await?;
                 true
             };
             if done {
@@ -55,6 +67,7 @@ impl Inner {
         bucket: &Bucket,
         seen: &Record,
         change: &(dyn Fn(Hlc, &mut Version) + Sync),
+        traceparent: Option<String>,
     ) -> Result<bool, Error> {
         const RACE: &str = "the null version that was read";
         let make = |hlc: Hlc, _, _| {
@@ -73,7 +86,7 @@ impl Inner {
             make: &make,
             data: Data::held(seen.blobs.clone(), seen.missing),
             test: Some(&unchanged),
-            traceparent: None,
+            traceparent,
         };
         match self.write(draft).await {
             Ok(_) => Ok(true),

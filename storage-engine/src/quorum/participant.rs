@@ -33,7 +33,7 @@ pub enum Op {
     Abort { version: VersionId, ballot: Ballot },
     /// Rule 7 and every later component: join this state (a purge, tags) into the version, held or not.
     /// `passed`: all that this drive logged up to there is durable at every registered consumer.
-    Join { version: Box<Version>, pending_since: u64, passed: u64 },
+    Join { version: Box<Version>, pending_since: u64, passed: u64, traceparent: Option<String> },
     /// Rule 7: a write quorum holds these later components; flag them where exactly they are held.
     Settle { version: Box<Version> },
     /// Rule 7: flag a held attempt as acked.
@@ -151,9 +151,16 @@ pub fn decide(view: &KeyView, gate: &Gate, request: &Request) -> Decision {
         Op::Prepare { ballot } => prepare(view, gate, *ballot),
         Op::Fence { version, ballot } => fence(view, gate, *version, *ballot),
         Op::Abort { version, ballot } => abort(view, *version, *ballot),
-        Op::Join { version, pending_since, passed } => {
-            let since = if gate.place > *passed { view.pending_since(version.id) } else { None };
-            join(view, request.bucket, version, since.map_or(*pending_since, |since| since.min(*pending_since)))
+        Op::Join { version, pending_since, passed, traceparent } => {
+            let mut record = Record::new(request.bucket, components(version), UNBORN);
+            (record.pending_since, record.traceparent) = (*pending_since, traceparent.clone());
+            if gate.place > *passed {
+                // What waits stays as old as it was, and of the trace it was of, where the change has none.
+                let since = view.pending_since(version.id);
+                record.pending_since = since.map_or(*pending_since, |since| since.min(*pending_since));
+                record.traceparent = record.traceparent.or_else(|| view.traceparent(version.id));
+            }
+            join(view, record)
         }
         Op::Settle { version } => settle(view, request.bucket, version),
         Op::Ack { version, ballot } => match view.held(*version, *ballot) {
@@ -230,14 +237,13 @@ fn abort(view: &KeyView, id: VersionId, ballot: Ballot) -> Decision {
 }
 
 /// Rule 7, for every later component; a change that waits for a consumer stays as old as it was. A null version has none (it is rewritten whole): `Gone`.
-fn join(view: &KeyView, bucket: BucketId, version: &Version, pending_since: u64) -> Decision {
-    if version.id.is_null() {
+fn join(view: &KeyView, record: Record) -> Decision {
+    let id = record.id();
+    if id.is_null() {
         return Decision::say(Verdict::Gone);
     }
-    let mut record = Record::new(bucket, components(version), UNBORN);
-    record.pending_since = pending_since;
-    let mut learns = !view.records.iter().any(|r| r.id() == version.id) && !is_blank(&record.version);
-    for held in view.records.iter().filter(|r| r.id() == version.id) {
+    let mut learns = !view.records.iter().any(|r| r.id() == id) && !is_blank(&record.version);
+    for held in view.records.iter().filter(|r| r.id() == id) {
         learns |= merge::join(&mut held.version.clone(), &record.version).changed;
     }
     if learns { Decision::change(Effect::Join { record: record.into() }) } else { Decision::say(Verdict::Ok) }
@@ -351,6 +357,11 @@ impl KeyView {
     fn pending_since(&self, id: VersionId) -> Option<u64> {
         self.records.iter().filter(|r| r.id() == id).map(|r| r.pending_since).min()
     }
+    /// What the newest change of a version was caused by, where its records know.
+    fn traceparent(&self, id: VersionId) -> Option<String> {
+        let of = self.records.iter().filter(|r| r.id() == id);
+        of.max_by_key(|r| (r.pending_since, r.ballot)).and_then(|r| r.traceparent.clone())
+    }
     /// Whether the attempt was aborted.
     pub fn aborted(&self, id: VersionId, ballot: Ballot) -> bool {
         self.aborts.contains(&(id, ballot))
@@ -429,6 +440,7 @@ impl KeyView {
                         mine.settled = true;
                     } else if merge::join(&mut mine.version, &record.version).changed {
                         (mine.pending_since, mine.settled) = (record.pending_since, false);
+                        mine.traceparent = record.traceparent.clone();
                     }
                 }
                 if !held {
@@ -449,6 +461,7 @@ impl KeyView {
         if !id.is_null() && !is_blank(&rest) && !self.records.iter().any(|r| r.id() == id) {
             let mut unborn = Record::new(dropped.bucket, rest, UNBORN);
             (unborn.pending_since, unborn.settled) = (dropped.pending_since, dropped.settled);
+            unborn.traceparent = dropped.traceparent.clone();
             self.records.push(unborn.into());
         }
     }

@@ -224,14 +224,19 @@ impl S3Auth for Users {
     }
 }
 
-/// Name of the operation the codec found, for the metrics; travels in the request's extensions.
+/// What metrics say of a request; travels in its extensions.
 #[derive(Clone, Default)]
-pub struct Operation(pub Arc<OnceLock<String>>);
+pub struct Operation {
+    /// Name of the operation the codec found.
+    pub name: Arc<OnceLock<String>>,
+    /// Its trace, where it is sampled.
+    pub trace_id: Arc<OnceLock<String>>,
+}
 
 fn name(context: &mut S3AccessContext<'_>) {
     let name = context.s3_op().name().to_owned();
     if let Some(operation) = context.extensions_mut().get::<Operation>() {
-        let _ = operation.0.set(name); // only the first name counts
+        let _ = operation.name.set(name); // only the first name counts
     }
 }
 

@@ -51,7 +51,7 @@ impl Gate {
         if parts.method == Method::OPTIONS {
             // A browser sends it without a signature, before the request that has one.
             let response = self.preflight(&parts).await?;
-            return Ok(self.sent("Preflight", response, end.was_seen(), start));
+            return Ok(self.sent(("Preflight", None), response, end.was_seen(), start));
         }
         let for_pages = preflight::of_answer(&self.objects, &parts).await;
         let admitted = match self.failures.wait(client, &access_key, start) {
@@ -63,11 +63,12 @@ impl Gate {
             Err(error) => refused(error)?,
         };
         response.headers_mut().extend(for_pages);
-        let name = operation.0.get().map_or("none", String::as_str);
-        if operation.0.get().is_none() && is_wrong_signature(&response) {
+        let name = operation.name.get().map_or("none", String::as_str);
+        if operation.name.get().is_none() && is_wrong_signature(&response) {
             self.failures.failed(client, &access_key, start);
         }
-        Ok(self.sent(name, response, end.was_seen(), start))
+        let trace_id = operation.trace_id.get().map(String::as_str);
+        Ok(self.sent((name, trace_id), response, end.was_seen(), start))
     }
 
     async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, HttpError> {
@@ -78,14 +79,20 @@ impl Gate {
         answered.or_else(refused)
     }
 
-    /// An answer as it leaves, counted.
-    fn sent(&self, operation: &str, mut response: HttpResponse, was_read: bool, start: Instant) -> HttpResponse {
+    /// An answer as it leaves, counted as that of an operation, with its trace where it has one.
+    fn sent(
+        &self,
+        (operation, trace_id): (&str, Option<&str>),
+        mut response: HttpResponse,
+        was_read: bool,
+        start: Instant,
+    ) -> HttpResponse {
         dress(operation, &mut response);
         if !was_read {
             // What is left of the body would be read as the next request.
             response.headers_mut().insert("connection", HeaderValue::from_static("close"));
         }
-        self.metrics.request(operation, response.status().as_u16(), Some(start.elapsed()));
+        self.metrics.request(operation, response.status().as_u16(), Some(start.elapsed()), trace_id);
         response
     }
 

@@ -4,9 +4,8 @@ use crate::s3::body::incoming;
 use crate::s3::checksum::{self, named_checksums, show_checksums};
 use crate::s3::list::{Names, limit};
 use crate::s3::read::{self, birth, open};
-use crate::s3::write::{bytes_of, conditions, content_headers, metadata, source, source_holds, traceparent};
+use crate::s3::write::{bytes_of, conditions, content_headers, metadata, source, source_holds, traced};
 use crate::s3::{FrontDoor, lock, owner, tag, timestamp};
-use crate::trace::Request;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
@@ -24,9 +23,9 @@ pub async fn create(
     door: &FrontDoor,
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-    let S3Request { input, headers, .. } = request;
+    let S3Request { input, headers, extensions, .. } = request;
     // The object, which Complete makes, belongs to the trace of the upload's begin.
-    let traced = Request::begin("CreateMultipartUpload", &input.bucket, &input.key, traceparent(&headers));
+    let traced = traced("CreateMultipartUpload", &input.bucket, &input.key, &headers, &extensions);
     let checksum = upload_checksum(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
     let checksum_type = checksum.as_ref().map(checksum_type);
     let put = Put {

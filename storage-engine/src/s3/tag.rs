@@ -1,7 +1,9 @@
 //! Tags of buckets and of versions, and their limits.
 use crate::bucket::document::Kind;
 use crate::s3::error::{custom, header};
+use crate::s3::write::traced;
 use crate::s3::{FrontDoor, text, version_id};
+use crate::trace::Request;
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
     DeleteBucketTaggingInput, DeleteBucketTaggingOutput, DeleteObjectTaggingInput, DeleteObjectTaggingOutput,
@@ -100,9 +102,10 @@ pub async fn set_object(
     door: &FrontDoor,
     request: S3Request<PutObjectTaggingInput>,
 ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
-    let input = request.input;
+    let S3Request { input, headers, extensions, .. } = request;
+    let traced = traced("PutObjectTagging", &input.bucket, &input.key, &headers, &extensions);
     let tags = from_document(input.tagging, OBJECT_TAGS_MAX)?;
-    let version_id = set(door, &input.bucket, &input.key, input.version_id.as_deref(), tags).await?;
+    let version_id = set(door, &input.bucket, &input.key, input.version_id.as_deref(), tags, traced).await?;
     Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
 }
 
@@ -110,8 +113,10 @@ pub async fn clear_object(
     door: &FrontDoor,
     request: S3Request<DeleteObjectTaggingInput>,
 ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
-    let input = request.input;
-    let version_id = set(door, &input.bucket, &input.key, input.version_id.as_deref(), BTreeMap::new()).await?;
+    let S3Request { input, headers, extensions, .. } = request;
+    let traced = traced("DeleteObjectTagging", &input.bucket, &input.key, &headers, &extensions);
+    let none = BTreeMap::new();
+    let version_id = set(door, &input.bucket, &input.key, input.version_id.as_deref(), none, traced).await?;
     Ok(S3Response::new(DeleteObjectTaggingOutput { version_id }))
 }
 
@@ -122,9 +127,11 @@ async fn set(
     key: &str,
     id: Option<&str>,
     tags: BTreeMap<String, String>,
+    traced: Request,
 ) -> S3Result<Option<String>> {
     let id = version_id(id)?;
-    let touched = door.objects.set_tags(bucket, key, id, tags).await;
+    let touching = door.objects.set_tags_for(bucket, key, id, tags, traced.traceparent());
+    let touched = traced.until(touching, |touched| Some(*touched)).await;
     let touched = touched.map_err(|e| door.fail_by_id(e, id.is_some()))?;
     Ok((!touched.is_null() || id.is_some()).then(|| touched.to_string()))
 }

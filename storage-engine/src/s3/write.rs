@@ -1,6 +1,7 @@
 //! PUT, copy and delete of objects: from a request's headers to what the object layer commits.
+use crate::object::delete::How;
 use crate::object::{self, Error, Put};
-use crate::s3::auth::bypasses;
+use crate::s3::auth::{Operation, bypasses};
 use crate::s3::body::incoming;
 use crate::s3::checksum::{self, show_checksums};
 use crate::s3::read::{self, Unmet, birth, open};
@@ -8,6 +9,7 @@ use crate::s3::{FrontDoor, KEY_BYTES_MAX, lock, tag, timestamp, version_id};
 use crate::trace::Request;
 use futures::{StreamExt, stream};
 use hyper::HeaderMap;
+use hyper::http::Extensions;
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput, DeleteObjectOutput,
     DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, Metadata, ObjectIdentifier,
@@ -43,8 +45,8 @@ macro_rules! content_headers {
 pub(crate) use content_headers;
 
 pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-    let S3Request { input, headers, trailing_headers, .. } = request;
-    let traced = Request::begin("PutObject", &input.bucket, &input.key, traceparent(&headers));
+    let S3Request { input, headers, trailing_headers, extensions, .. } = request;
+    let traced = traced("PutObject", &input.bucket, &input.key, &headers, &extensions);
     let (expect, announced) = checksum::expect(&headers, trailing_headers)?;
     let size_bytes = expect.size_bytes.unwrap_or_default();
     let put = Put {
@@ -58,7 +60,7 @@ pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Resu
     };
     let body = incoming(input.body, size_bytes, announced);
     let writing = door.objects.put(&input.bucket, &input.key, put, body);
-    let written = traced.until(writing).await.map_err(|e| door.fail(e))?;
+    let written = traced.until(writing, |w| Some(w.version.id)).await.map_err(|e| door.fail(e))?;
     let birth = written.version.birth.as_ref().ok_or_else(|| s3_error!(InternalError))?;
     let mut output = PutObjectOutput {
         e_tag: Some(ETag::Strong(birth.etag.clone())),
@@ -71,8 +73,8 @@ pub async fn put(door: &FrontDoor, request: S3Request<PutObjectInput>) -> S3Resu
 }
 
 pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
-    let S3Request { input, headers, .. } = request;
-    let traced = Request::begin("CopyObject", &input.bucket, &input.key, traceparent(&headers));
+    let S3Request { input, headers, extensions, .. } = request;
+    let traced = traced("CopyObject", &input.bucket, &input.key, &headers, &extensions);
     let (bucket, key, id) = source(&input.copy_source)?;
     let opened = open(door, bucket, key, id).await?;
     let from = birth(&opened)?;
@@ -112,7 +114,7 @@ pub async fn copy(door: &FrontDoor, request: S3Request<CopyObjectInput>) -> S3Re
     };
     let body = bytes_of(&opened, 0..from.size_bytes);
     let writing = door.objects.put(&input.bucket, &input.key, put, body);
-    let written = traced.until(writing).await.map_err(|e| door.fail(e))?;
+    let written = traced.until(writing, |w| Some(w.version.id)).await.map_err(|e| door.fail(e))?;
     let made = written.version.birth.as_ref().ok_or_else(|| s3_error!(InternalError))?;
     let mut result = CopyObjectResult {
         e_tag: Some(ETag::Strong(made.etag.clone())),
@@ -133,14 +135,17 @@ pub async fn delete(
     door: &FrontDoor,
     request: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
-    let S3Request { input, extensions, .. } = request;
+    let S3Request { input, extensions, headers, .. } = request;
+    let traced = traced("DeleteObject", &input.bucket, &input.key, &headers, &extensions);
     if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
         return Err(s3_error!(NotImplemented, "Deletes are conditional on the ETag only."));
     }
     let id = version_id(input.version_id.as_deref())?;
     let conditions = conditions(input.if_match, None)?;
     let bypass = bypasses(input.bypass_governance_retention, &extensions);
-    let deleted = delete_one(door, &input.bucket, &input.key, id, conditions, bypass).await?;
+    let how = How { conditions, bypass, traceparent: traced.traceparent() };
+    let deleting = absent_is_deleted(door.objects.delete_for(&input.bucket, &input.key, id, how));
+    let deleted = traced.until(deleting, |deleted| deleted.version_id.or(id)).await.map_err(|e| door.fail(e))?;
     Ok(S3Response::new(DeleteObjectOutput {
         delete_marker: deleted.delete_marker.then_some(true),
         version_id: deleted.version_id.or(id).map(|id| id.to_string()),
@@ -148,18 +153,13 @@ pub async fn delete(
     }))
 }
 
-/// Deletes a key or a version; what is absent already counts as deleted, as in S3.
-async fn delete_one(
-    door: &FrontDoor,
-    bucket: &str,
-    key: &str,
-    id: Option<crate::version::VersionId>,
-    conditions: object::Conditions,
-    bypass: bool,
-) -> S3Result<object::Deleted> {
-    match door.objects.delete(bucket, key, id, conditions, bypass).await {
+/// What is absent already counts as deleted, as in S3.
+async fn absent_is_deleted(
+    deleting: impl Future<Output = Result<object::Deleted, Error>>,
+) -> Result<object::Deleted, Error> {
+    match deleting.await {
         Err(Error::NoSuchKey | Error::NoSuchVersion) => Ok(object::Deleted { version_id: None, delete_marker: false }),
-        other => other.map_err(|e| door.fail(e)),
+        other => other,
     }
 }
 
@@ -169,13 +169,15 @@ pub async fn delete_many(
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let DeleteObjectsInput { bucket, delete, bypass_governance_retention, .. } = request.input;
     let bypass = bypasses(bypass_governance_retention, &request.extensions);
+    // One span for all of its keys; it ends with the answer.
+    let traced = traced("DeleteObjects", &bucket, "", &request.headers, &request.extensions);
     if delete.objects.is_empty() || delete.objects.len() > DELETE_KEYS_MAX {
         return Err(s3_error!(MalformedXML, "Name between 1 and 1000 objects."));
     }
     door.objects.bucket(&bucket).await.map_err(|e| door.unread(e))?;
     let quiet = delete.quiet.unwrap_or(false);
-    let bucket = bucket.as_str();
-    let one = |named: ObjectIdentifier| async move { (delete_named(door, bucket, &named, bypass).await, named) };
+    let (bucket, cause) = (bucket.as_str(), &traced.traceparent());
+    let one = |named: ObjectIdentifier| async move { (delete_named(door, bucket, &named, bypass, cause).await, named) };
     let mut done = stream::iter(delete.objects).map(one).buffered(DELETES_TOGETHER);
     let mut output = DeleteObjectsOutput { deleted: Some(Vec::new()), errors: Some(Vec::new()), ..Default::default() };
     while let Some((result, named)) = done.next().await {
@@ -190,6 +192,7 @@ pub async fn delete_many(
             }),
         }
     }
+    drop(traced);
     Ok(S3Response::new(output))
 }
 
@@ -198,13 +201,16 @@ async fn delete_named(
     bucket: &str,
     named: &ObjectIdentifier,
     bypass: bool,
+    traceparent: &Option<String>,
 ) -> S3Result<DeletedObject> {
     if named.key.is_empty() || named.key.len() > KEY_BYTES_MAX {
         return Err(s3_error!(KeyTooLongError, "A key has 1 to 1024 bytes."));
     }
     let id = version_id(named.version_id.as_deref())?;
     let if_match = named.e_tag.clone().map(ETagCondition::ETag);
-    let deleted = delete_one(door, bucket, &named.key, id, conditions(if_match, None)?, bypass).await?;
+    let how = How { conditions: conditions(if_match, None)?, bypass, traceparent: traceparent.clone() };
+    let deleting = absent_is_deleted(door.objects.delete_for(bucket, &named.key, id, how));
+    let deleted = deleting.await.map_err(|e| door.fail(e))?;
     Ok(DeletedObject {
         delete_marker: deleted.delete_marker.then_some(true),
         delete_marker_version_id: deleted.version_id.filter(|_| deleted.delete_marker).map(|id| id.to_string()),
@@ -261,8 +267,23 @@ fn header_conditions(headers: &HeaderMap) -> S3Result<object::Conditions> {
     conditions(read("if-match")?, read("if-none-match")?)
 }
 
+/// Begins a request that may be traced, and tells the gate, which times it.
+pub fn traced(
+    operation: &'static str,
+    bucket: &str,
+    key: &str,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Request {
+    let request = Request::begin(operation, bucket, key, traceparent(headers));
+    if let (Some(id), Some(timed)) = (request.trace_id(), extensions.get::<Operation>()) {
+        let _ = timed.trace_id.set(id); // one request, one trace
+    }
+    request
+}
+
 /// W3C traceparent of a request, when it has the one length the standard gives it.
-pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+fn traceparent(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     (value.len() == 55).then(|| value.to_owned())
 }

@@ -76,7 +76,7 @@ async fn leave_purge(set: &Set, objects: &Objects, id: VersionId, slots: &[usize
     let mut version = Version::blank("k", id);
     version.purges = Stamp::new(objects.0.clock.tick(Hlc::ZERO), Origin::new("here")).into();
     for slot in slots {
-        let op = Op::Join { version: Box::new(version.clone()), pending_since: 1, passed: 0 };
+        let op = Op::Join { version: Box::new(version.clone()), pending_since: 1, passed: 0, traceparent: None };
         set.drives[*slot].call(Request { epoch: 1, bucket, key: "k".into(), op }).await.expect("it answers");
     }
 }

@@ -123,7 +123,8 @@ async fn a_purge_sent_to_the_drives_directly_has_no_effect_on_a_guarded_version(
     let now = elsewhere(objects.0.clock.now_millis());
     for seen in [Guards::default(), guards] {
         let purge = Version { purges: Purges::one(seen, now.clone()), ..Version::blank("k", one.id) };
-        directly(&set, &objects, Op::Join { version: Box::new(purge), pending_since: 1, passed: 0 }).await;
+        directly(&set, &objects, Op::Join { version: Box::new(purge), pending_since: 1, passed: 0, traceparent: None })
+            .await;
         assert_eq!(get(&objects, Some(one.id)).await.expect("it is held"), b"1");
         assert_eq!(get(&set.start_without(&[0]), None).await.expect("it is held"), b"1");
     }
