@@ -9,6 +9,7 @@ pub mod index;
 pub mod local;
 pub mod log;
 pub mod memory;
+pub mod moves;
 
 use crate::metrics::Distribution;
 use crate::quorum::participant::{KeyView, Reply, Request};
@@ -114,6 +115,10 @@ pub trait Drive: Send + Sync + 'static {
     async fn tail(&self, bucket: BucketId, after: Lsn, limit: usize) -> Result<Vec<Logged>, Error>;
     /// The lsn of the last record applied, told again whenever it moves.
     fn head(&self) -> watch::Receiver<Lsn>;
+    /// Told whenever the head has moved past a change of this bucket; of others too, where a drive cannot tell them apart.
+    fn moves(&self, _bucket: BucketId) -> watch::Receiver<Lsn> {
+        self.head()
+    }
     /// How it is; a drive that counts nothing says nothing.
     fn health(&self) -> Health {
         Health::default()

@@ -11,6 +11,7 @@ use super::index::table::Table;
 use super::index::{self, Index, Locator};
 use super::log::commit::{Cache, Committer, Job, Message, Promises, SPACE_RESERVE, State, weight};
 use super::log::recover::{self, recover};
+use super::moves::Moves;
 use super::{Drive, Error, Health, Logged, Lsn, ShardSink, log};
 use crate::entropy;
 use crate::metrics::{FSYNC_BOUNDS, GROUP_BOUNDS, Histogram};
@@ -20,6 +21,7 @@ use crate::version::Hlc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sink::Sink;
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
@@ -182,6 +184,7 @@ impl LocalDrive {
         let state = Arc::new(State {
             offline: OnceLock::new(),
             head: watch::Sender::new(log.synced()),
+            moves: Moves::default(),
             ceiling: AtomicU64::new(superblock.ceiling.bits()),
             fsync_seconds: Histogram::new(&FSYNC_BOUNDS),
             group_records: Histogram::new(&GROUP_BOUNDS),
@@ -199,7 +202,8 @@ impl LocalDrive {
             lock: lock.clone(),
         };
         let promises = Promises::new(superblock.ceiling);
-        let committer = Committer { slot, disk, log, index, superblock, state, promises, cache: Cache::default() };
+        let (cache, unshown) = (Cache::default(), BTreeSet::new());
+        let committer = Committer { slot, disk, log, index, superblock, state, promises, cache, unshown };
         // A thread of its own: it blocks in fdatasync most of the time, for as long as the drive lives.
         #[allow(clippy::disallowed_methods)]
         std::thread::Builder::new()
@@ -435,6 +439,10 @@ impl Drive for LocalDrive {
 
     fn head(&self) -> watch::Receiver<Lsn> {
         self.0.state.head.subscribe()
+    }
+
+    fn moves(&self, bucket: BucketId) -> watch::Receiver<Lsn> {
+        self.0.state.moves.of(bucket)
     }
 
     fn health(&self) -> Health {

@@ -402,6 +402,10 @@ impl Drive for MemoryDrive {
         let held = self.held_head.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().map_or_else(|| self.drive.head(), watch::Sender::subscribe)
     }
+    fn moves(&self, bucket: BucketId) -> watch::Receiver<Lsn> {
+        let held = self.held_head.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map_or_else(|| self.drive.moves(bucket), watch::Sender::subscribe)
+    }
     fn space(&self) -> (u64, u64) {
         self.drive.space()
     }

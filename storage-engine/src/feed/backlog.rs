@@ -9,7 +9,6 @@ use crate::version::{Kind, Origin, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Entries of each drive's log that a backlog counts one by one; what lies further is estimated, so that
@@ -110,10 +109,9 @@ impl Objects {
         let mut everybody = asked_at.is_none_or(|at| at.elapsed() >= TRUST);
         let asked_at = asked_at.filter(|_| !everybody).or_else(|| Some(Instant::now()));
         let mut position = begin.clone();
-        let mut heads: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.head()).collect();
         let (mut backlog, mut counted) = (Backlog::default(), BTreeSet::new());
         loop {
-            let tails = inner.tails(bucket, &position, &mut heads, BACKLOG_ENTRIES, everybody).await?;
+            let tails = inner.tails(bucket, &position, &inner.heads(), BACKLOG_ENTRIES, everybody).await?;
             everybody = false;
             let sightings = inner.sightings.lock().unwrap_or_else(PoisonError::into_inner);
             for logged in tails.iter().flat_map(|t| &t.entries).filter(|l| interest.covers(&l.record.version)) {

@@ -53,13 +53,15 @@ impl Objects {
         let bucket = self.bucket(bucket).await?.id;
         let inner = &self.0;
         let mut position = inner.position(cursor)?;
-        let mut heads: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.head()).collect();
+        let mut moves: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.moves(bucket)).collect();
         let limit = limit.clamp(1, BATCH_MAX);
         let mut waits_since: Option<Instant> = None;
         let mut everybody = true;
         let mut tells_at: Option<Instant> = None;
         loop {
-            let tails = inner.tails(bucket, &position, &mut heads, limit, everybody).await?;
+            // What moves behind this is told again; what is at or below the heads will be seen.
+            moves.iter_mut().for_each(watch::Receiver::mark_unchanged);
+            let tails = inner.tails(bucket, &position, &inner.heads(), limit, everybody).await?;
             let mut merged = inner.merge(bucket, &tails, &position, limit, &Decided::new());
             let is_overdue = waits_since.is_some_and(|since| since.elapsed() >= GRACE);
             let overdue = inner.overdue(&merged.undecided, is_overdue);
@@ -92,7 +94,7 @@ impl Objects {
             everybody = if has_more && merged.undecided.is_empty() {
                 false
             } else {
-                !moved(&mut heads, patience).await && until_told.is_none()
+                !moved(&mut moves, patience).await && until_told.is_none()
             };
         }
     }
@@ -124,21 +126,24 @@ impl Inner {
         Ok(position)
     }
 
-    /// What the drives logged behind `position`. A drive whose head is not beyond it is not asked,
+    /// Where the drives' logs end, read before what they hold.
+    pub(super) fn heads(&self) -> Vec<Lsn> {
+        self.drives.iter().map(|drive| *drive.head().borrow()).collect()
+    }
+
+    /// What the drives logged behind `position`, up to `heads`. A drive whose head is not beyond it is not asked,
     /// unless `everybody` is.
     pub(super) async fn tails(
         &self,
         bucket: BucketId,
         position: &Position,
-        heads: &mut [watch::Receiver<Lsn>],
+        heads: &[Lsn],
         limit: usize,
         everybody: bool,
     ) -> Result<Vec<Tail>, Error> {
         let mut asked = Vec::new();
         let mut answers = 0;
-        for (drive, head) in self.drives.iter().zip(heads) {
-            // Read before the log: whatever is at or below it will be seen.
-            let head = *head.borrow_and_update();
+        for (drive, head) in self.drives.iter().zip(heads.iter().copied()) {
             let after = position.place(drive.slot());
             if everybody || head > after {
                 asked.push(tail(drive.as_ref(), bucket, after, head, limit));
@@ -217,11 +222,11 @@ async fn tail(drive: &dyn Drive, bucket: BucketId, after: Lsn, head: Lsn, limit:
     Ok(Tail { slot: drive.slot(), entries, through })
 }
 
-/// Waits until a drive has something new; false when `patience` ends first.
-async fn moved(heads: &mut [watch::Receiver<Lsn>], patience: Duration) -> bool {
+/// Waits until a drive has something new of the bucket; false when `patience` ends first.
+async fn moved(moves: &mut [watch::Receiver<Lsn>], patience: Duration) -> bool {
     // A drive that is closed for good will not tell anything any more.
-    let open = heads.iter_mut().filter(|h| h.has_changed().is_ok());
-    let waits: Vec<_> = open.map(|head| Box::pin(head.changed())).collect();
+    let open = moves.iter_mut().filter(|m| m.has_changed().is_ok());
+    let waits: Vec<_> = open.map(|moves| Box::pin(moves.changed())).collect();
     if waits.is_empty() {
         tokio::time::sleep(patience).await;
         return false;
@@ -240,6 +245,23 @@ mod tests {
     use super::*;
     use crate::object::fixture::{Set, body};
     use crate::object::{Put, Versioning};
+
+    #[tokio::test]
+    async fn a_reader_is_woken_by_its_own_bucket_alone() {
+        let set = Set::new();
+        let objects = set.start();
+        objects.create_bucket("busy", Versioning::Enabled).await.expect("W");
+        objects.create_bucket("quiet", Versioning::Enabled).await.expect("W");
+        let quiet = objects.bucket("quiet").await.expect("made").id;
+        let moves: Vec<_> = set.drives.iter().map(|d| d.moves(quiet)).collect();
+        let told = || moves.iter().filter(|m| m.has_changed().expect("open")).count();
+        let heads = objects.0.heads();
+        objects.put("busy", "k", Put::default(), body("bytes")).await.expect("W");
+        let moved = objects.0.heads().iter().zip(&heads).filter(|(now, before)| now > before).count();
+        assert!(moved >= objects.0.quorum.write() && told() == 0, "{moved} drives have moved, {} of them here", told());
+        objects.put("quiet", "k", Put::default(), body("bytes")).await.expect("W");
+        assert!(told() >= objects.0.quorum.write(), "{} drives tell", told());
+    }
 
     #[tokio::test]
     async fn a_reader_is_told_its_place_behind_what_was_shown_before() {

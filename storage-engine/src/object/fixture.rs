@@ -147,6 +147,9 @@ impl Drive for Mortal {
     fn head(&self) -> watch::Receiver<Lsn> {
         self.drive.head()
     }
+    fn moves(&self, bucket: BucketId) -> watch::Receiver<Lsn> {
+        self.drive.moves(bucket)
+    }
     fn space(&self) -> (u64, u64) {
         self.drive.space()
     }

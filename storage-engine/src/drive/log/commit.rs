@@ -10,12 +10,13 @@ use crate::drive::format::Superblock;
 use crate::drive::index::Index;
 use crate::drive::index::held::Held;
 use crate::drive::index::table::Rows;
+use crate::drive::moves::Moves;
 use crate::drive::{Error, Lsn};
 use crate::metrics::Histogram;
 use crate::quorum::participant::{Effect, Gate, Op, Reply, Request, Verdict, decide};
 use crate::record::BucketId;
 use crate::version::{Ballot, Hlc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct State {
     pub offline: OnceLock<String>,
     /// The last lsn that is durable and in the index.
     pub head: watch::Sender<Lsn>,
+    /// Who waits for changes of which bucket.
+    pub moves: Moves,
     /// Bits of the persisted ceiling.
     pub ceiling: std::sync::atomic::AtomicU64,
     /// Seconds of each sync of the log.
@@ -87,6 +90,8 @@ pub struct Committer {
     pub promises: Promises,
     /// Hot keys.
     pub cache: Cache,
+    /// Buckets with changes that the head has not passed yet.
+    pub unshown: BTreeSet<BucketId>,
 }
 
 /// One effect of a batch, encoded.
@@ -263,14 +268,23 @@ impl Committer {
             self.state.fsync_seconds.observe(started.elapsed().as_secs_f64());
             self.state.group_records.observe(batch.changes.len() as f64);
         }
+        self.unshown.extend(batch.changes.iter().map(|change| change.entry.bucket));
         // Acks alone are shown before their sync: the flag only says what other logs hold durably.
         let mut rows = std::mem::take(&mut batch.rows);
         for change in &batch.changes {
             Index::stage_shards(&change.entry, &change.placed, at, &mut rows);
         }
         self.index.commit(rows, self.log.next() - 1).map_err(|e| offline("update the index", &e))?;
-        self.state.head.send_if_modified(|head| std::mem::replace(head, self.log.synced()) != self.log.synced());
+        self.show();
         Ok(())
+    }
+
+    /// Moves the head to what is durable, and wakes who waits for what it passes.
+    fn show(&mut self) {
+        let synced = self.log.synced();
+        if self.state.head.send_if_modified(|head| std::mem::replace(head, synced) != synced) {
+            self.state.moves.tell(&std::mem::take(&mut self.unshown), synced);
+        }
     }
 
     fn reply(&self, batch: Batch) {
@@ -282,7 +296,7 @@ impl Committer {
 
     fn flush(&mut self) {
         match self.log.sync() {
-            Ok(()) => drop(self.state.head.send_replace(self.log.synced())),
+            Ok(()) => self.show(),
             Err(e) => self.go_offline(&format!("sync the log: {e}")),
         }
     }
