@@ -62,6 +62,18 @@ impl Limit {
     }
 }
 
+/// Waits until so many bytes may go by all of these limits, slice by slice.
+async fn pay(limits: &[&Limit], bytes: u64, class: impl Fn() -> Class) {
+    let mut left = bytes;
+    while left > 0 {
+        let slice = left.min(SLICE_BYTES);
+        for limit in limits {
+            limit.take(slice, class()).await;
+        }
+        left -= slice;
+    }
+}
+
 /// How long a wait goes on at most before the limit is looked at again: it may have changed.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -154,12 +166,7 @@ impl Allowance {
 
     /// Waits until a version of so many bytes may go: it is paid for before it is sent, so that nothing is held meanwhile.
     pub async fn pass(&self, bytes: u64) {
-        let mut left = bytes;
-        while left > 0 {
-            let slice = left.min(SLICE_BYTES);
-            self.0.take(slice, Class::Interactive).await;
-            left -= slice;
-        }
+        pay(&[&self.0], bytes, || Class::Interactive).await;
     }
 }
 
@@ -191,14 +198,7 @@ impl Toll {
     /// Waits until so many bytes may go.
     pub async fn pass(&self, bytes: u64) {
         let began = Instant::now();
-        let mut left = bytes;
-        while left > 0 {
-            let slice = left.min(SLICE_BYTES);
-            for limit in [&self.rule.limit, &self.peer, &self.site] {
-                limit.take(slice, self.class()).await;
-            }
-            left -= slice;
-        }
+        pay(&[&self.rule.limit, &self.peer, &self.site], bytes, || self.class()).await;
         self.waited_since(began);
     }
 

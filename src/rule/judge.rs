@@ -4,7 +4,7 @@
 //! are judged too, for its definitions may be older than this binary. What concerns several documents is
 //! `rule/validate.rs`.
 use super::accept;
-use super::resource::{API_VERSION, Resource, spec_schema};
+use super::resource::{API_VERSION, DESCRIBING, Resource, spec_schema};
 use super::validate::Draft;
 use crate::document::{Node, Value, schema};
 use serde::{Deserialize, Serialize};
@@ -125,9 +125,8 @@ fn envelope(node: &Node, kind: &str) -> Result<&'static Json, (&'static str, &'s
         return Err(("kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
     }
     static SCHEMAS: OnceLock<BTreeMap<&'static str, Json>> = OnceLock::new();
-    let described = || ["Site", "Peer", "ReplicationRule"].into_iter();
     let whole = |kind| Some((kind, whole(spec_schema(kind)?)));
-    let schemas = SCHEMAS.get_or_init(|| described().filter_map(whole).collect());
+    let schemas = SCHEMAS.get_or_init(|| DESCRIBING.into_iter().filter_map(whole).collect());
     schemas.get(kind).ok_or_else(|| ("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")))
 }
 

@@ -31,6 +31,9 @@ use std::sync::OnceLock;
 /// Group and version of every kind.
 pub const API_VERSION: &str = "replication.isthmus.dev/v1alpha1";
 
+/// Kinds that describe replication; the other two ask for something once.
+pub const DESCRIBING: [&str; 3] = ["Site", "Peer", "ReplicationRule"];
+
 /// A document whose spec could be read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {

@@ -11,6 +11,7 @@ pub mod secrets;
 
 use super::judge::{Finding, Held, Kept, judge};
 use super::refs::Refs;
+use super::resource::DESCRIBING;
 use super::validate::validate;
 use super::watch_folder::{Accepted, Snapshot};
 use super::{Problem, RuleSet};
@@ -28,8 +29,6 @@ use std::time::Duration;
 use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 
-/// Kinds that describe replication; the other two ask for something once.
-const DESCRIBING: [&str; 3] = ["Site", "Peer", "ReplicationRule"];
 /// Changes of so long are judged together: `kubectl apply -k` brings a site's documents one after the other.
 const GATHER: Duration = Duration::from_millis(150);
 /// How often it is looked whether references have arrived.
