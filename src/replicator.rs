@@ -20,6 +20,7 @@ pub mod lend;
 pub mod line;
 pub mod neighbour;
 pub mod others;
+pub mod outward;
 pub mod own;
 pub mod proof;
 pub mod push;
@@ -55,7 +56,7 @@ use push::Route;
 use receive::Receive;
 use report::{Certificate, ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
 use run::Command;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -385,6 +386,14 @@ impl Replicator {
             }
         };
         links.filter_map(lender).collect()
+    }
+
+    /// Buckets of rules that let them be read from peers.
+    fn lent(&self) -> Vec<String> {
+        let state = self.state();
+        let allows = |(rule, d): &(&Rule, &Destination)| rule.read_from_peers && !rule.suspend && !d.suspend;
+        let buckets = state.in_force.links_of(&self.site).filter(allows).map(|(rule, _)| rule.bucket.clone());
+        buckets.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.

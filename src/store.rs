@@ -8,6 +8,8 @@ pub mod s3;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
+use std::time::Duration;
+pub use storage_engine::api::lend::{Found, Question};
 pub use storage_engine::api::scratch::{Act, Done};
 pub use storage_engine::api::{BucketInfo, Document};
 pub use storage_engine::feed::{Backlog, Batch, Cursor, Interest};
@@ -66,6 +68,10 @@ pub trait Store: Send + Sync + 'static {
     fn pieces(&self) -> Option<&dyn Pieces> {
         None
     }
+    /// What its readers want that is not here yet; `None`: they ask by themselves, or not at all.
+    fn readers(&self) -> Option<&dyn Readers> {
+        None
+    }
     /// What writes to it as a client does; `None`: this store takes no clients from here.
     fn client(&self) -> Option<&dyn Client> {
         None
@@ -103,6 +109,15 @@ pub trait Pieces: Send + Sync {
     ) -> Result<Applied, Error>;
     /// Forgets pieces of versions that never came, where the youngest was written before this time; how many.
     async fn forget_pieces(&self, bucket: &str, before_millis: u64) -> Result<u64, Error>;
+}
+
+/// What the readers of a store in another process want: it dials nobody, its replicator asks for them.
+#[async_trait]
+pub trait Readers: Send + Sync {
+    /// Waits for what a reader of one of these buckets wants, at most so long.
+    async fn wanted(&self, buckets: Vec<String>, wait: Duration) -> Result<Option<Question>, Error>;
+    /// Brings the answer; with [`Found::Bytes`] the bytes that were asked for.
+    async fn lend(&self, number: u64, found: Found, body: Body) -> Result<(), Error>;
 }
 
 /// What a drill does at its own site's store, by the roads of S3 and without its door: its bucket, and writes to it.

@@ -272,6 +272,13 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
         }
     }
 
+    pieces_and_reads_cross_the_private_api(&at_a, &at_b, &a, &b).await;
+    let asked = get(store_admin, "/metrics").unwrap().1;
+    for operation in ["PutPiece", "HeldPieces", "ApplyPieces", "ReadRange", "Wanted", "Lend"] {
+        let count = format!("isthmus_store_requests_total{{site=\"a\",operation=\"{operation}\",code=\"200\"}}");
+        assert!(asked.contains(&count), "{count} is not in\n{asked}");
+    }
+
     // A drill is driven by the replicator, with its canary at a store in another process.
     for plan in [["partition", "2s"], ["switchover", "1s"]] {
         let mut drill = Command::new(env!("CARGO_BIN_EXE_isthmus"));
@@ -304,6 +311,59 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
     assert!(get(admin_b, "/metrics").unwrap().1.contains("isthmus_store_requests_total"));
 
     assert_eq!((replicator.stop(), store.stop(), site.stop()), (Some(0), Some(0), Some(0)));
+}
+
+/// Changes a document of a site.
+fn alter(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(file, text.replace(from, to)).unwrap();
+}
+
+/// Large versions to and from the site whose roles are apart, and reads there of what it does not have yet.
+async fn pieces_and_reads_cross_the_private_api(at_a: &Client, at_b: &Client, a: &Path, b: &Path) {
+    let bytes = |seed: usize| (0..20 << 20).map(|at| (at / 251 + at + seed) as u8).collect::<Vec<_>>();
+    for (from, to, key, seed) in [(at_a, at_b, "large/a", 1), (at_b, at_a, "large/b", 2)] {
+        from.put_object().bucket(BUCKET).key(key).body(bytes(seed).into()).send().await.unwrap();
+        until("a large object is there", &[], async || {
+            let Ok(got) = to.get_object().bucket(BUCKET).key(key).send().await else { return false };
+            got.body.collect().await.unwrap().into_bytes() == bytes(seed)
+        })
+        .await;
+    }
+
+    // b brings nothing for a while, and lends.
+    alter(&b.join("rules/rule.yaml"), "  bucket:", "  suspend: true\n  bucket:");
+    alter(&a.join("rules/rule.yaml"), "  bucket:", "  readFromPeers: Enabled\n  bucket:");
+    let head = async |key: &str| at_a.head_object().bucket(BUCKET).key(key).send().await.is_ok();
+    let mut number = 0;
+    let mut key = String::new();
+    until("a reads from b what is not there yet", &[], async || {
+        number += 1;
+        key = format!("lent/{number}");
+        at_b.put_object().bucket(BUCKET).key(&key).body(bytes(number).into()).send().await.unwrap();
+        let here = versions(at_a).await.unwrap().keys().any(|(held, _)| *held == key);
+        !here && head(&key).await
+    })
+    .await;
+    let got = at_a.get_object().bucket(BUCKET).key(&key).send().await.unwrap();
+    assert!(got.body.collect().await.unwrap().into_bytes() == bytes(number), "the bytes of b, through a");
+    let some = at_a.get_object().bucket(BUCKET).key(&key).range("bytes=8388600-8388615").send().await.unwrap();
+    assert!(some.body.collect().await.unwrap().into_bytes() == bytes(number)[8_388_600..=8_388_615]);
+    assert!(!versions(at_a).await.unwrap().keys().any(|(held, _)| *held == key), "it is not at a");
+    assert!(!head("lent/nowhere").await);
+    // What a knows to be deleted it does not read from b.
+    at_a.delete_object().bucket(BUCKET).key(&key).send().await.unwrap();
+    assert!(!head(&key).await);
+
+    alter(&b.join("rules/rule.yaml"), "  suspend: true\n", "");
+    alter(&a.join("rules/rule.yaml"), "  readFromPeers: Enabled\n", "");
+    until(
+        "both sites hold the same again",
+        &[],
+        async || matches!((versions(at_a).await, versions(at_b).await), (Some(a), Some(b)) if a == b),
+    )
+    .await;
 }
 
 #[test]

@@ -38,6 +38,11 @@ impl Neighbours {
     pub fn serve(&self, replicator: &Arc<Replicator>) {
         let _ = self.replicator.set(Arc::downgrade(replicator));
     }
+
+    /// Buckets of which something may be read from a peer.
+    pub(super) fn buckets(&self) -> Vec<String> {
+        self.replicator.get().and_then(Weak::upgrade).map(|replicator| replicator.lent()).unwrap_or_default()
+    }
 }
 
 #[async_trait]

@@ -88,13 +88,14 @@ pub async fn own(
     let (mut at_least, mut wanted) = (0, None);
     loop {
         let now = shared.clock.now_millis();
-        let report = match start(&shared, &mut view, &labels, &way, &mut commands, &shown, &mut wanted, at_least).await
-        {
+        // Boxed, as what the link does seldom: a thousand links are mostly a thousand futures.
+        let starting = start(&shared, &mut view, &labels, &way, &mut commands, &shown, &mut wanted, at_least);
+        let report = match Box::pin(starting).await {
             Ok(Start::Run(run)) => {
                 let (id, lease) = (run.route.id.clone(), run.route.lease.clone());
                 shared.metrics.own(&labels, lease.epoch);
                 route.send_replace(Some(run.route.clone()));
-                let ended = run.run().await;
+                let ended = Box::pin(run.run()).await;
                 route.send_replace(None);
                 shared.metrics.disown(&labels);
                 match ended {

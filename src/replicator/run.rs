@@ -165,7 +165,7 @@ impl Run<'_> {
                     match result {
                         Ok(checkpoint) => {
                             busy.journal_trouble = None;
-                            self.commit(checkpoint).await;
+                            Box::pin(self.commit(checkpoint)).await;
                             Event::Recorded { seq }
                         }
                         Err(journal::Error::Fenced { current, .. }) => break Ended::Fenced { highest: current },
@@ -183,7 +183,7 @@ impl Run<'_> {
                             busy.cursor = Some(batch.cursor.clone());
                             Event::Changed { changes: changes(batch.events), cursor: batch.cursor }
                         }
-                        Err(e) => self.stalls(e).await,
+                        Err(e) => Box::pin(self.stalls(e)).await,
                     }
                 },
                 read = wait(&mut busy.surveying) => {
@@ -195,7 +195,7 @@ impl Run<'_> {
                             Event::Existing { changes, cursor, is_last }
                         }
                         (Ok(_), None) => Event::Tick,
-                        (Err(survey::Error::Store(e)), _) => self.stalls(e).await,
+                        (Err(survey::Error::Store(e)), _) => Box::pin(self.stalls(e)).await,
                         (Err(e), survey) => {
                             tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, error = %e, "A page of keys is compared again.");
                             busy.survey_trouble = Some(e.to_string());
@@ -242,7 +242,7 @@ impl Run<'_> {
                 }
                 () = tokio::time::sleep_until(measure_at) => {
                     let began = Instant::now();
-                    self.show(&mut busy).await;
+                    Box::pin(self.show(&mut busy)).await;
                     let pause = if busy.is_idle { MEASURE_IDLE } else { pause_after(began.elapsed()) };
                     measure_at = Instant::now() + pause;
                     Event::Tick

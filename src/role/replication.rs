@@ -9,6 +9,7 @@ use crate::peer::server::{Counters, Known, Server};
 use crate::replicator::admin::history::History;
 use crate::replicator::admin::page::Door;
 use crate::replicator::neighbour::Neighbours;
+use crate::replicator::outward;
 use crate::replicator::own::Shared;
 use crate::replicator::proof::Pace;
 use crate::replicator::tenure::{Tenure, Terms};
@@ -122,7 +123,7 @@ impl Bound {
         tasks: &TaskTracker,
         stop: CancellationToken,
         ended: CancellationToken,
-        neighbours: &Neighbours,
+        neighbours: Arc<Neighbours>,
     ) {
         let Bound { opened: Replication { settings, site, refs, source, identity, journal }, peers, public, local } =
             self;
@@ -136,7 +137,7 @@ impl Bound {
         }
         let holder = format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple());
         let shared = Shared {
-            store,
+            store: store.clone(),
             tenure: Arc::new(Tenure::new(journal.clone(), holder.clone(), Terms::default())),
             journal,
             clock: clock.clone(),
@@ -150,6 +151,7 @@ impl Bound {
         let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());
         let replicator = Arc::new(replicator);
         neighbours.serve(&replicator);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(outward::answer(store, neighbours)));
         replicator.open_drills(settings.admin_socket.with_file_name("drills"));
         let door = Door::of(settings.page_token_file.clone());
         let server = Arc::new(Server {

@@ -5,7 +5,6 @@ use super::replication::Replication;
 use super::{ended, refused, write_ports};
 use crate::cli::certs;
 use crate::config;
-use crate::replicator::neighbour::Neighbours;
 use crate::shutdown;
 use crate::store::bundled::network::NetworkStore;
 use crate::store::bundled::network::line::Target;
@@ -54,9 +53,8 @@ async fn serve(settings: config::Replicator) -> Result<(), Failed> {
     let drained = CancellationToken::new();
     tasks.spawn(identity.clone().keep_fresh(stop.clone()));
     let store = Arc::new(NetworkStore::start(target, identity, &tasks, drained.clone()));
-    // A store in another process has nobody to ask outward yet.
-    let nobody = Neighbours::default();
-    replication.run(store, Metrics::of(&site.site_id), clock, &tasks, stop, drained.clone(), &nobody).await;
+    let neighbours = Arc::default();
+    replication.run(store, Metrics::of(&site.site_id), clock, &tasks, stop, drained.clone(), neighbours).await;
     drained.cancel();
     tracing::info!("Stopped.");
     Ok(())

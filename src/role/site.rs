@@ -55,7 +55,7 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
     let store = tasks.spawn(node.run(store_stop.clone()));
 
     // Intake and links first, then the store under them; what is not done by the deadline is said and cut.
-    replication.run(bundled, metrics, clock, &tasks, stop, store_stop.clone(), &neighbours).await;
+    replication.run(bundled, metrics, clock, &tasks, stop, store_stop.clone(), neighbours).await;
     store_stop.cancel();
     match tokio::time::timeout(shutdown::DEADLINE, store).await {
         Ok(Ok(Ok(()))) => {

@@ -4,7 +4,7 @@ mod twin;
 
 use super::bundled::BundledStore;
 use super::bundled::network::tests::Served;
-use super::{Applied, Body, Cursor, Error, Interest, Store};
+use super::{Applied, Body, Cursor, Cut, Error, Interest, Store};
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -88,6 +88,7 @@ async fn suite(store: Arc<dyn Store>, expires: bool) {
     what_a_peer_holds_is_held_after_it_was_given(&*store).await;
     a_change_ends_the_wait_for_it(&store).await;
     many_at_once_arrive_whole(&*store).await;
+    a_version_comes_in_pieces_and_some_of_its_bytes_are_read(&*store).await;
     a_backlog_is_of_what_somebody_is_after(&*store).await;
     a_bucket_of_a_drill_is_made_written_and_removed_and_no_other(&*store).await;
     a_body_that_breaks_leaves_nothing(&*store).await;
@@ -190,6 +191,37 @@ async fn many_at_once_arrive_whole(store: &dyn Store) {
     }
     let behind = store.backlog(BUCKET, None, &Interest::under("many/")).await.unwrap();
     assert_eq!((behind.versions, behind.bytes), (100, (0..100).map(|i| i * 1000).sum()));
+}
+
+async fn a_version_comes_in_pieces_and_some_of_its_bytes_are_read(store: &dyn Store) {
+    let Some(pieces) = store.pieces() else { return };
+    let peer = BundledStore(objects("large").await);
+    let whole: Vec<u8> = (0..(2 << 20) + 5_000).map(|at| (at / 251 + at) as u8).collect();
+    let version = peer.0.put(BUCKET, "in/pieces", Put::default(), body(&whole)).await.unwrap().version;
+    let cut = Cut::new(whole.len() as u64, 1 << 20).unwrap();
+    let apply = || pieces.apply_pieces(BUCKET, version.clone(), cut, None);
+    assert_eq!(apply().await.unwrap(), Applied::NeedsBody);
+    for number in [2, 0] {
+        let range = cut.range(number).unwrap();
+        let bytes = &whole[range.start as usize..range.end as usize];
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes);
+        let lie = pieces.put_piece(BUCKET, version.id, cut, number, crc ^ 1, body(bytes)).await;
+        assert!(matches!(lie, Err(Error::BadDigest(_))), "{lie:?}");
+        pieces.put_piece(BUCKET, version.id, cut, number, crc, body(bytes)).await.unwrap();
+    }
+    assert_eq!(pieces.held_pieces(BUCKET, version.id, cut).await.unwrap(), [0, 2]);
+    assert_eq!(apply().await.unwrap(), Applied::NeedsBody);
+    assert_eq!(store.stat(BUCKET, "in/pieces", version.id).await.unwrap(), None, "nothing of it shows");
+    assert_eq!(pieces.forget_pieces(BUCKET, 1).await.unwrap(), 0, "they are young");
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &whole[1 << 20..2 << 20]);
+    pieces.put_piece(BUCKET, version.id, cut, 1, crc, body(&whole[1 << 20..2 << 20])).await.unwrap();
+    assert_eq!(apply().await.unwrap(), Applied::Applied);
+    assert!(read(store, &version).await == whole);
+    for range in [0..0, 5..6, (1 << 20) - 3..(1 << 20) + 3, 0..whole.len() as u64] {
+        let bytes = pieces.read_range(BUCKET, "in/pieces", version.id, range.clone()).await.unwrap();
+        let bytes = bytes.try_collect::<Vec<_>>().await.unwrap().concat();
+        assert!(bytes == whole[range.start as usize..range.end as usize], "{range:?}");
+    }
 }
 
 async fn a_backlog_is_of_what_somebody_is_after(store: &dyn Store) {

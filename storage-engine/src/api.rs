@@ -4,8 +4,10 @@
 //! how they look on the wire, `framing` how messages stand in a body, `serve` answers them. The client
 //! is the replicator's.
 pub mod framing;
+pub mod lend;
 pub mod message;
 pub mod neighbour;
+pub mod piece;
 pub mod scratch;
 pub mod serve;
 
@@ -16,6 +18,7 @@ pub use crate::feed::{Backlog, Batch, Cursor, Event};
 pub use crate::object::{Applied, Body, Error, Objects, Opened};
 use crate::object::{List, Marker, Versioning};
 use crate::version::{Origin, Version, VersionId};
+use std::ops::Range;
 
 /// A bucket as a replicator needs to know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,25 @@ impl Objects {
         let (id, object_lock) = (bucket.id.0.as_simple().to_string(), bucket.lock.is_some());
         let documents = self.bucket_documents(name).await?;
         Ok(BucketInfo { id, name: bucket.name, versioned, object_lock, documents })
+    }
+
+    /// Some of the bytes of a version; the range lies within it.
+    ///
+    /// # Errors
+    /// As [`Objects::read_version`]; [`Error::Invalid`] where it has no such bytes.
+    pub async fn version_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: VersionId,
+        range: Range<u64>,
+    ) -> Result<Body, Error> {
+        let opened = self.read_version(bucket, key, id).await?;
+        let size = opened.version.birth.as_ref().map_or(0, |b| b.size_bytes);
+        if range.start > range.end || range.end > size {
+            return Err(Error::Invalid(format!("bytes {} to {} of a version of {size}", range.start, range.end)));
+        }
+        Ok(opened.read(range))
     }
 
     /// All bytes of a version and how many they are; none for a marker.

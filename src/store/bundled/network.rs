@@ -1,12 +1,15 @@
 //! A store in another process, over its private API: trait [`Store`] as questions on one line.
 //!
-//! Every question but one may be asked again and is, on the next line, while its patience lasts; a version
-//! with bytes cannot be sent twice, and its sender hears that it should. What cannot be asked is
+//! Every question may be asked again and is, on the next line, while its patience lasts, but those with bytes: they
+//! cannot be sent twice, and their sender hears that it should. What cannot be asked is
 //! [`Error::Unavailable`], never an absence. `line.rs` keeps the line.
 pub mod line;
+mod pieces;
+mod readers;
 
 use super::super::{
-    Act, Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Document, Done, Error, Interest, Store, Stretch,
+    Act, Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Document, Done, Error, Interest, Pieces, Readers,
+    Store, Stretch,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -71,6 +74,21 @@ impl NetworkStore {
                 Ok(answered) => return answered,
                 Err(Broken(why)) => broken = Some((number, why)),
             }
+        }
+    }
+
+    /// Asks what bytes belong to: once, for they cannot be sent twice.
+    async fn ask_with(&self, call: Call, body: Body) -> Result<Answer, Error> {
+        let (_, sender) = self.line_after(None, Instant::now() + PATIENCE).await?;
+        let operation = call.operation();
+        let head = framed(&Request::from(call).to_bytes());
+        let failed: Arc<OnceLock<String>> = Arc::default();
+        match exchange(sender, operation, pour(head, body, failed.clone())).await {
+            Ok(answered) => Ok(answered?.0),
+            Err(Broken(why)) => Err(match failed.get() {
+                Some(why) => Error::Body(std::io::Error::other(why.clone())),
+                None => Error::Unavailable(why),
+            }),
         }
     }
 
@@ -214,20 +232,7 @@ impl Store for NetworkStore {
         let call = Call::Apply { bucket: bucket.into(), version, has_body, traceparent };
         let answer = match body {
             None => self.ask(call, PATIENCE).await?.0,
-            Some(body) => {
-                let (_, sender) = self.line_after(None, Instant::now() + PATIENCE).await?;
-                let head = framed(&Request::from(call).to_bytes());
-                let failed: Arc<OnceLock<String>> = Arc::default();
-                match exchange(sender, "Apply", pour(head, body, failed.clone())).await {
-                    Ok(answered) => answered?.0,
-                    Err(Broken(why)) => {
-                        return Err(match failed.get() {
-                            Some(why) => Error::Body(std::io::Error::other(why.clone())),
-                            None => Error::Unavailable(why),
-                        });
-                    }
-                }
-            }
+            Some(body) => self.ask_with(call, body).await?,
         };
         match answer {
             Answer::Applied(applied) => Ok(applied),
@@ -304,6 +309,14 @@ impl Store for NetworkStore {
             Answer::Applied(applied) => Ok(applied == Applied::Applied),
             other => Err(unexpected(&other)),
         }
+    }
+
+    fn pieces(&self) -> Option<&dyn Pieces> {
+        Some(self)
+    }
+
+    fn readers(&self) -> Option<&dyn Readers> {
+        Some(self)
     }
 
     fn client(&self) -> Option<&dyn Client> {

@@ -4,28 +4,23 @@
 //! connection, each with a window of bytes of its own; what they write shares the drives' group commit as
 //! S3 requests do. Only the identities in its settings may ask anything. `node.rs` runs it; what a
 //! question means is `api.rs`'s and `object`'s.
-use super::framing::{self, Reader, append, framed};
-use super::message::{
-    Answer, Call, ERROR_TRAILER, PATH_PREFIX, PROTOCOL_VERSION, Reply, Request, error_to_bytes, event_to_bytes,
-    status_of,
-};
+mod answered;
+
+use super::framing::{self, Reader};
+use super::lend::Desk;
+use super::message::{Answer, Call, PATH_PREFIX, PROTOCOL_VERSION, Request, event_to_bytes, status_of};
 use super::scratch::Done;
-use super::{Body, Error, Objects};
+use super::{Error, Objects, piece};
 use crate::clock::Clock;
 use crate::identity::{self, Identity};
 use crate::metrics::Metrics;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use answered::{Answered, Follows, Outcome, follow, listed, respond};
 use futures::StreamExt;
 use futures::stream;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::Method;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -60,10 +55,10 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Questions under way have so long once a connection is to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// A replicator waits no longer for what readers want, then asks again.
+const WANTED_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failed accept: it fails when file handles run out, and trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Messages of a list are joined into pieces of about this size.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Where the private API listens and who may ask it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,25 +74,16 @@ pub struct Settings {
 /// The private API of a store.
 pub struct Server {
     objects: Objects,
+    /// What readers want that is not here yet.
+    desk: Desk,
     identity: Arc<Identity>,
     clients: BTreeSet<String>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
 
-type Answered = Response<UnsyncBoxBody<Bytes, Infallible>>;
-/// What a question comes to: its answer, and what follows it.
-type Outcome = Result<(Answer, Follows), Error>;
-
-/// What follows an answer in its body.
-enum Follows {
-    Nothing,
-    Messages(Box<dyn Iterator<Item = Vec<u8>> + Send>),
-    Bytes(Body),
-}
-
 impl Server {
-    /// A server over `objects` that lets in `clients` only.
+    /// A server over `objects` that lets in `clients` only; what they can lend is read from them from now on.
     pub fn new(
         objects: Objects,
         identity: Arc<Identity>,
@@ -105,7 +91,9 @@ impl Server {
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Server { objects, identity, clients: clients.into_iter().collect(), metrics, clock }
+        let desk = Desk::default();
+        objects.set_neighbour(Arc::new(desk.clone()));
+        Server { objects, desk, identity, clients: clients.into_iter().collect(), metrics, clock }
     }
 
     /// What it shows to its callers, and whom it believes.
@@ -209,14 +197,13 @@ impl Server {
         let status = outcome.as_ref().map_or_else(status_of, |_| 200);
         if matches!(outcome, Err(Error::Unavailable(_))) && !leaving.is_cancelled() {
             match operation {
-                "Apply" | "Register" | "Commit" | "Deregister" | "JoinDocument" | "Scratch" => {
-                    self.metrics.write_without_quorum()
-                }
+                "Apply" | "Register" | "Commit" | "Deregister" | "JoinDocument" | "Scratch" | "PutPiece"
+                | "ApplyPieces" | "ForgetPieces" => self.metrics.write_without_quorum(),
                 _ => self.metrics.read_without_quorum(),
             }
         }
-        // It waits for a change, which says nothing about the store's speed.
-        let took = (operation != "Changes").then(|| started.elapsed());
+        // They wait for others, which says nothing about the store's speed.
+        let took = (!matches!(operation, "Changes" | "Wanted" | "Lend")).then(|| started.elapsed());
         self.metrics.request(operation, status, took, None);
         respond(status, outcome)
     }
@@ -237,6 +224,11 @@ impl Server {
             Call::Stat { bucket, key, id } => Answer::Version(objects.stat(&bucket, &key, id).await?.map(Box::new)),
             Call::ReadVersion { bucket, key, id } => {
                 let (size_bytes, bytes) = objects.version_bytes(&bucket, &key, id).await?;
+                return Ok((Answer::Bytes { size_bytes }, Follows::Bytes(bytes)));
+            }
+            Call::ReadRange { bucket, key, id, range } => {
+                let size_bytes = range.end - range.start;
+                let bytes = objects.version_range(&bucket, &key, id, range).await?;
                 return Ok((Answer::Bytes { size_bytes }, Follows::Bytes(bytes)));
             }
             Call::Apply { bucket, version, has_body, traceparent } => {
@@ -277,6 +269,20 @@ impl Server {
                     return Ok((Answer::Bytes { size_bytes }, Follows::Bytes(bytes)));
                 }
             },
+            Call::Piece { bucket, act } => match objects.piece(&bucket, act, body.rest()).await? {
+                piece::Done::Stored => Answer::Done,
+                piece::Done::Held(numbers) => Answer::Held(numbers),
+                piece::Done::Applied(applied) => Answer::Applied(applied),
+                piece::Done::Forgotten(count) => Answer::Forgotten(count),
+            },
+            Call::Wanted { buckets, wait_millis } => {
+                let wait = Duration::from_millis(wait_millis).min(WANTED_MAX);
+                Answer::Wanted(leaving.run_until_cancelled(self.desk.next(&buckets, wait)).await.flatten())
+            }
+            Call::Lend { number, found } => {
+                self.desk.answer(number, found, body.rest()).await;
+                Answer::Done
+            }
         };
         Ok((answer, Follows::Nothing))
     }
@@ -316,65 +322,6 @@ async fn read(request: hyper::Request<Incoming>) -> Result<(Call, Reader<Incomin
     let question = Request::from_bytes(operation, &message);
     let question = question.map_err(|err| Error::Invalid(format!("{operation}: {err}")))?;
     Ok((question.ok_or_else(unknown)?.call, reader))
-}
-
-fn listed(versions: Vec<crate::version::Version>) -> (Answer, Follows) {
-    (Answer::Versions, follow(versions))
-}
-
-fn follow(versions: Vec<crate::version::Version>) -> Follows {
-    Follows::Messages(Box::new(versions.into_iter().map(|v| v.to_bytes())))
-}
-
-fn respond(status: u16, outcome: Outcome) -> Answered {
-    let body = match outcome {
-        Err(error) => whole(framed(&error_to_bytes(&error))),
-        Ok((answer, follows)) => {
-            let head = Reply::from(answer).to_bytes();
-            match follows {
-                Follows::Nothing => whole(framed(&head)),
-                Follows::Messages(messages) => in_pieces(head, messages),
-                Follows::Bytes(bytes) => with_bytes(framed(&head), bytes),
-            }
-        }
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).expect("statuses are constants between 200 and 507");
-    response
-}
-
-fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, Infallible> {
-    Full::new(bytes).boxed_unsync()
-}
-
-/// The head and the messages behind it, encoded as the line takes them.
-fn in_pieces(head: Vec<u8>, messages: Box<dyn Iterator<Item = Vec<u8>> + Send>) -> UnsyncBoxBody<Bytes, Infallible> {
-    let mut messages = std::iter::once(head).chain(messages);
-    let pieces = std::iter::from_fn(move || {
-        let mut piece = BytesMut::new();
-        while piece.len() < PIECE_BYTES {
-            let Some(message) = messages.next() else { break };
-            append(&mut piece, &message);
-        }
-        (!piece.is_empty()).then(|| Ok(Frame::data(piece.freeze())))
-    });
-    StreamBody::new(stream::iter(pieces)).boxed_unsync()
-}
-
-/// The head and the bytes; where they cannot be given to their end, the trailers say why.
-fn with_bytes(head: Bytes, bytes: Body) -> UnsyncBoxBody<Bytes, Infallible> {
-    let bytes = bytes.map(|piece| piece.map_or_else(|err| Frame::trailers(to_trailers(err)), Frame::data));
-    let frames = stream::once(std::future::ready(Frame::data(head))).chain(bytes).map(Ok);
-    StreamBody::new(frames).boxed_unsync()
-}
-
-fn to_trailers(err: std::io::Error) -> HeaderMap {
-    let error = err.downcast::<Error>().unwrap_or_else(|err| Error::Unavailable(err.to_string()));
-    let value = HeaderValue::from_str(&STANDARD.encode(error_to_bytes(&error)));
-    HeaderMap::from_iter([(
-        hyper::header::HeaderName::from_static(ERROR_TRAILER),
-        value.expect("base64 is visible ASCII"),
-    )])
 }
 
 const _: () = assert!(framing::MESSAGE_BYTES_MAX < u32::MAX as usize, "a length takes four bytes");

@@ -39,6 +39,9 @@ impl Cut {
         let least = size_bytes.div_ceil(PIECES_MAX).next_multiple_of(PIECE_BYTES_MIN);
         Cut::new(size_bytes, piece_bytes.max(least))
     }
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
     pub fn piece_bytes(&self) -> u64 {
         self.piece_bytes
     }
