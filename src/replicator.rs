@@ -84,6 +84,8 @@ struct LineHandle {
     doc: PeerDoc,
     standing: Arc<Standing>,
     trouble: watch::Receiver<Option<String>>,
+    /// When its last connection ended.
+    ended: watch::Receiver<Option<Instant>>,
     stop: CancellationToken,
 }
 
@@ -345,6 +347,7 @@ impl Replicator {
         let mut links: Vec<_> = state.links.values().map(|l| promise(l.report())).collect();
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
         let foreign = state.in_force.foreign.values().map(|doc| foreign_report(doc, &state.links));
+        let now = self.shared.clock.now_millis();
         let problems = snapshot.problems.iter().map(|p| ProblemReport {
             document: p.document.clone(),
             place: p.place.clone(),
@@ -353,7 +356,7 @@ impl Replicator {
         });
         SiteReport {
             site: self.site_id.clone(),
-            peers: state.lines.values().map(peer_report).chain(foreign).collect(),
+            peers: state.lines.values().map(|line| peer_report(line, now)).chain(foreign).collect(),
             links,
             problems: problems.collect(),
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
@@ -554,9 +557,10 @@ impl Replicator {
                 None => Arc::new(watch::channel(None).0),
             };
             let (trouble, told) = watch::channel(None);
+            let (ended, over) = watch::channel(None);
             let stop = CancellationToken::new();
-            let handle =
-                LineHandle { doc: peer.clone(), standing: standing.clone(), trouble: told, stop: stop.clone() };
+            let (doc, standing_here) = (peer.clone(), standing.clone());
+            let handle = LineHandle { doc, standing: standing_here, trouble: told, ended: over, stop: stop.clone() };
             if let Some(old) = self.state().lines.insert(name.clone(), handle) {
                 old.stop.cancel();
             }
@@ -576,7 +580,7 @@ impl Replicator {
                 peer_site: peer.site_id.clone(),
             };
             let (tasks, dial) = (self.tasks.clone(), self.dial.clone());
-            let line = Line { peer: name.clone(), target, dial, files, tasks, standing, trouble };
+            let line = Line { peer: name.clone(), target, dial, files, tasks, standing, trouble, ended };
             self.tasks.spawn(line::keep(line, stop));
         }
         self.trust(set).await;
@@ -610,7 +614,7 @@ impl Replicator {
     }
 }
 
-fn peer_report(line: &LineHandle) -> PeerReport {
+fn peer_report(line: &LineHandle, now_millis: u64) -> PeerReport {
     let standing = match &*line.standing.borrow() {
         Some(FarEnd::Site(connection)) => Some(connection.clone()),
         _ => None,
@@ -620,7 +624,13 @@ fn peer_report(line: &LineHandle) -> PeerReport {
         site: line.doc.site_id.clone(),
         endpoint: line.doc.endpoint.clone(),
         is_up: standing.is_some(),
-        rtt_ms: standing.and_then(|c| c.rtt()).map(|rtt| rtt.as_secs_f64() * 1000.0),
+        rtt_ms: standing.as_ref().and_then(|c| c.rtt()).map(|rtt| rtt.as_secs_f64() * 1000.0),
+        clock_offset_ms: standing.as_ref().and_then(|c| c.clock_offset_millis(now_millis)),
+        certificate_until: standing.as_ref().map(|c| c.certificate_until()),
+        last_seen: match standing {
+            Some(_) => Some(now_millis),
+            None => line.ended.borrow().map(|at| now_millis.saturating_sub(at.elapsed().as_millis() as u64)),
+        },
         last_error: line.trouble.borrow().clone(),
         dialect: None,
     }
@@ -634,8 +644,8 @@ fn foreign_report(doc: &ForeignDoc, links: &BTreeMap<LinkName, LinkHandle>) -> P
         site: "-".into(),
         endpoint: doc.endpoint.clone(),
         is_up: of_it.iter().all(|link| link.line.borrow().is_some()),
-        rtt_ms: None,
         last_error: of_it.iter().find_map(|link| link.trouble.borrow().clone()),
         dialect: of_it.iter().find_map(|link| link.report().dialect),
+        ..PeerReport::default()
     }
 }

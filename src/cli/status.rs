@@ -2,7 +2,7 @@
 use super::output::{self, Format};
 use super::{exit, socket};
 use crate::replicator::report::verdict::{verdict, why};
-use crate::replicator::report::{LinkReport, SiteReport};
+use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
 use std::path::Path;
 
 /// Asks and prints. Exit code: 0 healthy, 1 degraded, 2 could not find out.
@@ -27,6 +27,19 @@ pub fn text(report: &SiteReport) -> String {
     shown(report, false)
 }
 
+/// Columns of peers that are shown where there is room for them: its clock against this site's, the end of its
+/// certificate, when it was connected last.
+const APART: [&str; 3] = ["CLOCK", "CERT", "SEEN"];
+
+fn apart(p: &PeerReport) -> [String; 3] {
+    let or_none = |shown: Option<String>| shown.unwrap_or("-".into());
+    [
+        or_none(p.clock_offset_ms.map(|ms| format!("{ms:+}ms"))),
+        or_none(p.certificate_until.map(output::utc)),
+        or_none(p.last_seen.map(output::utc)),
+    ]
+}
+
 /// Columns of links that are shown where there is room for them.
 const WIDE: [&str; 7] = ["OBJECTIVE", "OLDEST", "EXISTING", "AHEAD", "BRAKED", "VERIFIED", "OWNER"];
 
@@ -46,7 +59,8 @@ fn wide(l: &LinkReport) -> [String; 7] {
 fn shown(report: &SiteReport, is_wide: bool) -> String {
     let mut out = verdict(report);
     let peers = report.peers.iter().map(|p| {
-        vec![
+        let more = if is_wide { apart(p).to_vec() } else { Vec::new() };
+        let first = vec![
             p.peer.clone(),
             p.site.clone(),
             match (p.is_up, &p.dialect) {
@@ -55,11 +69,13 @@ fn shown(report: &SiteReport, is_wide: bool) -> String {
                 (false, _) => "down".into(),
             },
             p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1}ms")),
-            p.endpoint.clone(),
-            p.last_error.clone().unwrap_or("-".into()),
-        ]
+        ];
+        let last = vec![p.endpoint.clone(), p.last_error.clone().unwrap_or("-".into())];
+        [first, more, last].concat()
     });
-    out += &output::table(&["PEER", "SITE", "STATE", "RTT", "ENDPOINT", "ERROR"], peers.collect());
+    let more: &[&str] = if is_wide { &APART } else { &[] };
+    let head = [&["PEER", "SITE", "STATE", "RTT"], more, &["ENDPOINT", "ERROR"]].concat();
+    out += &output::table(&head, peers.collect());
     out += "\n\n";
     let row = |l: &LinkReport| {
         let names = [l.rule.clone(), l.bucket.clone(), l.peer.clone(), l.state.clone()];

@@ -76,7 +76,7 @@ fn verdicts() -> Vec<Panel> {
             "concepts.md",
             "Both versions of each are kept: nothing is lost. `isthmus conflicts` shows which reads as newer, and why.",
         )
-        .asks("conflicts", "sum(increase(isthmus_conflicts_total[24h]))")
+        .asks("{{kind}}", "sum by (kind) (increase(isthmus_conflicts_total[24h]))")
         .worse_from(100.0, 10_000.0),
         Panel::new(
             Look::Number,
@@ -172,6 +172,28 @@ fn peers() -> Vec<Panel> {
         )
         .asks("{{site}} to {{peer}}", "max by (site, peer) (isthmus_peer_rtt_seconds)")
         .worse_from(0.3, 1.0)
+        .absent("no peer answers"),
+        Panel::new(
+            Look::Lines,
+            "Do the clocks agree?",
+            Unit::Seconds,
+            "IsthmusClockOff",
+            "A peer that is off against all others: mend its time service. From 60 s on its versions wait at the others.",
+        )
+        .asks("{{site}} sees {{peer}}", "max by (site, peer) (abs(isthmus_peer_clock_offset_seconds))")
+        .worse_from(0.5, 5.0)
+        .absent("no peer answers"),
+        Panel::new(
+            Look::Lines,
+            "How long do the peers' certificates hold?",
+            Unit::Days,
+            "IsthmusPeerDown",
+            "Near 0: the peer's certificate was not renewed, and soon nothing gets there. `isthmus certs` there shows its files.",
+        )
+        .asks(
+            "{{site}} sees {{peer}}",
+            "(min by (site, peer) (isthmus_peer_certificate_expiry_timestamp_seconds) - time()) / 86400",
+        )
         .absent("no peer answers"),
         Panel::new(
             Look::Lines,

@@ -157,6 +157,8 @@ struct Opened<S> {
     takes_pieces: bool,
     lends: bool,
     drills: bool,
+    /// Unix milliseconds.
+    certificate_until: u64,
 }
 
 async fn open<S: AsyncRead + AsyncWrite + Unpin>(
@@ -198,7 +200,17 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let says = |ability: &str| features.iter().any(|f| f == ability);
     let (reconciles, tells_of_buckets) = (says(RECONCILES), says(BUCKETS));
     let (takes_pieces, lends) = (says(PIECES), says(READS));
-    Ok(Opened { line: write, reader, windows, reconciles, tells_of_buckets, takes_pieces, lends, drills: says(DRILLS) })
+    Ok(Opened {
+        line: write,
+        reader,
+        windows,
+        reconciles,
+        tells_of_buckets,
+        takes_pieces,
+        lends,
+        drills: says(DRILLS),
+        certificate_until: named.not_after_millis,
+    })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -236,6 +248,10 @@ struct Shared {
     waiting: Mutex<Waiting>,
     last_ping: Mutex<(u64, Instant)>,
     rtt_micros: AtomicU64,
+    /// What the peer's clock said last, Unix milliseconds, and when.
+    clock: Mutex<Option<(u64, Instant)>>,
+    /// The peer's certificate holds until then, Unix milliseconds.
+    certificate_until: u64,
     leaving: AtomicBool,
     ended: watch::Sender<Option<Ended>>,
     stop: CancellationToken,
@@ -269,8 +285,8 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Opened { mut line, mut reader, windows, reconciles, tells_of_buckets, takes_pieces, lends, drills } =
-            opened;
+        let Opened { mut line, mut reader, windows, certificate_until, .. } = opened;
+        let Opened { reconciles, tells_of_buckets, takes_pieces, lends, drills, .. } = opened;
         let (outbox, mut outgoing) = connection::outbox();
         let turns = (windows.connection_bytes / windows.stream_bytes * 3 / 4).max(1);
         let shared = Arc::new(Shared {
@@ -289,6 +305,8 @@ impl Connection {
             waiting: Mutex::default(),
             last_ping: Mutex::new((0, Instant::now())),
             rtt_micros: AtomicU64::new(0),
+            clock: Mutex::default(),
+            certificate_until,
             leaving: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             stop: CancellationToken::new(),
@@ -386,6 +404,19 @@ impl Connection {
             0 => None,
             micros => Some(Duration::from_micros(micros)),
         }
+    }
+
+    /// How far the peer's clock is ahead of one that says `now_millis` now, milliseconds; as good as half a round trip.
+    /// `None` before the first answer to a ping, and of a peer that does not tell its time.
+    pub fn clock_offset_millis(&self, now_millis: u64) -> Option<i64> {
+        let (said, at) = (*locked(&self.shared.clock))?;
+        let theirs = said.saturating_add(at.elapsed().as_millis() as u64);
+        Some(theirs.cast_signed().saturating_sub(now_millis.cast_signed()))
+    }
+
+    /// The peer's certificate holds until then, Unix milliseconds.
+    pub fn certificate_until(&self) -> u64 {
+        self.shared.certificate_until
     }
 }
 
@@ -590,12 +621,17 @@ impl Shared {
                 Some(Waiter::Found(tell, _turn)) => drop(tell.send(found)),
                 _ => return Err(Ended::Protocol("an answer nobody asked for")),
             },
-            Message::Ping(number) => self.outbox.control(&Frame::connection(Message::Pong(number))),
-            Message::Pong(number) => {
+            Message::Ping(number) => {
+                self.outbox.control(&Frame::connection(Message::Pong { number, clock_millis: None }));
+            }
+            Message::Pong { number, clock_millis } => {
                 let last = *locked(&self.last_ping);
                 if last.0 == number {
-                    let micros = u64::try_from(last.1.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    let took = last.1.elapsed();
+                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                     self.rtt_micros.store(micros.max(1), Ordering::Relaxed);
+                    // It was read halfway, as far as anybody knows.
+                    *locked(&self.clock) = clock_millis.map(|millis| (millis, last.1 + took / 2));
                 }
             }
             Message::Goodbye(reason) => {

@@ -103,7 +103,11 @@ pub enum Message {
     Credit(u32),
     Ping(u64),
     /// Answers the Ping of this number.
-    Pong(u64),
+    Pong {
+        number: u64,
+        /// What the clock of the end that answers says, Unix milliseconds; an end that has none says nothing.
+        clock_millis: Option<u64>,
+    },
     /// Send nothing new; what is under way may finish.
     Goodbye(String),
     /// What is held of ranges of keys? A frame type for digests and one for items.
@@ -235,7 +239,12 @@ impl Message {
             Message::Ack(ack) => (kind::ACK, 0, ack::to_fields(ack).to_bytes(), None),
             Message::Credit(bytes) => (kind::CREDIT, 0, single(bytes), None),
             Message::Ping(number) => (kind::PING, 0, single(number), None),
-            Message::Pong(number) => (kind::PONG, 0, single(number), None),
+            Message::Pong { number, clock_millis } => {
+                let mut fields = Fields::default();
+                fields.put(1, number);
+                fields.put_some(2, clock_millis);
+                (kind::PONG, 0, fields.to_bytes(), None)
+            }
             Message::Goodbye(reason) => (kind::GOODBYE, 0, single(reason), None),
             Message::Question(question) => {
                 let kind = match question.ask {
@@ -265,7 +274,10 @@ impl Message {
             kind::ACK => Message::Ack(ack::from_fields(Fields::parse(payload)?)?),
             kind::CREDIT => Message::Credit(Fields::parse(payload)?.need(1)?),
             kind::PING => Message::Ping(Fields::parse(payload)?.need(1)?),
-            kind::PONG => Message::Pong(Fields::parse(payload)?.need(1)?),
+            kind::PONG => {
+                let mut fields = Fields::parse(payload)?;
+                Message::Pong { number: fields.need(1)?, clock_millis: fields.take(2)? }
+            }
             kind::GOODBYE => Message::Goodbye(Fields::parse(payload)?.need(1)?),
             kind::DIGEST | kind::ITEMS => {
                 let question = Question::from_fields(Fields::parse(payload)?, kind == kind::ITEMS)?;

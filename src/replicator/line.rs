@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::identity::{Files, Identity};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +32,8 @@ pub struct Line {
     pub standing: Arc<Standing>,
     /// Why there is no connection.
     pub trouble: watch::Sender<Option<String>>,
+    /// When the last connection ended.
+    pub ended: watch::Sender<Option<Instant>>,
 }
 
 /// Keeps the line until `stop`. Dropping it closes the connection.
@@ -62,7 +65,7 @@ async fn load(line: &Line) -> Identity {
 }
 
 async fn dial(line: &Line, identity: &Identity, stop: &CancellationToken) {
-    let Line { peer, target, tasks, standing, trouble, .. } = line;
+    let Line { peer, target, tasks, standing, trouble, ended: told, .. } = line;
     let mut pauses = backoff();
     loop {
         let dialled = tokio::select! {
@@ -81,6 +84,7 @@ async fn dial(line: &Line, identity: &Identity, stop: &CancellationToken) {
                     ended = connection.closed() => ended,
                 };
                 standing.send_replace(None);
+                told.send_replace(Some(Instant::now()));
                 tracing::warn!(peer, endpoint = target.endpoint, reason = %ended, "The connection ended; dialling again.");
                 trouble.send_replace(Some(ended.to_string()));
             }

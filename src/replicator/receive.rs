@@ -12,7 +12,7 @@ use crate::peer::{Ack, Incoming, Portion, Receiver};
 use crate::rule::allow::{Facts, may};
 use crate::rule::watch_folder::Snapshot;
 use crate::store::{Applied, Body, Cut, Error, Pieces, Store};
-use crate::telemetry::metrics::{Metrics, RefusedLabels};
+use crate::telemetry::metrics::{CONFLICTS, ConflictLabels, Metrics, RefusedLabels};
 use crate::telemetry::trace::span::{self, Work};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -265,7 +265,10 @@ impl Receive {
                 continue;
             }
             self.conflicts.fetch_add(1, Ordering::Relaxed);
-            self.metrics.conflicts.inc();
+            let is_put = [birth, other].iter().all(|b| b.kind == Kind::Object);
+            let [put, delete] = CONFLICTS;
+            let kind = if is_put { put } else { delete };
+            self.metrics.conflicts.get_or_create(&ConflictLabels { bucket: bucket.into(), kind }).inc();
             let conflict = Conflict {
                 bucket: bucket.into(),
                 key: version.key.clone(),

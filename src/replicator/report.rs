@@ -226,6 +226,15 @@ pub struct PeerReport {
     pub is_up: bool,
     /// Round trip of the last ping; absent while it is down.
     pub rtt_ms: Option<f64>,
+    /// How far its clock is ahead of this site's, as good as half a round trip; absent while it is down.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
+    /// The certificate it shows holds until then, Unix milliseconds; absent while it is down.
+    #[serde(default)]
+    pub certificate_until: Option<u64>,
+    /// When it was connected last, Unix milliseconds: now, while it is up; absent where it never was since the process began.
+    #[serde(default)]
+    pub last_seen: Option<u64>,
     pub last_error: Option<String>,
     /// How an S3 endpoint is spoken to; absent for another site.
     #[serde(default)]

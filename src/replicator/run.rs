@@ -379,8 +379,13 @@ impl Run<'_> {
 
     fn record(&self, seq: u64, record: Record) -> Recording {
         let (journal, id, epoch) = (self.journal.clone(), self.route.id.clone(), self.route.lease.epoch);
+        let metrics = self.metrics.clone();
         Box::pin(async move {
+            let began = Instant::now();
             let result = journal.record(&id, epoch, &record).await;
+            if result.is_ok() {
+                metrics.journal_commit.observe(began.elapsed().as_secs_f64());
+            }
             (seq, result.map(|()| record.checkpoint))
         })
     }

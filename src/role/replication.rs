@@ -133,7 +133,10 @@ impl Bound {
             metrics.collect(Spans(counts));
         }
         if let Source::Kubernetes(watching) = &source {
-            metrics.collect(crate::telemetry::cluster::Watched(watching.cluster.clone()));
+            metrics.collect(crate::telemetry::cluster::Watched {
+                cluster: watching.cluster.clone(),
+                leadership: watching.leadership(),
+            });
         }
         let holder = format!("{}-{}", site.site_id, storage_engine::entropy::id().as_simple());
         let shared = Shared {

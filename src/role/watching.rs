@@ -33,6 +33,8 @@ pub struct Watching {
     pub cluster: Cluster,
     pub tell: watch::Sender<Snapshot>,
     lease: String,
+    /// Who leads.
+    leadership: watch::Sender<Leadership>,
     objects: watch::Receiver<Option<Arc<Objects>>>,
     /// What a leader does.
     duties: TaskTracker,
@@ -74,6 +76,7 @@ impl Watching {
             cluster,
             tell,
             lease: settings.lease.clone(),
+            leadership: watch::channel(Leadership::default()).0,
             objects,
             duties: TaskTracker::new(),
             _stop: stop.drop_guard(),
@@ -108,6 +111,11 @@ impl Watching {
         }
     }
 
+    /// Who leads, as this process knows.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
     /// Takes part in the election, and carries the leader's duties out, until `drained`.
     pub(super) fn lead(
         &self,
@@ -116,7 +124,7 @@ impl Watching {
         clock: Arc<dyn Clock>,
         drained: CancellationToken,
     ) {
-        let (tell, leadership) = watch::channel(Leadership::default());
+        let (tell, leadership) = (self.leadership.clone(), self.leadership());
         // The name of the pod, where there is one: that is what people look for.
         let me = match std::env::var("HOSTNAME") {
             Ok(host) if !host.is_empty() => format!("{host}_{process}"),

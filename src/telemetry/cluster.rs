@@ -1,24 +1,32 @@
-//! Whether the API server can be watched, read at each scrape. Only there where documents come from one.
+//! Whether the API server can be watched and who leads, read at each scrape. Only there where documents come from one.
+use crate::replicator::lease::Leadership;
 use crate::rule::watch_kube::cluster::Cluster;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
+use tokio::sync::watch;
 
 /// The API server as a source of metrics.
-pub struct Watched(pub Cluster);
+pub struct Watched {
+    pub cluster: Cluster,
+    pub leadership: watch::Receiver<Leadership>,
+}
 
 impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watched({})", self.0.namespace)
+        write!(f, "Watched({})", self.cluster.namespace)
     }
 }
 
 impl Collector for Watched {
     fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
         let help = "1 while the API server can be watched; links run on without it";
-        let up = ConstGauge::new(i64::from(self.0.is_up()));
-        up.encode(to.encode_descriptor("kube_up", help, None, MetricType::Gauge)?)
+        let up = ConstGauge::new(i64::from(self.cluster.is_up()));
+        up.encode(to.encode_descriptor("kube_up", help, None, MetricType::Gauge)?)?;
+        let help = "1 where this process leads: it writes status, starts jobs and drills";
+        let leads = ConstGauge::new(i64::from(self.leadership.borrow().is_ours));
+        leads.encode(to.encode_descriptor("leader", help, None, MetricType::Gauge)?)
     }
 }

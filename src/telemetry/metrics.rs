@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -50,6 +51,13 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
+/// Versions born without knowing each other: an object and another, or a delete marker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConflictLabels {
+    pub bucket: String,
+    pub kind: &'static str,
+}
+
 /// What leads from a version's time to its trace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TraceLabels {
@@ -71,6 +79,12 @@ pub struct RefusedLabels {
 
 /// Bounds of commit-to-ack in seconds; 1, 3, 60 and 900 are the bounds objectives are written in.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// Bounds of a journal's commit in seconds.
+const COMMIT_SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+
+/// What two versions of a key that did not know each other are: both objects, or one a delete.
+pub const CONFLICTS: [&str; 2] = ["concurrent_put", "concurrent_delete"];
 
 /// Acked within [`IN_TIME_MS`], or not.
 const IN_TIME: &str = "in_time";
@@ -116,7 +130,9 @@ pub struct Metrics {
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
     pub attempts_failed: Family<ResultLabels, Counter>,
-    pub conflicts: Counter,
+    pub conflicts: Family<ConflictLabels, Counter>,
+    /// Seconds until the journal had a checkpoint.
+    pub journal_commit: Histogram,
     pub link_owned: Family<LinkLabels, Gauge>,
     pub link_epoch: Family<LinkLabels, Gauge>,
     pub frames_refused: Family<RefusedLabels, Counter>,
@@ -145,7 +161,8 @@ impl Metrics {
             versions: Family::default(),
             bytes: Family::default(),
             attempts_failed: Family::default(),
-            conflicts: Counter::default(),
+            conflicts: Family::default(),
+            journal_commit: Histogram::new(COMMIT_SECONDS),
             link_owned: Family::default(),
             link_epoch: Family::default(),
             frames_refused: Family::default(),
@@ -215,6 +232,7 @@ impl Metrics {
         r.register("link_bytes", "Bytes of versions acked by the peer", self.bytes.clone());
         r.register("link_attempts_failed", "Pushes that did not succeed", self.attempts_failed.clone());
         r.register("conflicts", "Versions born without knowing each other", self.conflicts.clone());
+        r.register("journal_commit_seconds", "Until a checkpoint was durable", self.journal_commit.clone());
         r.register("link_owned", "1 where this process pushes the link", self.link_owned.clone());
         r.register("link_epoch", "Epoch this process owns the link under", self.link_epoch.clone());
         r.register("peer_frames_refused", "Frames outside the grant or of a stale epoch", self.frames_refused.clone());
@@ -228,6 +246,9 @@ impl Metrics {
         }
         for reason in ["retryable", "refused", "clock_ahead"] {
             drop(self.attempts_failed.get_or_create(&result_labels(link, reason)));
+        }
+        for kind in CONFLICTS {
+            drop(self.conflicts.get_or_create(&ConflictLabels { bucket: link.bucket.clone(), kind }));
         }
         drop(self.bytes.get_or_create(link));
         drop(self.differences.get_or_create(link));
@@ -321,6 +342,9 @@ impl Metrics {
         }
         for outcome in [IN_TIME, LATE] {
             self.slo.remove(&outcome_labels(link, outcome));
+        }
+        for kind in CONFLICTS {
+            self.conflicts.remove(&ConflictLabels { bucket: link.bucket.clone(), kind });
         }
         self.commit_to_ack.remove(&way_labels(link));
         self.bytes.remove(link);

@@ -103,15 +103,27 @@ fn links(all: &mut Registry, report: &SiteReport) {
 
 fn peers(all: &mut Registry, report: &SiteReport) {
     let (up, rtt) = (Family::<PeerLabels, Gauge>::default(), Family::<PeerLabels, Seconds>::default());
+    let [seen, clock, until] = [(); 3].map(|()| Family::<PeerLabels, Seconds>::default());
     for peer in &report.peers {
         let labels = PeerLabels { peer: peer.peer.clone() };
         up.get_or_create(&labels).set(i64::from(peer.is_up));
         if let Some(ms) = peer.rtt_ms {
             rtt.get_or_create(&labels).set(ms / 1000.0);
         }
+        if let Some(millis) = peer.clock_offset_ms {
+            clock.get_or_create(&labels).set(millis as f64 / 1000.0);
+        }
+        for (gauge, millis) in [(&seen, peer.last_seen), (&until, peer.certificate_until)] {
+            if let Some(millis) = millis {
+                gauge.get_or_create(&labels).set(millis as f64 / 1000.0);
+            }
+        }
     }
     all.register("peer_up", "1 while the peer answers", up);
     all.register("peer_rtt_seconds", "Round trip of the last ping, while the peer answers", rtt);
+    all.register("peer_last_seen_timestamp_seconds", "When the peer was connected last", seen);
+    all.register("peer_clock_offset_seconds", "How far the peer's clock is ahead of this site's", clock);
+    all.register("peer_certificate_expiry_timestamp_seconds", "The certificate the peer shows holds until then", until);
 }
 
 #[cfg(test)]

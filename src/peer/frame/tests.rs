@@ -75,7 +75,8 @@ fn examples() -> Vec<(&'static str, Frame)> {
         ("ack_fenced", Message::Ack(Ack::Fenced { highest: 10 })),
         ("credit", Message::Credit(131_072)),
         ("ping", Message::Ping(5)),
-        ("pong", Message::Pong(5)),
+        ("pong", Message::Pong { number: 5, clock_millis: None }),
+        ("pong_with_clock", Message::Pong { number: 5, clock_millis: Some(1_700_000_000_000) }),
         ("goodbye", Message::Goodbye("this site stops".into())),
     ];
     messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()

@@ -195,10 +195,11 @@ impl Session {
                 Ok(())
             }
             Message::Ping(number) => {
-                self.outbox.control(&Frame::connection(Message::Pong(number)));
+                let clock_millis = Some(self.server.clock.now_millis());
+                self.outbox.control(&Frame::connection(Message::Pong { number, clock_millis }));
                 Ok(())
             }
-            Message::Pong(_) => Ok(()),
+            Message::Pong { .. } => Ok(()),
             Message::Goodbye(_) => Err(Ended::Closed),
             Message::Question(question) => {
                 let session = self.clone();
