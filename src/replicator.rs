@@ -64,7 +64,7 @@ use storage_engine::identity::{Files, Identity};
 use suspend::Suspensions;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use toll::Tolls;
@@ -315,7 +315,7 @@ impl Replicator {
         // A link whose last sender is gone drains.
         let links = links.into_iter().map(|(name, link)| (name, link.task));
         let mut left: Vec<_> = links.chain(ending).collect();
-        let by = tokio::time::Instant::now() + shutdown::DRAIN;
+        let by = Instant::now() + shutdown::DRAIN;
         for (name, task) in &mut left {
             if timeout_at(by, &mut *task).await.is_err() {
                 tracing::warn!(rule = %name.rule, peer = %name.peer, "The link did not drain within {}s and is cut; what flew is sent again after the next start.", shutdown::DRAIN.as_secs());
