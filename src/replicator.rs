@@ -13,6 +13,7 @@ pub mod drill;
 pub mod explain;
 pub mod far;
 pub mod foreign;
+pub mod health;
 pub mod lateness;
 pub mod lease;
 pub mod leftovers;
@@ -54,7 +55,9 @@ use own::{Shared, Way};
 use proof::Proof;
 use push::Route;
 use receive::Receive;
-use report::{Certificate, ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport};
+use report::{
+    Certificate, ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport, StoreReport,
+};
 use run::Command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -175,6 +178,8 @@ pub struct Replicator {
     tolls: Tolls,
     /// Canaries of failover drills.
     drills: Arc<Drills>,
+    /// How the own store is, as last seen.
+    health: watch::Sender<Option<StoreReport>>,
     ready: AtomicBool,
     /// Comparisons end with it; what they had repaired stays.
     stopping: CancellationToken,
@@ -218,6 +223,7 @@ impl Replicator {
             verbs: Notify::new(),
             tolls: Tolls::default(),
             drills,
+            health: watch::Sender::new(None),
             ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
         }
@@ -250,6 +256,8 @@ impl Replicator {
         let keeper = tokio::spawn(async move { tenure.keep(told).await });
         let forget = leftovers::forget(self.shared.store.clone(), self.rules.clone(), self.shared.clock.clone());
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(forget));
+        let look = health::watch(self.shared.store.clone(), self.health.clone());
+        self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(look));
         let mut kept = Kept::default();
         stop.run_until_cancelled(self.first_suspensions()).await;
         while !stop.is_cancelled() {
@@ -362,6 +370,7 @@ impl Replicator {
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
             store_error: self.shared.store.trouble(),
+            store: self.health.borrow().clone(),
             certificate: self
                 .listener
                 .valid_millis()

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 pub use storage_engine::api::lend::{Found, Question};
 pub use storage_engine::api::scratch::{Act, Done};
-pub use storage_engine::api::{BucketInfo, Document};
+pub use storage_engine::api::{BucketInfo, Document, StoreHealth};
 pub use storage_engine::feed::{Backlog, Batch, Cursor, Interest};
 pub use storage_engine::object::Cut;
 pub use storage_engine::object::{Applied, Body, Error, Stretch};
@@ -75,6 +75,10 @@ pub trait Store: Send + Sync + 'static {
     /// What writes to it as a client does; `None`: this store takes no clients from here.
     fn client(&self) -> Option<&dyn Client> {
         None
+    }
+    /// How it is; `None`: it does not say.
+    async fn health(&self) -> Result<Option<StoreHealth>, Error> {
+        Ok(None)
     }
     /// Why it cannot be reached now; `None` while it can, and for a store that is always at hand.
     fn trouble(&self) -> Option<String> {

@@ -2,7 +2,7 @@
 use super::output::{self, Format};
 use super::{exit, socket};
 use crate::replicator::report::verdict::{verdict, why};
-use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
+use crate::replicator::report::{LinkReport, PeerReport, SiteReport, StoreReport};
 use std::path::Path;
 
 /// Asks and prints. Exit code: 0 healthy, 1 degraded, 2 could not find out.
@@ -38,6 +38,14 @@ fn apart(p: &PeerReport) -> [String; 3] {
         or_none(p.certificate_until.map(output::utc)),
         or_none(p.last_seen.map(output::utc)),
     ]
+}
+
+/// Its drives in a line; each that is offline with its reason.
+fn drives(store: &StoreReport) -> String {
+    let free = store.drives.iter().map(|d| d.free_bytes).min().unwrap_or_default();
+    let offline = store.drives.iter().filter_map(|d| Some(format!(", drive {} offline: {}", d.drive, d.offline.as_ref()?)));
+    let (online, all) = (store.online(), store.drives.len());
+    format!("{online}/{all} drives, least free {}{}", output::bytes(free), offline.collect::<String>())
 }
 
 /// Columns of links that are shown where there is room for them.
@@ -88,6 +96,9 @@ fn shown(report: &SiteReport, is_wide: bool) -> String {
     let head = [&head, more, &["WHY"]].concat();
     out += &output::table(&head, report.links.iter().map(row).collect());
     out.push('\n');
+    if let Some(store) = &report.store {
+        out += &format!("\nSTORE  {}\n", drives(store));
+    }
     for p in &report.problems {
         out += &format!("\n{}  {}  {}: {}", p.document, p.place, p.reason, p.message);
     }
@@ -100,12 +111,16 @@ fn shown(report: &SiteReport, is_wide: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replicator::report::DriveReport;
 
     #[test]
     fn wide_has_more_columns_and_yaml_says_all_of_it() {
         let link =
             LinkReport { rule: "r".into(), rpo_seconds: Some(900.0), braked_versions: 7, ..LinkReport::default() };
-        let report = SiteReport { links: vec![link], ..SiteReport::default() };
+        let drive = |drive, offline| DriveReport { drive, offline, free_bytes: 3 << 30, total_bytes: 4 << 30 };
+        let store = StoreReport { drives: vec![drive(0, None), drive(1, Some("gone".into()))], below_target: 0 };
+        let report = SiteReport { links: vec![link], store: Some(store), ..SiteReport::default() };
+        assert!(text(&report).contains("STORE  1/2 drives, least free 3.0GiB, drive 1 offline: gone"), "{}", text(&report));
         let wide = shown(&report, true);
         assert!(WIDE.iter().all(|column| wide.contains(column) && !text(&report).contains(column)), "{wide}");
         assert!(wide.contains("15m00s"), "{wide}");

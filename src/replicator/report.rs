@@ -4,9 +4,10 @@ pub mod verdict;
 use super::lateness::IN_TIME_MS;
 use super::told::Suspended;
 use crate::link::Shown;
-use crate::store::Backlog;
+use crate::store::{Backlog, StoreHealth};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use serde::{Deserialize, Serialize};
+use storage_engine::api::DriveHealth;
 
 /// One link, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -264,9 +265,48 @@ pub struct SiteReport {
     pub frames_refused: u64,
     /// Why the own store cannot be reached; absent while it can.
     pub store_error: Option<String>,
+    /// How it is; absent while that is not known.
+    #[serde(default)]
+    pub store: Option<StoreReport>,
     /// What the peer listener shows; absent: it names nobody.
     #[serde(default)]
     pub certificate: Option<Certificate>,
+}
+
+/// How the own store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReport {
+    pub drives: Vec<DriveReport>,
+    /// Records acked while some drive lacked them or their shard, since the store's process began.
+    pub below_target: u64,
+}
+
+/// A drive of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveReport {
+    /// Index in its set, 0-based.
+    pub drive: u32,
+    /// Why it takes no requests; absent while it is online.
+    pub offline: Option<String>,
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+}
+
+impl StoreReport {
+    /// Drives that take requests.
+    pub fn online(&self) -> usize {
+        self.drives.iter().filter(|d| d.offline.is_none()).count()
+    }
+}
+
+impl From<StoreHealth> for StoreReport {
+    fn from(health: StoreHealth) -> Self {
+        let drive = |d: DriveHealth| {
+            let DriveHealth { slot, offline, free_bytes, total_bytes } = d;
+            DriveReport { drive: slot, offline, free_bytes, total_bytes }
+        };
+        StoreReport { drives: health.drives.into_iter().map(drive).collect(), below_target: health.below_target }
+    }
 }
 
 /// How long a certificate holds, Unix milliseconds.

@@ -4,7 +4,7 @@ pub mod network;
 
 use super::{
     Act, Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Cut, Document, Done, Error, Interest, Pieces,
-    Store, Stretch,
+    Store, StoreHealth, Stretch,
 };
 use async_trait::async_trait;
 use std::ops::Range;
@@ -75,6 +75,9 @@ impl Store for BundledStore {
     }
     async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
         self.0.join_bucket_document(bucket, document).await
+    }
+    async fn health(&self) -> Result<Option<StoreHealth>, Error> {
+        Ok(Some(self.0.store_health()))
     }
     fn client(&self) -> Option<&dyn Client> {
         Some(self)

@@ -299,6 +299,10 @@ async fn errors_say_what_they_are(store: &dyn Store, expires: bool) {
     assert_eq!(store.stat(BUCKET, "nothing", id).await.unwrap(), None);
     assert!(matches!(store.read_version(BUCKET, "nothing", id).await, Err(Error::NoSuchVersion)));
     assert_eq!(store.trouble(), None);
+    if let Some(health) = store.health().await.unwrap() {
+        assert_eq!(health.drives.iter().map(|d| d.slot).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert!(health.drives.iter().all(|d| d.offline.is_none()) && health.below_target == 0, "{health:?}");
+    }
     if expires {
         let foreign = Cursor(Bytes::from_static(b"of another store"));
         assert!(matches!(store.changes(BUCKET, Some(&foreign), 1).await, Err(Error::Expired)));

@@ -4,6 +4,7 @@
 //! how they look on the wire, `framing` how messages stand in a body, `serve` answers them. The client
 //! is the replicator's.
 pub mod framing;
+pub mod health;
 pub mod lend;
 pub mod message;
 pub mod neighbour;
@@ -12,6 +13,7 @@ pub mod scratch;
 pub mod serve;
 
 pub use crate::bucket::document::Document;
+pub use health::{DriveHealth, StoreHealth};
 pub use neighbour::{Elsewhere, Neighbour, ReadRange};
 
 pub use crate::feed::{Backlog, Batch, Cursor, Event};

@@ -8,7 +8,7 @@ use storage_engine::api::message::{
     Answer, Call, Reply, Request, error_from_bytes, error_to_bytes, event_from_bytes, event_to_bytes,
 };
 use storage_engine::api::scratch::Act;
-use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Document, Error, Event, piece};
+use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Document, DriveHealth, Error, Event, StoreHealth, piece};
 use storage_engine::bucket::document::Kind;
 use storage_engine::feed::Interest;
 use storage_engine::object::Cut;
@@ -42,6 +42,7 @@ fn calls() -> Vec<Call> {
     let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
     vec![
         Call::Hello,
+        Call::Health,
         Call::Bucket { bucket: bucket.clone() },
         Call::Changes { bucket: bucket.clone(), cursor: Some(cursor(b"here")), limit: 256 },
         Call::Head { bucket: bucket.clone() },
@@ -100,8 +101,13 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("stretch", Answer::Stretch { through: Some("a/../b".into()) }),
         ("held", Answer::Held(vec![0, 3, 9_999])),
         ("forgotten", Answer::Forgotten(12)),
+        ("health", Answer::Health(StoreHealth { drives: vec![drive(0, None), drive(1, Some("gone".into()))], below_target: 3 })),
         ("wanted", Answer::Wanted(Some(question(Some(8..16))))),
     ]
+}
+
+fn drive(slot: u32, offline: Option<String>) -> DriveHealth {
+    DriveHealth { slot, offline, free_bytes: 1 << 30, total_bytes: 1 << 40 }
 }
 
 fn question(range: Option<Range<u64>>) -> Question {

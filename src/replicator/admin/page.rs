@@ -96,6 +96,7 @@ fn html(
     section(&mut out, "Mesh", &picture::mesh(report));
     section(&mut out, "Links", &links(report, history));
     section(&mut out, "Peers", &peers(report));
+    section(&mut out, "Store", &store(report));
     section(&mut out, "For a person", &for_a_person(report));
     section(&mut out, "Parked", &waiting.parked(report, reader));
     section(&mut out, "Conflicts", &waiting.conflicts(reader));
@@ -143,16 +144,46 @@ fn peers(report: &SiteReport) -> String {
     let row = |p: &crate::replicator::report::PeerReport| {
         let (class, state) = if p.is_up { ("ok", "up") } else { ("bad", "down") };
         let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1}ms"));
-        vec![escaped(&p.peer), escaped(&p.site), format!("<span class=\"{class}\">{state}</span>"), rtt]
+        let clock = p.clock_offset_ms.map_or("-".into(), |ms| format!("{ms:+}ms"));
+        let certificate = p.certificate_until.map_or("-".into(), words::utc);
+        let state = format!("<span class=\"{class}\">{state}</span>");
+        vec![escaped(&p.peer), escaped(&p.site), state, rtt, clock, certificate]
     };
     let table = Table {
         what: "Peers",
-        head: &["Peer", "Site", "State", "Round trip"],
+        head: &["Peer", "Site", "State", "Round trip", "Clock", "Certificate until"],
         bytes_max: PEERS_BYTES_MAX,
         all: report.peers.len() as u64,
         verb: "isthmus status",
     };
     table.with(report.peers.iter().map(row))
+}
+
+/// The drives of the own store.
+fn store(report: &SiteReport) -> String {
+    let Some(store) = &report.store else { return "<p>Not known now.</p>".into() };
+    let row = |d: &crate::replicator::report::DriveReport| {
+        let (class, state) = if d.offline.is_none() { ("ok", "online") } else { ("bad", "offline") };
+        let state = format!("<span class=\"{class}\">{state}</span>");
+        vec![d.drive.to_string(), state, words::bytes(d.free_bytes), words::bytes(d.total_bytes)]
+    };
+    let table = Table {
+        what: "Drives",
+        head: &["Drive", "State", "Free", "Of"],
+        bytes_max: PEERS_BYTES_MAX,
+        all: store.drives.len() as u64,
+        verb: "isthmus status",
+    };
+    let below = match store.below_target {
+        0 => String::new(),
+        n => format!("<p>Acked while a drive lacked them, since the store began: {n}. Nothing heals them yet.</p>"),
+    };
+    table.with(store.drives.iter().map(row)) + &below
+}
+
+/// Drives that take no requests.
+fn offline(report: &SiteReport) -> u64 {
+    report.store.as_ref().map_or(0, |store| (store.drives.len() - store.online()) as u64)
 }
 
 /// What waits for somebody, each with the command that says more.
@@ -164,6 +195,7 @@ fn for_a_person(report: &SiteReport) -> String {
         (sum(|l| l.suspended.is_some().into()), "suspended links", "isthmus status"),
         (report.peers.iter().filter(|p| !p.is_up).count() as u64, "peers down", "isthmus explain --peer PEER"),
         (report.problems.len() as u64, "documents not in force", "isthmus status"),
+        (offline(report), "drives offline", "isthmus status"),
         (u64::from(report.store_error.is_some()), "stores out of reach", "isthmus status"),
         (report.conflicts, "conflicts since the process began, both versions kept", "isthmus conflicts"),
     ];

@@ -9,7 +9,7 @@ mod readers;
 
 use super::super::{
     Act, Applied, Backlog, Batch, Body, BucketInfo, Client, Cursor, Document, Done, Error, Interest, Pieces, Readers,
-    Store, Stretch,
+    Store, StoreHealth, Stretch,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -307,6 +307,13 @@ impl Store for NetworkStore {
     async fn join_document(&self, bucket: &str, document: Document) -> Result<bool, Error> {
         match self.ask(Call::JoinDocument { bucket: bucket.into(), document }, PATIENCE).await?.0 {
             Answer::Applied(applied) => Ok(applied == Applied::Applied),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn health(&self) -> Result<Option<StoreHealth>, Error> {
+        match self.ask_briefly(Call::Health).await? {
+            Answer::Health(health) => Ok(Some(health)),
             other => Err(unexpected(&other)),
         }
     }

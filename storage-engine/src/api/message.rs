@@ -8,7 +8,7 @@ mod error;
 mod question;
 mod reply;
 
-use super::{Applied, Backlog, BucketInfo, Cursor, Document, lend, piece, scratch};
+use super::{Applied, Backlog, BucketInfo, Cursor, Document, StoreHealth, lend, piece, scratch};
 use crate::bucket::document::Kind;
 use crate::feed::Interest;
 use crate::version::{Hlc, Origin, Stamp, Version, VersionId};
@@ -66,6 +66,8 @@ pub(super) mod tag {
     pub const QUESTION: u32 = 38;
     pub const PLACE: u32 = 39;
     pub const WAIT_MILLIS: u32 = 40;
+    pub const DRIVES: u32 = 41;
+    pub const BELOW_TARGET: u32 = 42;
 }
 
 /// What is asked.
@@ -73,6 +75,8 @@ pub(super) mod tag {
 pub enum Call {
     /// Who is there, and what does it speak?
     Hello,
+    /// How is the store?
+    Health,
     Bucket {
         bucket: String,
     },
@@ -222,6 +226,7 @@ pub enum Answer {
     Forgotten(u64),
     /// What a reader wants; nothing came in time.
     Wanted(Option<lend::Question>),
+    Health(StoreHealth),
 }
 
 /// An answer as it travels.
@@ -237,6 +242,7 @@ impl Call {
     pub fn operation(&self) -> &'static str {
         match self {
             Call::Hello => "Hello",
+            Call::Health => "Health",
             Call::Bucket { .. } => "Bucket",
             Call::Changes { .. } => "Changes",
             Call::Head { .. } => "Head",

@@ -212,6 +212,7 @@ impl Server {
         let objects = &self.objects;
         let answer = match call {
             Call::Hello => Answer::Hello { protocol: PROTOCOL_VERSION, origin: objects.origin().clone() },
+            Call::Health => Answer::Health(objects.store_health()),
             Call::Bucket { bucket } => Answer::Bucket(objects.bucket_info(&bucket).await?),
             Call::Changes { bucket, cursor, limit } => {
                 let changes = objects.changes(&bucket, cursor.as_ref(), limit as usize);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::journal::Conflict;
-use crate::replicator::report::{PeerReport, ProblemReport};
+use crate::replicator::report::{DriveReport, PeerReport, ProblemReport, StoreReport};
 use crate::replicator::told::RowReport;
 
 fn link(place: usize) -> LinkReport {
@@ -60,6 +60,23 @@ fn the_verdict_the_mesh_and_the_worst_link_come_first() {
     assert!(at("3 / 2.0KiB") < at("18.0ms"));
     assert!(text.contains("<p>Nothing.</p>") && text.contains("isthmus drill run"));
     assert!(!text.contains("<script") && !text.contains("style="), "the policy allows neither");
+}
+
+#[test]
+fn drives_clocks_and_certificates_are_shown_as_far_as_they_are_known() {
+    let mut report = site(1);
+    let text = shown(&report, &History::default());
+    assert!(text.contains("<p>Not known now.</p>") && !text.contains("drives offline"), "{text}");
+    let drive = |drive, offline| DriveReport { drive, offline, free_bytes: 3 << 30, total_bytes: 4 << 30 };
+    let drives = vec![drive(0, None), drive(1, Some("No such file: /secret/path".into()))];
+    report.store = Some(StoreReport { drives, below_target: 7 });
+    report.peers[0].clock_offset_ms = Some(-700);
+    report.peers[0].certificate_until = Some(1_800_000_000_000);
+    let text = shown(&report, &History::default());
+    for told in ["<td>3.0GiB</td>", ">offline</span>", "drives offline: 1", "began: 7.", "-700ms", "2027-01-15"] {
+        assert!(text.contains(told), "no {told} in\n{text}");
+    }
+    assert!(!text.contains("/secret/path"), "paths are for the socket: {text}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ impl Request {
         let mut f = self.unknown.clone();
         match &self.call {
             Call::Hello => f.put(tag::PROTOCOL, &PROTOCOL_VERSION),
+            Call::Health => {}
             Call::Bucket { bucket } | Call::Head { bucket } => f.put(tag::BUCKET, bucket),
             Call::Changes { bucket, cursor, limit } => {
                 f.put(tag::BUCKET, bucket);
@@ -113,6 +114,7 @@ impl Request {
                 let _: Option<u32> = f.take(tag::PROTOCOL)?;
                 Call::Hello
             }
+            "Health" => Call::Health,
             "Bucket" => Call::Bucket { bucket: f.need(tag::BUCKET)? },
             "Changes" => Call::Changes {
                 bucket: f.need(tag::BUCKET)?,

@@ -1,8 +1,11 @@
 //! Answers, and what follows them, <-> bytes.
 use super::{Answer, Reply, documents, need_cursor, need_id, put_cursor, row, tag, take_cursor, take_version};
-use crate::api::{Applied, Backlog, BucketInfo, Event, lend};
+use crate::api::{Applied, Backlog, BucketInfo, DriveHealth, Event, StoreHealth, lend};
 use crate::version::Origin;
 use crate::wire::{self, Fields};
+
+/// Slot, why it is offline, bytes free, bytes in all.
+type DriveRow = (u32, Option<String>, u64, u64);
 
 impl Reply {
     /// The answer as bytes.
@@ -78,6 +81,12 @@ impl Reply {
                 }
                 15
             }
+            Answer::Health(StoreHealth { drives, below_target }) => {
+                let row = |d: &DriveHealth| (d.slot, d.offline.clone(), d.free_bytes, d.total_bytes);
+                f.put(tag::DRIVES, &drives.iter().map(row).collect::<Vec<DriveRow>>());
+                f.put(tag::BELOW_TARGET, below_target);
+                16
+            }
         };
         f.put(tag::KIND, &kind);
         f.to_bytes()
@@ -117,6 +126,17 @@ impl Reply {
             13 => Answer::Held(f.need(tag::PIECES)?),
             14 => Answer::Forgotten(f.need(tag::VERSIONS)?),
             15 => Answer::Wanted(lend::Question::take(&mut f)?),
+            16 => {
+                let drive = |(slot, offline, free_bytes, total_bytes): DriveRow| DriveHealth {
+                    slot,
+                    offline,
+                    free_bytes,
+                    total_bytes,
+                };
+                let rows: Vec<DriveRow> = f.need(tag::DRIVES)?;
+                let drives = rows.into_iter().map(drive).collect();
+                Answer::Health(StoreHealth { drives, below_target: f.need(tag::BELOW_TARGET)? })
+            }
             other => return Err(wire::Error::Malformed(format!("answer {other} is unknown"))),
         };
         Ok(Reply { answer, unknown: f })

@@ -1,0 +1,18 @@
+//! How the own store is, looked at now and then, so that whoever looks at the site never waits for it. Decides nothing.
+use super::report::StoreReport;
+use crate::store::Store;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Looks until it is dropped; what cannot be known is not shown.
+pub async fn watch(store: Arc<dyn Store>, show: watch::Sender<Option<StoreReport>>) {
+    loop {
+        let seen = store.health().await.unwrap_or_default();
+        show.send_replace(seen.map(StoreReport::from));
+        tokio::time::sleep(EVERY).await;
+    }
+}
