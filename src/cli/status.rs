@@ -43,7 +43,8 @@ fn apart(p: &PeerReport) -> [String; 3] {
 /// Its drives in a line; each that is offline with its reason.
 fn drives(store: &StoreReport) -> String {
     let free = store.drives.iter().map(|d| d.free_bytes).min().unwrap_or_default();
-    let offline = store.drives.iter().filter_map(|d| Some(format!(", drive {} offline: {}", d.drive, d.offline.as_ref()?)));
+    let offline =
+        store.drives.iter().filter_map(|d| Some(format!(", drive {} offline: {}", d.drive, d.offline.as_ref()?)));
     let (online, all) = (store.online(), store.drives.len());
     format!("{online}/{all} drives, least free {}{}", output::bytes(free), offline.collect::<String>())
 }
@@ -120,7 +121,11 @@ mod tests {
         let drive = |drive, offline| DriveReport { drive, offline, free_bytes: 3 << 30, total_bytes: 4 << 30 };
         let store = StoreReport { drives: vec![drive(0, None), drive(1, Some("gone".into()))], below_target: 0 };
         let report = SiteReport { links: vec![link], store: Some(store), ..SiteReport::default() };
-        assert!(text(&report).contains("STORE  1/2 drives, least free 3.0GiB, drive 1 offline: gone"), "{}", text(&report));
+        assert!(
+            text(&report).contains("STORE  1/2 drives, least free 3.0GiB, drive 1 offline: gone"),
+            "{}",
+            text(&report)
+        );
         let wide = shown(&report, true);
         assert!(WIDE.iter().all(|column| wide.contains(column) && !text(&report).contains(column)), "{wide}");
         assert!(wide.contains("15m00s"), "{wide}");

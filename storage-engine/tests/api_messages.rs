@@ -8,7 +8,9 @@ use storage_engine::api::message::{
     Answer, Call, Reply, Request, error_from_bytes, error_to_bytes, event_from_bytes, event_to_bytes,
 };
 use storage_engine::api::scratch::Act;
-use storage_engine::api::{Applied, Backlog, BucketInfo, Cursor, Document, DriveHealth, Error, Event, StoreHealth, piece};
+use storage_engine::api::{
+    Applied, Backlog, BucketInfo, Cursor, Document, DriveHealth, Error, Event, StoreHealth, piece,
+};
 use storage_engine::bucket::document::Kind;
 use storage_engine::feed::Interest;
 use storage_engine::object::Cut;
@@ -101,7 +103,13 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("stretch", Answer::Stretch { through: Some("a/../b".into()) }),
         ("held", Answer::Held(vec![0, 3, 9_999])),
         ("forgotten", Answer::Forgotten(12)),
-        ("health", Answer::Health(StoreHealth { drives: vec![drive(0, None), drive(1, Some("gone".into()))], below_target: 3 })),
+        (
+            "health",
+            Answer::Health(StoreHealth {
+                drives: vec![drive(0, None), drive(1, Some("gone".into()))],
+                below_target: 3,
+            }),
+        ),
         ("wanted", Answer::Wanted(Some(question(Some(8..16))))),
     ]
 }
