@@ -3,6 +3,7 @@
 //! Decides nothing about what to send or when to try again: the links do. It never opens a second
 //! connection by itself; whoever holds [`Connection`] waits for [`Connection::closed`] and connects anew.
 //! Called by `replicator` (connecting) and `replicator/push.rs` (pushing).
+mod pulse;
 mod questions;
 
 use super::connection::{
@@ -19,6 +20,7 @@ use crate::link::planted::{self, Planted};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use pulse::Pulse;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +32,6 @@ use storage_engine::wire::Fields;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -178,10 +179,10 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     if !target.identities.contains(&named.uri) {
         return Err(disbelieved(format!("its certificate names {}", named.uri)));
     }
-    let (read, mut write) = tokio::io::split(line);
+    let (read, mut line) = tokio::io::split(line);
     let hello = hello(&target.site, Vec::new()).encode().map_err(|err| unreachable(err.to_string()))?;
-    write.write_all(&hello).await.map_err(|err| unreachable(err.to_string()))?;
-    write.flush().await.map_err(|err| unreachable(err.to_string()))?;
+    line.write_all(&hello).await.map_err(|err| unreachable(err.to_string()))?;
+    line.flush().await.map_err(|err| unreachable(err.to_string()))?;
     let mut reader = FrameReader::new(read, SILENCE_MAX, Arc::new(AtomicU64::new(0)));
     let (answer, _) = reader.next().await.map_err(|err| unreachable(format!("no Hello: {err}")))?;
     let (windows, features) = match answer.message {
@@ -200,17 +201,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let says = |ability: &str| features.iter().any(|f| f == ability);
     let (reconciles, tells_of_buckets) = (says(RECONCILES), says(BUCKETS));
     let (takes_pieces, lends) = (says(PIECES), says(READS));
-    Ok(Opened {
-        line: write,
-        reader,
-        windows,
-        reconciles,
-        tells_of_buckets,
-        takes_pieces,
-        lends,
-        drills: says(DRILLS),
-        certificate_until: named.not_after_millis,
-    })
+    let (drills, certificate_until) = (says(DRILLS), named.not_after_millis);
+    Ok(Opened { line, reader, windows, reconciles, tells_of_buckets, takes_pieces, lends, drills, certificate_until })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -246,10 +238,7 @@ struct Shared {
     /// free, and bodies the receiver is slow with can never hold up everything else.
     bodies: Semaphore,
     waiting: Mutex<Waiting>,
-    last_ping: Mutex<(u64, Instant)>,
-    rtt_micros: AtomicU64,
-    /// What the peer's clock said last, Unix milliseconds, and when.
-    clock: Mutex<Option<(u64, Instant)>>,
+    pulse: Pulse,
     /// The peer's certificate holds until then, Unix milliseconds.
     certificate_until: u64,
     leaving: AtomicBool,
@@ -303,9 +292,7 @@ impl Connection {
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
             waiting: Mutex::default(),
-            last_ping: Mutex::new((0, Instant::now())),
-            rtt_micros: AtomicU64::new(0),
-            clock: Mutex::default(),
+            pulse: Pulse::new(),
             certificate_until,
             leaving: AtomicBool::new(false),
             ended: watch::Sender::new(None),
@@ -396,22 +383,6 @@ impl Connection {
         let mut ended = self.shared.ended.subscribe();
         let seen = ended.wait_for(Option::is_some).await;
         seen.ok().and_then(|e| e.clone()).unwrap_or(Ended::Stopped)
-    }
-
-    /// The last measured round trip; `None` before the first answer to a ping.
-    pub fn rtt(&self) -> Option<Duration> {
-        match self.shared.rtt_micros.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(Duration::from_micros(micros)),
-        }
-    }
-
-    /// How far the peer's clock is ahead of one that says `now_millis` now, milliseconds; as good as half a round trip.
-    /// `None` before the first answer to a ping, and of a peer that does not tell its time.
-    pub fn clock_offset_millis(&self, now_millis: u64) -> Option<i64> {
-        let (said, at) = (*locked(&self.shared.clock))?;
-        let theirs = said.saturating_add(at.elapsed().as_millis() as u64);
-        Some(theirs.cast_signed().saturating_sub(now_millis.cast_signed()))
     }
 
     /// The peer's certificate holds until then, Unix milliseconds.
@@ -587,7 +558,7 @@ impl Shared {
             let heard = tokio::select! {
                 frame = reader.next() => frame.and_then(|(frame, cost)| self.hear(frame, cost)),
                 _ = ping.tick() => {
-                    self.ping();
+                    self.outbox.control(&Frame::connection(Message::Ping(self.pulse.ping())));
                     Ok(())
                 }
             };
@@ -595,12 +566,6 @@ impl Shared {
                 return ended;
             }
         }
-    }
-
-    fn ping(&self) {
-        let mut last = locked(&self.last_ping);
-        *last = (last.0 + 1, Instant::now());
-        self.outbox.control(&Frame::connection(Message::Ping(last.0)));
     }
 
     fn hear(&self, frame: Frame, cost: usize) -> Result<(), Ended> {
@@ -625,14 +590,7 @@ impl Shared {
                 self.outbox.control(&Frame::connection(Message::Pong { number, clock_millis: None }));
             }
             Message::Pong { number, clock_millis } => {
-                let last = *locked(&self.last_ping);
-                if last.0 == number {
-                    let took = last.1.elapsed();
-                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                    self.rtt_micros.store(micros.max(1), Ordering::Relaxed);
-                    // It was read halfway, as far as anybody knows.
-                    *locked(&self.clock) = clock_millis.map(|millis| (millis, last.1 + took / 2));
-                }
+                self.pulse.pong(number, clock_millis);
             }
             Message::Goodbye(reason) => {
                 self.leaving.store(true, Ordering::Release);
