@@ -603,7 +603,7 @@ impl Replicator {
 
     /// The listener believes the CAs of the peers there are, and no others.
     async fn trust(&self, set: &RuleSet) {
-        let bundles = set.peers.values().filter_map(|peer| self.refs.file(&peer.ca).ok()).collect();
+        let bundles = set.peers.values().filter_map(|peer| self.refs.bundle(peer).ok()).collect();
         if let Err(e) = self.listener.trust(bundles).await {
             tracing::warn!(error = %e, "The peer listener keeps the CAs it had; they are read again within a minute.");
         }
@@ -614,8 +614,8 @@ impl Replicator {
         let site = set.sites.get(&self.site).ok_or("the Site document is gone")?;
         let secret = peer.client_secret.as_ref().unwrap_or(&site.tls_secret);
         let own = self.refs.tls(secret).map_err(|e| e.to_string())?;
-        let authority = self.refs.file(&peer.ca).map_err(|e| e.to_string())?;
-        Ok(Files { certificate: own.certificate, key: own.key, authorities: vec![authority] })
+        let bundle = self.refs.bundle(peer).map_err(|e| e.to_string())?;
+        Ok(Files { certificate: own.certificate, key: own.key, authorities: vec![bundle] })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

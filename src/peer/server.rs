@@ -12,12 +12,11 @@ use super::frame::{
 use session::Session;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage_engine::clock::Clock;
-use storage_engine::identity::{self, Identity};
+use storage_engine::identity::{self, Bundle, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -65,8 +64,8 @@ pub struct Known {
     pub site: String,
     /// Name of the Peer document.
     pub peer: String,
-    /// CA bundle its certificate must chain to: another peer's CA must not sign in its name.
-    pub authority: PathBuf,
+    /// What its certificate must hold under: another peer's CA must not sign in its name.
+    pub authority: Bundle,
 }
 
 /// Says whose URI this is under the rules of this moment; `None`: nobody's, or suspended.

@@ -90,7 +90,7 @@ impl Replication {
     /// A file that cannot be used.
     pub async fn store_identity(&self) -> anyhow::Result<Arc<Identity>> {
         let own = self.refs.tls(&self.site.api_secret)?;
-        let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca] };
+        let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca.into()] };
         Ok(Arc::new(Identity::load(files).await?))
     }
 
@@ -206,7 +206,7 @@ pub(super) fn own_site(first: &Snapshot, settings: &config::Replicator) -> anyho
 /// What the peer listener shows. The peers' CAs are the replicator's to name: they come and go with the rules.
 pub(super) async fn identity(site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
     let own = refs.tls(&site.tls_secret)?;
-    let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca] };
+    let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca.into()] };
     Ok(Arc::new(Identity::load(files).await?))
 }
 
@@ -215,7 +215,7 @@ fn resolver(rules: watch::Receiver<Snapshot>, refs: Refs) -> crate::peer::server
     Arc::new(move |uri| {
         let snapshot = rules.borrow();
         let peer = snapshot.rules.peers.values().find(|p| p.identities.iter().any(|i| i == uri))?;
-        let authority = refs.file(&peer.ca).ok()?;
+        let authority = refs.bundle(peer).ok()?;
         Some(Known { site: peer.site_id.clone(), peer: peer.name.clone(), authority })
     })
 }

@@ -4,6 +4,7 @@
 use super::{FileRef, ForeignDoc, PeerDoc, Problem, RuleSet, SiteDoc};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use storage_engine::identity::Bundle;
 
 /// Keys of a Secret with credentials for an S3 endpoint.
 pub const CREDENTIALS: [&str; 2] = ["accessKeyId", "secretAccessKey"];
@@ -67,6 +68,15 @@ impl Refs {
     pub fn tls(&self, secret: &str) -> Result<TlsFiles, BadName> {
         let file = |key: &str| self.file(&FileRef { is_secret: true, name: secret.into(), key: key.into() });
         Ok(TlsFiles { certificate: file("tls.crt")?, key: file("tls.key")?, ca: file("ca.crt")? })
+    }
+
+    /// What the certificates of a peer must hold under.
+    ///
+    /// # Errors
+    /// As [`Refs::file`].
+    pub fn bundle(&self, peer: &PeerDoc) -> Result<Bundle, BadName> {
+        let revocations = peer.crl.as_ref().map(|list| self.file(list)).transpose()?;
+        Ok(Bundle { authorities: self.file(&peer.ca)?, revocations })
     }
 
     /// What the documents refer to and is not there. The rules run on: a file may come a moment later.

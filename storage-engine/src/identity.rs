@@ -10,9 +10,10 @@ mod server;
 
 pub use server::ServerCertificate;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version::TLS13};
@@ -38,9 +39,26 @@ pub enum Error {
     /// The certificate of the other end cannot be read, or does not hold exactly one URI.
     #[error("the certificate of the other end {0}")]
     Name(String),
-    /// The chain is good, but not under the CA bundle its name belongs to.
-    #[error("its certificate does not chain to {}: {reason}", authority.display())]
+    /// The chain is good, but not under the CA bundle its name belongs to, or it is revoked.
+    #[error("its certificate does not hold under {}: {reason}", authority.display())]
     WrongAuthority { authority: PathBuf, reason: String },
+}
+
+/// Whose certificates are believed: CAs, and what they revoked since.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bundle {
+    /// PEM: the CAs.
+    pub authorities: PathBuf,
+    /// PEM: a revocation list of each of them; `None`: none is asked. One that is named and cannot be read, or is out of
+    /// date, lets nobody in.
+    pub revocations: Option<PathBuf>,
+}
+
+impl From<PathBuf> for Bundle {
+    /// Without revocation lists.
+    fn from(authorities: PathBuf) -> Self {
+        Bundle { authorities, revocations: None }
+    }
 }
 
 /// Where an identity lies.
@@ -50,8 +68,8 @@ pub struct Files {
     pub certificate: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,
-    /// PEM bundles of the CAs whose certificates are believed.
-    pub authorities: Vec<PathBuf>,
+    /// Whose certificates are believed.
+    pub authorities: Vec<Bundle>,
 }
 
 impl Files {
@@ -60,7 +78,7 @@ impl Files {
         Files {
             certificate: folder.join("tls.crt"),
             key: folder.join("tls.key"),
-            authorities: vec![folder.join("ca.crt")],
+            authorities: vec![folder.join("ca.crt").into()],
         }
     }
 }
@@ -70,18 +88,18 @@ impl Files {
 pub struct Configs {
     pub server: Arc<ServerConfig>,
     pub client: Arc<ClientConfig>,
-    /// A proof under each CA bundle alone, by its path.
-    proofs: BTreeMap<PathBuf, Arc<dyn ClientCertVerifier>>,
+    /// A proof under each CA bundle alone.
+    proofs: BTreeMap<Bundle, Arc<dyn ClientCertVerifier>>,
 }
 
 impl Configs {
     /// Whether a caller's chain holds under this one bundle: the handshake only proves that it does under some.
     ///
     /// # Errors
-    /// [`Error::WrongAuthority`]: another bundle's CA signed it, or the bundle could never be read.
-    pub fn vouch(&self, authority: &Path, chain: &[CertificateDer<'_>], now_millis: u64) -> Result<(), Error> {
-        let wrong = |reason: String| Error::WrongAuthority { authority: authority.into(), reason };
-        let proof = self.proofs.get(authority).ok_or_else(|| wrong("the bundle was not read".into()))?;
+    /// [`Error::WrongAuthority`]: another bundle's CA signed it, it is revoked, or the bundle could never be read.
+    pub fn vouch(&self, bundle: &Bundle, chain: &[CertificateDer<'_>], now_millis: u64) -> Result<(), Error> {
+        let wrong = |reason: String| Error::WrongAuthority { authority: bundle.authorities.clone(), reason };
+        let proof = self.proofs.get(bundle).ok_or_else(|| wrong("the bundle was not read".into()))?;
         let (leaf, between) = chain.split_first().ok_or_else(|| wrong("there is none".into()))?;
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now_millis));
         proof.verify_client_cert(leaf, between, now).map(|_| ()).map_err(|err| wrong(err.to_string()))
@@ -93,7 +111,7 @@ impl Configs {
 pub struct Identity {
     files: Files,
     /// Bundles believed besides, as the caller named them last.
-    others: RwLock<Vec<PathBuf>>,
+    others: RwLock<Vec<Bundle>>,
     current: RwLock<Current>,
 }
 #[derive(Debug)]
@@ -129,7 +147,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::reload`]; the bundles count with the next reload that succeeds.
-    pub async fn trust(&self, others: Vec<PathBuf>) -> Result<bool, Error> {
+    pub async fn trust(&self, others: Vec<Bundle>) -> Result<bool, Error> {
         *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
         self.reload().await
     }
@@ -171,38 +189,67 @@ impl Identity {
 struct FileBytes {
     certificate: Vec<u8>,
     key: Vec<u8>,
-    authorities: Vec<Vec<u8>>,
-    others: BTreeMap<PathBuf, Vec<u8>>,
+    authorities: Vec<BundleBytes>,
+    others: BTreeMap<Bundle, BundleBytes>,
+}
+
+/// A bundle as it was last read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BundleBytes {
+    authorities: Vec<u8>,
+    revocations: Option<Vec<u8>>,
 }
 
 impl FileBytes {
     /// `known`: the other bundles as they were read last; one that cannot be read now stays as it was.
-    async fn read(files: &Files, others: &[PathBuf], known: Option<BTreeMap<PathBuf, Vec<u8>>>) -> Result<Self, Error> {
+    async fn read(
+        files: &Files,
+        others: &[Bundle],
+        known: Option<BTreeMap<Bundle, BundleBytes>>,
+    ) -> Result<Self, Error> {
         let mut authorities = Vec::with_capacity(files.authorities.len());
-        for path in &files.authorities {
-            authorities.push(read(path).await?);
+        for bundle in &files.authorities {
+            authorities.push(read_bundle(bundle).await?);
         }
         let (mut bundles, known) = (BTreeMap::new(), known.unwrap_or_default());
-        for path in others {
-            let bytes = match read_bundle(path).await {
+        for bundle in others {
+            let bytes = match read_bundle(bundle).await {
                 Ok(bytes) => Some(bytes),
                 Err(err) => {
                     tracing::warn!(error = %err, "A CA bundle cannot be used; what was read of it before holds.");
-                    known.get(path).cloned()
+                    known.get(bundle).cloned()
                 }
             };
-            bundles.extend(bytes.map(|bytes| (path.clone(), bytes)));
+            bundles.extend(bytes.map(|bytes| (bundle.clone(), bytes)));
         }
         let (certificate, key) = (read(&files.certificate).await?, read(&files.key).await?);
         Ok(FileBytes { certificate, key, authorities, others: bundles })
     }
 }
 
-/// The bytes of a bundle whose every certificate can be a root.
-async fn read_bundle(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes = read(path).await?;
-    roots(path, &bytes)?;
-    Ok(bytes)
+/// The bytes of a bundle whose every certificate can be a root, and whose every list can be read.
+async fn read_bundle(bundle: &Bundle) -> Result<BundleBytes, Error> {
+    let authorities = read(&bundle.authorities).await?;
+    roots(&bundle.authorities, &authorities)?;
+    let revocations = match &bundle.revocations {
+        Some(path) => {
+            let bytes = read(path).await?;
+            revoked(path, &bytes)?;
+            Some(bytes)
+        }
+        None => None,
+    };
+    Ok(BundleBytes { authorities, revocations })
+}
+
+fn revoked(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+    let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|err| malformed(path, &err))?;
+    if found.is_empty() {
+        return Err(Error::Pem { path: path.into(), reason: "no revocation list in it".into() });
+    }
+    Ok(found)
 }
 
 fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, Error> {
@@ -222,15 +269,19 @@ fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
     let key = PrivateKeyDer::from_pem_slice(&bytes.key).map_err(|err| malformed(&files.key, &err))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut all = RootCertStore::empty();
-    let mut proofs: BTreeMap<PathBuf, Arc<dyn ClientCertVerifier>> = BTreeMap::new();
-    for (path, pem) in files.authorities.iter().zip(&bytes.authorities).chain(&bytes.others) {
-        let own = roots(path, pem)?;
+    let mut proofs: BTreeMap<Bundle, Arc<dyn ClientCertVerifier>> = BTreeMap::new();
+    for (bundle, read) in files.authorities.iter().zip(&bytes.authorities).chain(&bytes.others) {
+        let path = &bundle.authorities;
+        let own = roots(path, &read.authorities)?;
         all.extend(own.roots.iter().cloned());
-        let proof = WebPkiClientVerifier::builder_with_provider(Arc::new(own), provider.clone()).build();
-        proofs.insert(path.clone(), proof.map_err(|err| unusable(path, err))?);
+        let mut proof = WebPkiClientVerifier::builder_with_provider(Arc::new(own), provider.clone());
+        if let (Some(path), Some(pem)) = (&bundle.revocations, &read.revocations) {
+            proof = proof.with_crls(revoked(path, pem)?).enforce_revocation_expiration();
+        }
+        proofs.insert(bundle.clone(), proof.build().map_err(|err| unusable(path, err))?);
     }
     let roots = Arc::new(all);
-    let bundle = files.authorities.first().map_or(Path::new("the CA bundle"), PathBuf::as_path);
+    let bundle = files.authorities.first().map_or(Path::new("the CA bundle"), |b| b.authorities.as_path());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
         .build()
         .map_err(|err| unusable(bundle, err))?;
@@ -240,10 +291,10 @@ fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.clone(), key.clone_key())
         .map_err(|err| unusable(&files.certificate, err))?;
-    let mut client = ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
         .map_err(|err| unusable(&files.certificate, err))?
-        .with_root_certificates(roots)
+        .with_webpki_verifier(dialled(files, bytes, roots, &provider)?)
         .with_client_auth_cert(chain, key)
         .map_err(|err| unusable(&files.certificate, err))?;
     // A resumed session would carry an identity proven by certificates no longer in use.
@@ -251,6 +302,23 @@ fn configs(files: &Files, bytes: &FileBytes) -> Result<Configs, Error> {
     server.send_tls13_tickets = 0;
     client.resumption = Resumption::disabled();
     Ok(Configs { server: Arc::new(server), client: Arc::new(client), proofs })
+}
+
+/// What proves whoever is dialled: under all bundles of the files, and not revoked by any list there is among them. A CA
+/// without a list is asked for none only where no bundle has one.
+fn dialled(
+    files: &Files,
+    bytes: &FileBytes,
+    roots: Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let mut verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+    for (bundle, read) in files.authorities.iter().zip(&bytes.authorities) {
+        if let (Some(path), Some(pem)) = (&bundle.revocations, &read.revocations) {
+            verifier = verifier.with_crls(revoked(path, pem)?).enforce_revocation_expiration();
+        }
+    }
+    verifier.build().map_err(|err| unusable(&files.certificate, err))
 }
 
 fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -316,3 +384,6 @@ fn holds_millis(certificate: &X509Certificate<'_>) -> (u64, u64) {
     let validity = certificate.validity();
     (millis(validity.not_before.timestamp()), millis(validity.not_after.timestamp()))
 }
+
+#[cfg(test)]
+mod tests;

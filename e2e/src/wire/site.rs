@@ -162,7 +162,7 @@ impl Site {
         Arc::new(move |uri| {
             let snapshot = rules.borrow();
             let peer = snapshot.rules.peers.values().find(|p| p.identities.iter().any(|i| i == uri))?;
-            let authority = refs.file(&peer.ca).ok()?;
+            let authority = refs.bundle(peer).ok()?;
             Some(Known { site: peer.site_id.clone(), peer: peer.name.clone(), authority })
         })
     }

@@ -149,7 +149,7 @@ async fn a_ca_signs_for_its_own_peer_only_and_is_believed_while_the_listener_run
     let york = rig.signed(&york_ca, "nyc", &certs::spiffe_id(TRUST, "nyc")).await;
     assert!(rig.try_connect(&target, &york).await.is_err(), "nobody told the listener of this CA");
     let bundle = rig.certificates.path().join("nyc-ca.crt");
-    assert!(!rig.identity.trust(vec![bundle.clone()]).await.unwrap(), "the bundle is not there yet");
+    assert!(!rig.identity.trust(vec![bundle.clone().into()]).await.unwrap(), "the bundle is not there yet");
     std::fs::write(&bundle, york_ca.pem()).unwrap();
     assert!(rig.identity.reload().await.unwrap());
     rig.try_connect(&target, &york).await.unwrap();

@@ -68,8 +68,12 @@ impl Rig {
         let ours = certificates.path().join("ams/ca.crt");
         let theirs = certificates.path().join("nyc-ca.crt");
         let resolve = move |uri: &str| match uri {
-            uri if uri == fra => Some(Known { site: "fra".into(), peer: "frankfurt".into(), authority: ours.clone() }),
-            uri if uri == nyc => Some(Known { site: "nyc".into(), peer: "york".into(), authority: theirs.clone() }),
+            uri if uri == fra => {
+                Some(Known { site: "fra".into(), peer: "frankfurt".into(), authority: ours.clone().into() })
+            }
+            uri if uri == nyc => {
+                Some(Known { site: "nyc".into(), peer: "york".into(), authority: theirs.clone().into() })
+            }
             _ => None,
         };
         let identity = Identity::load(Files::in_folder(&certificates.path().join("ams"))).await.unwrap();
