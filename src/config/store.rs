@@ -156,7 +156,8 @@ impl super::File for File {
     fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
         let mut missing = missing_files(&settings.store);
         let files = &settings.api.files;
-        for file in [&files.certificate, &files.key].into_iter().chain(&files.authorities) {
+        let authorities = files.authorities.iter().map(|bundle| &bundle.authorities);
+        for file in [&files.certificate, &files.key].into_iter().chain(authorities) {
             if !file.is_file() {
                 missing.push(("api.tls_dir", format!("there is no file {}; put it there", file.display())));
             }
