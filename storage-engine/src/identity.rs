@@ -384,6 +384,3 @@ fn holds_millis(certificate: &X509Certificate<'_>) -> (u64, u64) {
     let validity = certificate.validity();
     (millis(validity.not_before.timestamp()), millis(validity.not_after.timestamp()))
 }
-
-#[cfg(test)]
-mod tests;
