@@ -6,6 +6,7 @@ pub mod server;
 
 use async_trait::async_trait;
 use frame::bucket::BucketAsk;
+use frame::content::ContentAsk;
 use frame::drill::DrillAsk;
 use frame::read::{Found, Read};
 use frame::reconcile::{Answer, Question};
@@ -114,6 +115,10 @@ pub trait Receiver: Send + Sync + 'static {
     /// Answers how a bucket of this site is set, as far as the peer may know, and joins the documents that came.
     async fn bucket(&self, _site: &str, _peer: &str, _ask: BucketAsk) -> Answer {
         Answer::Refused("this end has no buckets".into())
+    }
+    /// Answers what bytes this site reads of versions, as far as the peer may know; a receiver that reads nothing refuses.
+    async fn contents(&self, _site: &str, _peer: &str, _ask: ContentAsk) -> Answer {
+        Answer::Refused("this end reads nothing".into())
     }
     /// Does one step of a drill at this site, as far as the peer may.
     async fn drill(&self, _site: &str, _peer: &str, _ask: DrillAsk) -> Answer {

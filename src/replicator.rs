@@ -7,13 +7,14 @@ pub mod answer;
 pub mod ask;
 mod attempts;
 pub mod bucket;
-pub mod compare;
+pub mod content;
 pub mod control;
 pub mod drill;
 pub mod explain;
 pub mod far;
 pub mod foreign;
 pub mod health;
+pub mod job;
 pub mod lateness;
 pub mod lease;
 pub mod leftovers;
@@ -49,6 +50,7 @@ use bucket::Watcher;
 use drill::Drills;
 use far::{Far, FarEnd};
 use foreign::gate::Gate;
+use job::Jobs;
 use line::{Line, Standing};
 use neighbour::Lender;
 use own::{Shared, Way};
@@ -56,7 +58,8 @@ use proof::Proof;
 use push::Route;
 use receive::Receive;
 use report::{
-    Certificate, ConditionReport, LinkReport, PeerReport, ProblemReport, ProofReport, SiteReport, StoreReport,
+    Certificate, ConditionReport, LinkReport, OtherCertificates, PeerReport, ProblemReport, ProofReport, SiteReport,
+    StoreReport,
 };
 use run::Command;
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,6 +169,8 @@ pub struct Replicator {
     dial: Arc<dyn Dial>,
     /// What the peer listener shows and believes.
     listener: Arc<Identity>,
+    /// What the process shows elsewhere.
+    other_certificates: OtherCertificates,
     rules: watch::Receiver<Snapshot>,
     receive: Arc<Receive>,
     tasks: TaskTracker,
@@ -174,6 +179,8 @@ pub struct Replicator {
     suspensions: tokio::sync::Mutex<Suspensions>,
     /// A verb changed it.
     verbs: Notify,
+    /// What the journal holds of jobs.
+    jobs: watch::Sender<Jobs>,
     /// What links share on their way out.
     tolls: Tolls,
     /// Canaries of failover drills.
@@ -215,12 +222,14 @@ impl Replicator {
             refs,
             dial: Arc::new(PeerClient),
             listener,
+            other_certificates: Arc::new(Vec::new),
             rules,
             receive,
             tasks: TaskTracker::new(),
             state: Mutex::default(),
             suspensions: tokio::sync::Mutex::default(),
             verbs: Notify::new(),
+            jobs: watch::Sender::default(),
             tolls: Tolls::default(),
             drills,
             health: watch::Sender::new(None),
@@ -232,6 +241,12 @@ impl Replicator {
     /// Calls its peers over another network than TCP.
     pub fn dialling(mut self, dial: Arc<dyn Dial>) -> Self {
         self.dial = dial;
+        self
+    }
+
+    /// Tells of certificates that the process shows elsewhere than at the peer listener.
+    pub fn also_showing(mut self, others: OtherCertificates) -> Self {
+        self.other_certificates = others;
         self
     }
 
@@ -249,6 +264,11 @@ impl Replicator {
     /// drained by [`shutdown::DRAIN`] is said and cut: it is sent again after a restart, as it is when this future is
     /// dropped.
     pub async fn run(&self, stop: CancellationToken) {
+        let works = self.stopping.clone();
+        tokio::join!(self.replicate(stop), works.run_until_cancelled(self.carry_jobs()));
+    }
+
+    async fn replicate(&self, stop: CancellationToken) {
         let mut rules = self.rules.clone();
         // The claims are renewed until the last link has drained and given its own back.
         let (drained, tenure) = (CancellationToken::new(), self.shared.tenure.clone());
@@ -371,10 +391,9 @@ impl Replicator {
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
             store_error: self.shared.store.trouble(),
             store: self.health.borrow().clone(),
-            certificate: self
-                .listener
-                .valid_millis()
-                .map(|(issued_at, expires_at)| Certificate { issued_at, expires_at }),
+            certificate: self.listener.valid_millis().map(Certificate::from),
+            certificate_uri: self.listener.uri(),
+            other_certificates: (self.other_certificates)(),
         }
     }
 
@@ -446,7 +465,10 @@ impl Replicator {
             conditions,
             clock: self.shared.clock.clone(),
             repair,
+            existing: false,
+            content: false,
             allowance: None,
+            pause: None,
             documents: view.rule.replicate.bucket_documents,
         }
     }

@@ -5,14 +5,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use isthmus::journal::memory::MemoryJournal;
 use isthmus::journal::{Journal, postgres};
+use isthmus::peer::frame::reconcile::{Answer, Question};
 use isthmus::peer::{Ack, Incoming, Receiver};
 use isthmus::replicator::Replicator;
+use isthmus::replicator::job::Asked;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::receive::Receive;
 use isthmus::replicator::tenure::{Tenure, Terms};
 use isthmus::rule::watch_folder::Snapshot;
 use isthmus::store::bundled::BundledStore;
-use pair::{Folder, body, document, objects_with};
+use pair::{Folder, body, document, job, objects_with};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, mpsc as blocking};
@@ -51,6 +53,9 @@ impl Receiver for Spy {
         self.heard.lock().unwrap().push((incoming.link.clone(), incoming.epoch));
         self.inner.receive(incoming).await
     }
+    async fn answer(&self, site: &str, peer: &str, question: Question) -> Answer {
+        self.inner.answer(site, peer, question).await
+    }
     async fn highest_epoch(&self, site: &str, link: &str) -> u64 {
         self.inner.highest_epoch(site, link).await
     }
@@ -87,6 +92,11 @@ struct World {
 
 impl World {
     async fn new(journal: OpenJournal) -> World {
+        World::with(journal, "{}", 0).await
+    }
+
+    /// Rules with this `replicate`, over buckets that hold so many objects each.
+    async fn with(journal: OpenJournal, replicate: &str, before: usize) -> World {
         let folder = Folder::new();
         let (fra, ams) = (objects_with("fra", &BUCKETS).await, objects_with("ams", &BUCKETS).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -95,7 +105,12 @@ impl World {
             &format!("[{{bucket: {}}}, {{bucket: {}}}]", BUCKETS[0], BUCKETS[1]),
         );
         for bucket in BUCKETS {
-            let rule = format!("  siteRef: {{name: fra}}\n  bucket: {bucket}\n  destinations: [{{peer: ams}}]");
+            for n in 0..before {
+                fra.put(bucket, &format!("before-{n}"), Put::default(), body(Bytes::from("old"))).await.unwrap();
+            }
+            let rule = format!(
+                "  siteRef: {{name: fra}}\n  bucket: {bucket}\n  destinations: [{{peer: ams}}]\n  replicate: {replicate}"
+            );
             folder.write("fra", &format!("{bucket}.yaml"), &document("ReplicationRule", bucket, &rule));
         }
         let (at_fra, at_ams) = (folder.read("fra"), folder.read("ams"));
@@ -243,21 +258,103 @@ async fn a_replicator_knows_how_far_the_others_links_are() {
     assert_eq!(other.state, "standby");
 }
 
+/// What the replicators of a site hold of jobs once all of them are over.
+async fn forgotten(at: &Instance) {
+    at.replicator.end_jobs(|_| false).await.unwrap();
+    assert_eq!(at.replicator.job_report("verify-logs"), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn links_of_a_killed_owner_move_within_20_s_without_loss() {
-    let server = match pg::Server::start(&[]).await {
-        Ok(server) => server,
+async fn a_job_works_whoever_pushes_the_link() {
+    const BEFORE: usize = 30;
+    let (server, on_postgres) = match on_postgres().await {
+        Ok((server, open)) => (Some(server), Some(open)),
         Err(why) => {
-            writeln!(std::io::stderr(), "SKIPPED: a killed owner on PostgreSQL: {why}").unwrap();
-            return;
+            writeln!(std::io::stderr(), "SKIPPED: a job on PostgreSQL: {why}").unwrap();
+            (None, None)
         }
     };
+    for open in [Some(in_memory()), on_postgres].into_iter().flatten() {
+        let mut world = World::with(open, "{existingObjects: Disabled}", BEFORE).await;
+        let (one, two) = (world.start("one", Terms::default()), world.start("two", Terms::default()));
+        // What is written before a link begins is left where it is too.
+        let shared = async {
+            while (one.owned(), two.owned()) != (1, 1) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), shared).await.expect("each owns one link");
+        world.write(5).await;
+        world.all_arrive().await;
+        for bucket in BUCKETS {
+            let asked = |repair, existing| Asked { rule: bucket.into(), repair, existing, ..Asked::default() };
+            let uid = |kind: &str| format!("{kind}-{bucket}");
+            let found = job(&one.replicator, &uid("verify"), asked(false, false)).await;
+            assert_eq!((found.verdict.as_str(), found.versions > 0), ("equal", true), "{found:?}");
+            let found = job(&one.replicator, &uid("look"), asked(false, true)).await;
+            assert_eq!((found.verdict.as_str(), found.missing_there), ("different", BEFORE as u64), "{found:?}");
+            let found = job(&one.replicator, &uid("backfill"), asked(true, true)).await;
+            assert_eq!((found.verdict.as_str(), found.repaired), ("repaired", BEFORE as u64), "{found:?}");
+            let part = Asked { prefix: "before-1".into(), ..asked(false, true) };
+            assert_eq!(job(&one.replicator, &uid("part"), part).await.versions, 11, "before-1 and before-10 to 19");
+        }
+        assert_eq!(world.arrived().await, (world.written + BEFORE) * BUCKETS.len(), "the older ones came, once");
+        forgotten(&one).await;
+        assert_eq!(world.spy.stale(), []);
+    }
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_part_of_a_killed_owner_is_carried_out_by_the_next() {
+    let mut world = World::new(in_memory()).await;
+    let one = world.start("one", SHORT);
+    let mut two = world.start("two", SHORT);
+    until(&mut world, "each owns one link", || one.owned() == 1 && two.owned() == 1).await;
+    world.all_arrive().await;
+    let standby = one.replicator.report().links.into_iter().find(|l| l.state == "standby").unwrap();
+    two.kill();
+    let asked = Asked { rule: standby.rule, ..Asked::default() };
+    let found = job(&one.replicator, "verify", asked).await;
+    assert_eq!((found.verdict.as_str(), found.error), ("equal", None));
+    assert_eq!(one.owned(), 2, "it was carried out under a claim of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_job_waits_where_it_is() {
+    let mut world = World::new(in_memory()).await;
+    let one = world.start("one", Terms::default());
+    until(&mut world, "it owns both links", || one.owned() == 2).await;
+    world.all_arrive().await;
+    let asked = Asked { rule: BUCKETS[0].into(), ..Asked::default() };
+    one.replicator.ask_for_job("u", Asked { is_suspended: true, ..asked.clone() }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let waits = one.replicator.job_report("u").unwrap().unwrap();
+    assert!(waits.is_running() && waits.links[0].versions == 0, "{waits:?}");
+    assert_eq!(job(&one.replicator, "u", asked).await.verdict, "equal");
+}
+
+/// A server of this test and how its journal is opened.
+async fn on_postgres() -> Result<(pg::Server, OpenJournal), String> {
+    let server = pg::Server::start(&[]).await?;
     let settings =
         postgres::Settings { url_file: server.url_file(), tls: postgres::Tls::Off, ca_file: None, connections_max: 4 };
     let open: OpenJournal = Arc::new(move || {
         let settings = settings.clone();
         Box::pin(async move { Arc::new(postgres::PostgresJournal::open(settings).await.unwrap()) as Arc<dyn Journal> })
     });
+    Ok((server, open))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_a_killed_owner_move_within_20_s_without_loss() {
+    let (_server, open) = match on_postgres().await {
+        Ok(started) => started,
+        Err(why) => {
+            writeln!(std::io::stderr(), "SKIPPED: a killed owner on PostgreSQL: {why}").unwrap();
+            return;
+        }
+    };
     let mut world = World::new(open).await;
     let mut one = world.start("one", Terms::default());
     let two = world.start("two", Terms::default());

@@ -3,18 +3,22 @@ use async_trait::async_trait;
 use isthmus::journal::Journal;
 use isthmus::journal::memory::MemoryJournal;
 use isthmus::replicator::Replicator;
+use isthmus::replicator::job::Asked;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::report::LinkReport;
 use isthmus::replicator::verify::{LinkVerify, VerifyReport};
 use isthmus::rule::watch_folder::Snapshot;
 use isthmus::store::bundled::BundledStore;
 use isthmus::store::{Applied, Backlog, Batch, Body, BucketInfo, Cursor, Error, Interest, Store, Stretch};
-use pair::{Folder, body, document, objects_with};
+use pair::{Folder, body, document, job, objects_over, objects_with};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use storage_engine::object::{Conditions, Objects, Put};
+use storage_engine::drive::Drive;
+use storage_engine::drive::memory::MemoryDrive;
+use storage_engine::object::{Conditions, Objects, Put, Versioning};
+use storage_engine::record::BucketId;
 use storage_engine::version::{Version, VersionId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -138,6 +142,7 @@ struct World {
     folder: Folder,
     fra: Objects,
     ams: Objects,
+    ams_drives: Vec<Arc<MemoryDrive>>,
     store: Arc<Forgetful>,
     replicator: Arc<Replicator>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
@@ -152,7 +157,9 @@ impl World {
 
     async fn with(setup: Setup) -> World {
         let folder = Folder::new();
-        let (fra, ams) = (objects_with("fra", &[BUCKET]).await, objects_with("ams", &[BUCKET]).await);
+        let ams_drives: Vec<_> = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot))).collect();
+        let (fra, ams) = (objects_with("fra", &[BUCKET]).await, objects_over("ams", &ams_drives));
+        ams.create_bucket(BUCKET, Versioning::Enabled).await.unwrap();
         for key in &setup.before {
             fra.put(BUCKET, key, Put::default(), body_of(key)).await.unwrap();
         }
@@ -171,7 +178,7 @@ impl World {
         let store = Arc::new(Forgetful { inner: BundledStore(fra.clone()), loses, has_expired });
         let sending = replicator(&folder, "fra", store.clone(), &at_fra, setup.pace).await;
         let rules = [at_fra, at_ams];
-        let mut world = World { folder, fra, ams, store, replicator: sending, running: None, rules };
+        let mut world = World { folder, fra, ams, ams_drives, store, replicator: sending, running: None, rules };
         world.run();
         world
     }
@@ -270,6 +277,58 @@ impl World {
         let there = self.ams.stat(BUCKET, &version.key, version.id).await.unwrap();
         there.is_some_and(|there| there.tags == here.tags && there.purges == here.purges)
     }
+}
+
+/// Damages the shards of a version on all drives but one: fewer are left than its bytes need.
+async fn damage(drives: &[Arc<MemoryDrive>], bucket: &str, version: &Version) {
+    let bucket = BucketId(bucket.parse().unwrap());
+    for drive in &drives[1..] {
+        let view = drive.read_key(bucket, &version.key).await.unwrap();
+        let record = view.records.iter().find(|record| record.id() == version.id).expect("the drive has the record");
+        assert!(record.blobs.iter().all(|blob| drive.corrupt_shard(blob.id)), "the drive has its shard");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_lost_under_a_whole_record_are_found_by_content_alone() {
+    let world = World::with(Setup::default()).await;
+    let mut versions = Vec::new();
+    for n in 0..20 {
+        versions.push(world.put(&format!("k/{n:02}")).await);
+    }
+    versions.push(world.put("k/20").await);
+    world.fra.delete(BUCKET, "k/03", None, Conditions::default(), false).await.unwrap();
+    let large = body(vec![7u8; 40 << 20]);
+    versions.push(world.fra.put(BUCKET, "k/large", Put::default(), large).await.unwrap().version);
+    for version in &versions {
+        world.arrives(version).await;
+    }
+    world.verify_settled().await;
+    let asked = |content, repair| Asked { rule: "to-ams".into(), content, repair, ..Asked::default() };
+    let found = job(&world.replicator, "before", asked(true, false)).await;
+    assert_eq!((found.verdict.as_str(), found.contents), ("equal", 22), "a marker has no bytes: {found:?}");
+    assert!(found.content_bytes > 40 << 20 && found.wire_bytes < 64 << 10, "hashes cross, not bytes: {found:?}");
+
+    let id = world.ams.bucket_info(BUCKET).await.unwrap().id;
+    damage(&world.ams_drives, &id, &versions[7]).await;
+    damage(&world.ams_drives, &id, &versions[21]).await;
+    let found = job(&world.replicator, "records", asked(false, false)).await;
+    assert_eq!(found.verdict, "equal", "the records are whole: {found:?}");
+    let found = job(&world.replicator, "bytes", asked(true, false)).await;
+    assert_eq!((found.verdict.as_str(), found.unlike), ("different", 2), "{found:?}");
+    let named: Vec<_> = found.samples.iter().map(|s| s.key.as_str()).collect();
+    assert_eq!(named, ["k/07", "k/large"]);
+    let why = found.samples[0].reason.as_deref().unwrap();
+    assert!(why.contains("cannot be read at the peer") && why.contains("write the object anew"), "{why}");
+    // A store takes the bytes of a version once: what was found stands, and is said.
+    let found = job(&world.replicator, "repair", asked(true, true)).await;
+    assert_eq!((found.verdict.as_str(), found.unlike, found.repaired), ("different", 2, 0), "{found:?}");
+
+    // The job's own limit goes for what is read: another 40 MiB of 20 MiB a second.
+    let began = tokio::time::Instant::now();
+    let part = Asked { prefix: "k/large".into(), bytes_per_second: Some(20 << 20), ..asked(true, false) };
+    job(&world.replicator, "slow", part).await;
+    assert!(began.elapsed() > Duration::from_millis(1_000), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,11 @@ impl Bucket {
         }
     }
 
+    /// Whether there is one.
+    pub fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Takes `bytes`, or says at what time to ask again. `is_wanted`: somebody of the interactive class waits.
     ///
     /// # Errors

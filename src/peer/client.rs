@@ -3,6 +3,7 @@
 //! Decides nothing about what to send or when to try again: the links do. It never opens a second
 //! connection by itself; whoever holds [`Connection`] waits for [`Connection::closed`] and connects anew.
 //! Called by `replicator` (connecting) and `replicator/push.rs` (pushing).
+mod abilities;
 mod pulse;
 mod questions;
 
@@ -12,11 +13,12 @@ use super::connection::{
 use super::frame::read::Found;
 use super::frame::reconcile::Answer;
 use super::frame::{
-    BUCKETS, DRILLS, FRAME_BYTES_MAX, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, Put, PutBody, READS, RECONCILES,
-    Windows, credit_cost, frame_bytes, on_stream,
+    FRAME_BYTES_MAX, Frame, Hello, Message, PROTOCOL_VERSION, Put, PutBody, Windows, credit_cost, frame_bytes,
+    on_stream,
 };
 use super::{Ack, MaySend, Outgoing, Portion};
 use crate::link::planted::{self, Planted};
+use abilities::Abilities;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -86,6 +88,9 @@ pub enum Error {
     /// The peer runs a build that takes part in no drills.
     #[error("the peer's build takes part in no drills; upgrade it")]
     NoDrills,
+    /// The peer runs a build that does not read its bytes to be asked.
+    #[error("the peer does not tell of its bytes (compare: Content); upgrade it, or compare Checksum")]
+    NoContents,
     /// The record without its bytes does not fit the peer's window; it can never be sent there.
     #[error("a record of {bytes} bytes is above what the peer takes in")]
     TooLarge { bytes: usize },
@@ -153,11 +158,7 @@ struct Opened<S> {
     line: WriteHalf<TlsStream<S>>,
     reader: FrameReader<ReadHalf<TlsStream<S>>>,
     windows: Windows,
-    reconciles: bool,
-    tells_of_buckets: bool,
-    takes_pieces: bool,
-    lends: bool,
-    drills: bool,
+    abilities: Abilities,
     /// Unix milliseconds.
     certificate_until: u64,
 }
@@ -198,11 +199,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         Message::Goodbye(reason) => return Err(unreachable(format!("it says goodbye: {reason}"))),
         _ => return Err(unreachable("it speaks another protocol version".into())),
     };
-    let says = |ability: &str| features.iter().any(|f| f == ability);
-    let (reconciles, tells_of_buckets) = (says(RECONCILES), says(BUCKETS));
-    let (takes_pieces, lends) = (says(PIECES), says(READS));
-    let (drills, certificate_until) = (says(DRILLS), named.not_after_millis);
-    Ok(Opened { line, reader, windows, reconciles, tells_of_buckets, takes_pieces, lends, drills, certificate_until })
+    let (abilities, certificate_until) = (Abilities::of(&features), named.not_after_millis);
+    Ok(Opened { line, reader, windows, abilities, certificate_until })
 }
 
 fn hello(site: &str, links: Vec<String>) -> Frame {
@@ -218,18 +216,9 @@ pub struct Connection {
 struct Shared {
     outbox: Outbox,
     windows: Windows,
-    /// The peer answers questions about ranges of keys.
-    reconciles: bool,
-    /// The peer answers questions about its buckets.
-    tells_of_buckets: bool,
-    /// The peer takes large versions in pieces.
-    takes_pieces: bool,
+    abilities: Abilities,
     pieces: Semaphore,
-    /// The peer lends versions that are not here yet.
-    lends: bool,
     reads: Arc<Semaphore>,
-    /// The peer takes part in drills.
-    drills: bool,
     /// Bytes the receiver will take on the connection.
     credit: Arc<Semaphore>,
     /// Versions it will take at once.
@@ -274,20 +263,15 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Opened { mut line, mut reader, windows, certificate_until, .. } = opened;
-        let Opened { reconciles, tells_of_buckets, takes_pieces, lends, drills, .. } = opened;
+        let Opened { mut line, mut reader, windows, abilities, certificate_until } = opened;
         let (outbox, mut outgoing) = connection::outbox();
         let turns = (windows.connection_bytes / windows.stream_bytes * 3 / 4).max(1);
         let shared = Arc::new(Shared {
             outbox,
             windows,
-            reconciles,
-            tells_of_buckets,
-            takes_pieces,
+            abilities,
             pieces: Semaphore::new(PIECES_AT_ONCE),
-            lends,
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
-            drills,
             credit: Arc::new(Semaphore::new(windows.connection_bytes as usize)),
             slots: Arc::new(Semaphore::new(windows.streams as usize)),
             bodies: Semaphore::new(turns as usize),
@@ -370,7 +354,7 @@ impl Connection {
 
     /// Whether the peer takes large versions in pieces.
     pub fn takes_pieces(&self) -> bool {
-        self.shared.takes_pieces
+        self.shared.abilities.takes_pieces
     }
 
     /// Waits for the turn of a piece, which is held in memory: few are at once. [`Error::PeerGone`] ends it.
@@ -605,6 +589,7 @@ impl Shared {
             | Message::Question(_)
             | Message::Bucket(_)
             | Message::Read(_)
+            | Message::Contents(_)
             | Message::Drill(_) => {
                 return Err(Ended::Protocol("a frame only senders send"));
             }

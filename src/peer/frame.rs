@@ -8,6 +8,7 @@
 //! `connection.rs` reads and writes frames; who may send which is decided in `client.rs` and `server.rs`.
 mod ack;
 pub mod bucket;
+pub mod content;
 pub mod drill;
 mod hello;
 mod put;
@@ -16,7 +17,7 @@ pub mod reconcile;
 
 pub use ack::PIECES_MAX;
 pub use hello::{
-    BUCKETS, DRILLS, FEATURES_MAX, Hello, LINKS_MAX, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
+    BUCKETS, CONTENTS, DRILLS, FEATURES_MAX, Hello, LINKS_MAX, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
 };
 pub use put::{Put, PutBody};
 
@@ -24,6 +25,7 @@ use super::Ack;
 use crate::link::reconcile::Ask;
 use bucket::BucketAsk;
 use bytes::{BufMut, Bytes, BytesMut};
+use content::ContentAsk;
 use drill::DrillAsk;
 use minicbor::{Decode, Decoder};
 use read::{Found, Read};
@@ -118,6 +120,8 @@ pub enum Message {
     /// What stands there of a version?
     Read(Box<Read>),
     Found(Found),
+    /// What is read of versions?
+    Contents(Box<ContentAsk>),
     /// A step of a failover drill.
     Drill(Box<DrillAsk>),
     /// Of a type that this version does not know, which is passed over: a later one may speak of more.
@@ -150,6 +154,7 @@ mod kind {
     pub const FOUND: u8 = 14;
     pub const BUCKET: u8 = 20;
     pub const DRILL: u8 = 30;
+    pub const CONTENTS: u8 = 40;
 }
 
 impl Frame {
@@ -258,6 +263,7 @@ impl Message {
             Message::Read(read) => (kind::READ, 0, read.to_fields().to_bytes(), None),
             Message::Found(found) => found.parts(),
             Message::Drill(ask) => (kind::DRILL, 0, ask.to_fields().to_bytes(), None),
+            Message::Contents(ask) => (kind::CONTENTS, 0, ask.to_fields().to_bytes(), None),
             Message::Unknown(kind) => (*kind, 0, Vec::new(), None),
         }
     }
@@ -287,6 +293,7 @@ impl Message {
             kind::BUCKET => Message::Bucket(Box::new(BucketAsk::from_fields(Fields::parse(payload)?)?)),
             kind::READ => Message::Read(Box::new(Read::from_fields(Fields::parse(payload)?)?)),
             kind::FOUND => Message::Found(Found::parse(payload)?),
+            kind::CONTENTS => Message::Contents(Box::new(ContentAsk::from_fields(Fields::parse(payload)?)?)),
             kind::DRILL => Message::Drill(Box::new(DrillAsk::from_fields(Fields::parse(payload)?)?)),
             other => Message::Unknown(other),
         })

@@ -7,7 +7,7 @@ mod session;
 use super::Receiver;
 use super::connection::{self, Ended, FrameReader, HANDSHAKE_MAX, SENDER_SILENCE_MAX};
 use super::frame::{
-    self, BUCKETS, DRILLS, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
+    self, BUCKETS, CONTENTS, DRILLS, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
 };
 use session::Session;
 use std::io;
@@ -339,7 +339,7 @@ impl Server {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             site: self.site.clone(),
             windows: Some(self.settings.windows),
-            features: vec![RECONCILES.into(), BUCKETS.into(), READS.into(), DRILLS.into()],
+            features: [RECONCILES, BUCKETS, READS, DRILLS, CONTENTS].map(String::from).to_vec(),
             ..Hello::default()
         };
         if self.receiver.takes_pieces() {

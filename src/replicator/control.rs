@@ -6,11 +6,9 @@
 mod drill;
 
 use super::Replicator;
-use super::compare::Part;
+use super::job::Asked;
 use super::lease::Leadership;
 use super::report::{LinkReport, SiteReport};
-use super::toll::Allowance;
-use super::verify::VerifyReport;
 use crate::rule::report;
 use crate::rule::report::job::{self, Stage};
 use crate::rule::report::status::View;
@@ -19,14 +17,14 @@ use crate::rule::resource::job::ReplicationJobSpec;
 use crate::rule::resource::shared::Duration as Ttl;
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::{Object, Objects};
-use crate::rule::{RuleSet, accept};
+use crate::rule::{FarDoc, RuleSet, accept};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 /// How often it is looked what is to be written: a changed condition goes within it.
 const TICK: Duration = Duration::from_secs(1);
@@ -51,21 +49,9 @@ pub struct Control {
 struct Memory {
     /// Rules being deleted, by uid, since when.
     going: BTreeMap<String, Instant>,
-    jobs: BTreeMap<String, Running>,
     drills: BTreeMap<String, drill::Claim>,
     /// Links that another replicator pushes, and when they were measured.
     others: (Option<Instant>, Vec<LinkReport>),
-}
-
-/// A job's comparison.
-struct Running {
-    shown: watch::Receiver<VerifyReport>,
-    /// Unix milliseconds.
-    began: u64,
-    /// What it may send a second; its document may be altered while it runs.
-    allowance: Arc<Allowance>,
-    /// It ends with the job.
-    _stop: DropGuard,
 }
 
 impl Control {
@@ -103,13 +89,16 @@ impl Control {
         };
         let mut wanted: Vec<Wanted> = objects.values().filter_map(|o| described(&view, o)).collect();
         for object in objects.values().filter(|o| o.kind == "ReplicationJob" && !o.is_deleting) {
-            wanted.extend(self.job(object, &rules, memory, now).await);
+            wanted.extend(self.job(object, &rules, now).await);
         }
         for object in objects.values().filter(|o| o.kind == "FailoverDrill" && !o.is_deleting) {
             wanted.extend(self.drill(object, &rules, memory, now).await);
         }
         let stays = |uid: &String| objects.values().any(|o| o.uid == *uid && !o.is_deleting);
-        memory.jobs.retain(|uid, _| stays(uid));
+        let runs = |uid: &str| objects.values().any(|o| o.uid == uid && !o.is_deleting && !job::is_over(o));
+        if let Err(e) = self.replicator.end_jobs(runs).await {
+            tracing::warn!(error = %e, "The journal still holds what was asked for jobs that are over; it is asked again.");
+        }
         memory.drills.retain(|uid, _| stays(uid));
         self.writer.write(objects, wanted).await;
         self.finalizers(objects, memory).await;
@@ -179,61 +168,79 @@ impl Control {
     }
 
     /// Brings a job one step on; its status, where it has one to be written.
-    async fn job(&self, object: &Object, rules: &RuleSet, memory: &mut Memory, now: u64) -> Option<Wanted> {
+    async fn job(&self, object: &Object, rules: &RuleSet, now: u64) -> Option<Wanted> {
         let spec = job::spec(object)?;
         if job::is_over(object) {
-            memory.jobs.remove(&object.uid);
             self.let_go(object, spec.ttl_after_finished.as_ref(), now).await;
             return None;
         }
-        let stage = job::refusal(&spec).unwrap_or_else(|| self.stage(object, &spec, rules, memory, now));
-        let began = memory.jobs.get(&object.uid).map(|r| r.began);
+        let stage = self.stage(object, &spec, rules).await;
+        let began = self.replicator.asked(&object.uid).map(|asked| asked.began_at);
         let status = job::status(object, &spec, &stage, began, now);
         Some(wanted(object, &status))
     }
 
-    fn stage(
-        &self,
-        object: &Object,
-        spec: &ReplicationJobSpec,
-        rules: &RuleSet,
-        memory: &mut Memory,
-        now: u64,
-    ) -> Stage {
-        if spec.suspend {
-            memory.jobs.remove(&object.uid);
+    async fn stage(&self, object: &Object, spec: &ReplicationJobSpec, rules: &RuleSet) -> Stage {
+        let is_known = self.replicator.asked(&object.uid).is_some();
+        if spec.suspend && !is_known {
             return Stage::Suspended;
         }
         let limit = match accept::rate("spec.bandwidthLimit", &spec.bandwidth_limit) {
             Ok(limit) => limit,
             Err(e) => return Stage::Pending("BandwidthLimitUnusable", format!("{}: {}", e.field, e.message)),
         };
-        if let Some(running) = memory.jobs.get(&object.uid) {
-            running.allowance.set(limit);
-            let report = running.shown.borrow().clone();
-            return if report.is_running() { Stage::Running(report) } else { Stage::Ended(report) };
-        }
-        let under_way = memory.jobs.values().filter(|r| r.shown.borrow().is_running()).count();
-        if under_way >= JOBS_AT_ONCE {
+        let under_way = self.replicator.others_asked(&object.uid);
+        if !is_known && under_way >= JOBS_AT_ONCE {
             return Stage::Pending("Queued", format!("{under_way} other jobs run; this one is next"));
         }
         let name = &spec.rule_ref.name;
-        let Some(rule) = rules.rules.get(name) else {
+        if !rules.rules.contains_key(name) {
             return Stage::Pending("RuleNotFound", format!("spec.ruleRef: no ReplicationRule {name} is in force"));
-        };
-        let allowance = Arc::new(Allowance::default());
-        allowance.set(limit);
-        let prefix = spec.prefix.clone().unwrap_or_default();
-        let part = Part { peer: spec.peer.clone(), prefix, allowance: allowance.clone() };
-        match self.replicator.compare(&rule.name, &part, job::repairs(spec)) {
-            Ok((shown, stop)) => {
-                let first = shown.borrow().clone();
-                let running = Running { shown, began: now, allowance, _stop: stop.drop_guard() };
-                memory.jobs.insert(object.uid.clone(), running);
-                Stage::Running(first)
-            }
-            Err(why) => Stage::Pending("NothingToCompare", why),
         }
+        let asked = Asked { bytes_per_second: limit, is_suspended: spec.suspend, ..job::asked(spec) };
+        let links = match self.replicator.job_links(&asked) {
+            Ok(links) => links,
+            Err(why) => return Stage::Pending("NothingToCompare", why),
+        };
+        let s3 = links.iter().filter(|(_, view)| matches!(view.peer, FarDoc::S3(_)));
+        if let Some(refused) = job::refusal(spec, &s3.map(|(name, _)| name.peer.clone()).collect::<Vec<_>>()) {
+            return refused;
+        }
+        if let Err(e) = self.replicator.ask_for_job(&object.uid, asked).await {
+            return Stage::Pending("JournalUnavailable", e.to_string());
+        }
+        match self.replicator.job_report(&object.uid) {
+            _ if spec.suspend => Stage::Suspended,
+            Some(Ok(report)) if report.is_running() => Stage::Running(report),
+            Some(Ok(report)) => Stage::Ended(report),
+            Some(Err(why)) => Stage::Pending("NothingToCompare", why),
+            None => Stage::Pending("NothingToCompare", "the job was just ended; it begins anew".into()),
+        }
+    }
+}
+
+impl Replicator {
+    /// Name of the Site document this process serves.
+    pub fn site_name(&self) -> &str {
+        &self.site
+    }
+
+    /// Unix milliseconds of the process' clock.
+    pub fn now_millis(&self) -> u64 {
+        self.shared.clock.now_millis()
+    }
+
+    /// Whether the links of a rule that is gone have ended: none runs here, and the journal knows none.
+    pub async fn has_left(&self, rule_uid: &str) -> bool {
+        {
+            let mut state = self.state();
+            state.ending.retain(|_, task| !task.is_finished());
+            let runs = state.links.keys().chain(state.ending.keys()).any(|name| name.rule == rule_uid);
+            if runs {
+                return false;
+            }
+        }
+        self.shared.journal.links(Some(rule_uid)).await.is_ok_and(|links| links.is_empty())
     }
 }
 

@@ -5,6 +5,7 @@ use super::lend::{Reader, lend};
 use crate::drill::is_canary;
 use crate::journal::{Conflict, Journal};
 use crate::peer::frame::bucket::BucketAsk;
+use crate::peer::frame::content::ContentAsk;
 use crate::peer::frame::drill::DrillAsk;
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::{Answer, Question};
@@ -86,6 +87,11 @@ impl Receiver for Receive {
 
     async fn bucket(&self, site: &str, peer: &str, ask: BucketAsk) -> Answer {
         super::bucket::answer(self, site, peer, ask).await
+    }
+
+    async fn contents(&self, _site: &str, peer: &str, ask: ContentAsk) -> Answer {
+        let peer = self.rules.borrow().rules.peers.get(peer).cloned();
+        super::content::answer(&*self.store, &self.site_id, peer, ask).await
     }
 
     async fn drill(&self, _site: &str, peer: &str, ask: DrillAsk) -> Answer {

@@ -11,6 +11,7 @@ use super::tenure::Lease;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Ask, Descent, Difference, Item, KeyRange, Misfit};
 use crate::peer::client;
+use crate::peer::frame::content::{Content, ContentAsk};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::store::{self, Store};
 use futures::Stream;
@@ -183,9 +184,13 @@ impl Sides {
 
     /// Asks, and asks again where the line broke or the peer's store did not answer.
     async fn ask(&self, ask: &Ask) -> Result<Answer, Error> {
+        self.again(|| self.ask_once(ask)).await
+    }
+
+    async fn again<F: Future<Output = Result<Answer, Error>>>(&self, once: impl Fn() -> F) -> Result<Answer, Error> {
         let mut attempt = 1;
         loop {
-            let failed = match self.ask_once(ask).await {
+            let failed = match once().await {
                 Ok(Answer::Refused(why)) => return Err(Error::Refused(why)),
                 Ok(Answer::Unavailable(why)) => Error::NoAnswer(why),
                 Ok(answer) => return Ok(answer),
@@ -200,6 +205,21 @@ impl Sides {
         }
     }
 
+    /// Asks what the peer reads of versions, one answer a span; again as [`Sides::ask`] does.
+    ///
+    /// # Errors
+    /// Any [`Error`]: then nothing is known of them.
+    pub(super) async fn ask_contents(&self, ask: &ContentAsk) -> Result<Vec<Content>, Error> {
+        let once = || async {
+            let Some(FarEnd::Site(line)) = self.line.borrow().clone() else { return Err(Error::PeerDown) };
+            self.answered(line.ask_contents(ask.clone())).await
+        };
+        match self.again(once).await? {
+            Answer::Contents(contents) if contents.len() == ask.spans.len() => Ok(contents),
+            _ => Err(Error::NoAnswer("it answers another question".into())),
+        }
+    }
+
     async fn ask_once(&self, ask: &Ask) -> Result<Answer, Error> {
         let Some(FarEnd::Site(line)) = self.line.borrow().clone() else { return Err(Error::PeerDown) };
         let question = Question {
@@ -208,7 +228,15 @@ impl Sides {
             ask: ask.clone(),
             unknown: Fields::default(),
         };
-        let answered = tokio::time::timeout(ANSWER_MAX, line.ask(question)).await;
+        self.answered(line.ask(question)).await
+    }
+
+    /// Waits for an answer, and counts it.
+    async fn answered(
+        &self,
+        asking: impl Future<Output = Result<(Answer, u64), client::Error>>,
+    ) -> Result<Answer, Error> {
+        let answered = tokio::time::timeout(ANSWER_MAX, asking).await;
         let (answer, bytes) =
             answered.map_err(|_| Error::NoAnswer(format!("none within {}s", ANSWER_MAX.as_secs())))??;
         self.wire_bytes.fetch_add(bytes, Ordering::Relaxed);

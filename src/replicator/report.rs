@@ -7,6 +7,7 @@ use crate::link::Shown;
 use crate::store::{Backlog, StoreHealth};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use storage_engine::api::DriveHealth;
 
 /// One link, at one moment.
@@ -271,6 +272,12 @@ pub struct SiteReport {
     /// What the peer listener shows; absent: it names nobody.
     #[serde(default)]
     pub certificate: Option<Certificate>,
+    /// The URI in what the peer listener shows; absent: it names nobody.
+    #[serde(default)]
+    pub certificate_uri: Option<String>,
+    /// What this process shows elsewhere.
+    #[serde(default)]
+    pub other_certificates: Vec<OtherCertificate>,
 }
 
 /// How the own store is.
@@ -308,12 +315,28 @@ impl From<StoreHealth> for StoreReport {
         StoreReport { drives: health.drives.into_iter().map(drive).collect(), below_target: health.below_target }
     }
 }
+/// A certificate this process shows elsewhere than at the peer listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherCertificate {
+    /// As a person knows it: `the S3 listener's`.
+    pub whose: String,
+    pub holds: Certificate,
+}
+
+/// What else a process shows, as it is now.
+pub type OtherCertificates = Arc<dyn Fn() -> Vec<OtherCertificate> + Send + Sync>;
 
 /// How long a certificate holds, Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     pub issued_at: u64,
     pub expires_at: u64,
+}
+
+impl From<(u64, u64)> for Certificate {
+    fn from((issued_at, expires_at): (u64, u64)) -> Self {
+        Certificate { issued_at, expires_at }
+    }
 }
 
 impl Certificate {

@@ -72,16 +72,14 @@ impl Subject {
 pub struct Suspensions(BTreeMap<Subject, u64>);
 
 impl Suspensions {
-    /// As the journal keeps them; what a later version keeps there is passed over.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub async fn load(journal: &dyn Journal) -> Result<Self, journal::Error> {
-        let kept = journal.verb_states().await?.into_iter().filter_map(|(subject, state)| {
-            let state: Kept = serde_json::from_str(&state).ok()?;
-            Some((Subject::parse(&subject)?, state.suspended_at?))
+    /// As the journal keeps them among the verbs' states; what is another's, or a later version's, is passed over.
+    pub fn of(states: &[(String, String)]) -> Self {
+        let kept = states.iter().filter_map(|(subject, state)| {
+            let subject = Subject::parse(subject)?;
+            let state: Kept = serde_json::from_str(state).ok()?;
+            Some((subject, state.suspended_at?))
         });
-        Ok(Suspensions(kept.collect()))
+        Suspensions(kept.collect())
     }
 
     /// Suspends a subject; one that is suspended stays so since it was.
@@ -151,11 +149,11 @@ mod tests {
         held.suspend(&journal, link.clone(), 7).await.unwrap();
         held.suspend(&journal, Subject::Peer("waw".into()), 8).await.unwrap();
         held.suspend(&journal, link, 9).await.unwrap();
-        let mut again = Suspensions::load(&journal).await.unwrap();
+        let mut again = Suspensions::of(&journal.verb_states().await.unwrap());
         assert_eq!(again, held, "the second suspend changed nothing");
         again.resume(&journal, &Subject::Rule("r".into())).await.unwrap();
         assert_eq!(again.0.keys().collect::<Vec<_>>(), [&Subject::Peer("waw".into())]);
-        assert_eq!(Suspensions::load(&journal).await.unwrap(), again);
+        assert_eq!(Suspensions::of(&journal.verb_states().await.unwrap()), again);
     }
 
     #[tokio::test]

@@ -164,6 +164,11 @@ impl Allowance {
         self.0.bucket().set(bytes_per_second);
     }
 
+    /// Whether there is a limit now.
+    pub fn is_limited(&self) -> bool {
+        self.0.bucket().is_limited()
+    }
+
     /// Waits until a version of so many bytes may go: it is paid for before it is sent, so that nothing is held meanwhile.
     pub async fn pass(&self, bytes: u64) {
         pay(&[&self.0], bytes, || Class::Interactive).await;

@@ -2,6 +2,7 @@
 //! the documents in force; an unknown one is answered with those there are. Called by `replicator/admin/verbs.rs`.
 use super::Replicator;
 use super::ask::Ask;
+use super::job::Jobs;
 use super::report::LinkReport;
 use super::run::{BATCH, Command};
 use super::suspend::{Subject, Suspensions};
@@ -243,7 +244,14 @@ impl Replicator {
     /// Reads again what verbs hold back, which another replicator of the site may have changed; true: it did.
     pub(super) async fn read_suspensions(&self) -> Result<bool, journal::Error> {
         let mut held = self.suspensions.lock().await;
-        let now = Suspensions::load(&*self.shared.journal).await?;
+        let states = self.shared.journal.verb_states().await?;
+        let jobs = Jobs::of(&states);
+        self.jobs.send_if_modified(|known| {
+            let is_news = *known != jobs;
+            *known = jobs;
+            is_news
+        });
+        let now = Suspensions::of(&states);
         let is_news = now != *held;
         *held = now;
         self.state().suspensions = held.clone();

@@ -4,6 +4,8 @@
 //! Differences are looked at twice, the second time when the link has caught up with the first look; only what
 //! differs in the same state both times stands, and nothing while the link may still carry it. It never changes
 //! this site, and sends under the link's own claim, a few versions at a time. `proof.rs` does the same slowly, for ever.
+mod content;
+
 use super::far::Far;
 use super::push::{Pushed, Route};
 use super::reconcile::{Error, Page, Sides};
@@ -51,8 +53,14 @@ pub struct Verify {
     pub conditions: watch::Receiver<Vec<ConditionReport>>,
     pub clock: Arc<dyn Clock>,
     pub repair: bool,
+    /// Looks too at versions that the rule leaves where they are, for they are older than it.
+    pub existing: bool,
+    /// Reads and compares the bytes too, of versions that are alike by their records.
+    pub content: bool,
     /// What it may send a second; `None`: the limits of its link are all.
     pub allowance: Option<Arc<Allowance>>,
+    /// While true it waits, between two pages or two versions; `None`: nobody pauses it.
+    pub pause: Option<watch::Receiver<bool>>,
     /// Whether the rule brings documents of the bucket (`bucket.rs`).
     pub documents: bool,
 }
@@ -83,6 +91,11 @@ pub struct LinkVerify {
     pub missing_here: u64,
     /// Under way on the link.
     pub pending: u64,
+    /// Versions whose bytes were read at both ends and compared, and how many bytes that were at each.
+    #[serde(default)]
+    pub contents: u64,
+    #[serde(default)]
+    pub content_bytes: u64,
     /// Sent again and taken by the peer.
     pub repaired: u64,
     /// Sent again, and the peer held all of it.
@@ -170,6 +183,15 @@ pub(super) enum Fate {
     Covered,
 }
 
+impl Fate {
+    /// Key and id of a version that differs by its record.
+    fn place(&self) -> Option<(String, VersionId)> {
+        let (Fate::Stands(difference, _) | Fate::Pending(difference)) = self else { return None };
+        let (key, id) = difference.place();
+        Some((key.into(), id))
+    }
+}
+
 /// Changes the report of one link as it is shown.
 type Update<'a> = dyn Fn(&mut dyn FnMut(&mut LinkVerify)) + Sync + 'a;
 
@@ -214,7 +236,7 @@ fn count(report: &mut LinkVerify, sides: &Sides, millis: u64) {
 impl Verify {
     /// Both sides, as the link sees them now.
     pub(super) fn sides(&self) -> Sides {
-        let since = self.shown.borrow().copies_since;
+        let since = if self.existing { None } else { self.shown.borrow().copies_since };
         Sides {
             store: self.store.clone(),
             bucket: self.bucket.clone(),
@@ -247,14 +269,22 @@ impl Verify {
         let began = self.clock.now_millis();
         let compared = sides.pages().map(|page| async move {
             let page = page?;
+            self.go_on().await;
             let versions = page.items.len() as u64;
-            Ok::<_, Error>((versions, self.settle(sides, page).await?))
+            let read = if self.content { page.items.clone() } else { Vec::new() };
+            Ok::<_, Error>((versions, read, self.settle(sides, page).await?))
         });
         let mut compared = std::pin::pin!(compared.buffer_unordered(PAGES_AT_ONCE));
         while let Some(page) = compared.next().await {
-            let (versions, mut fates) = page?;
+            let (versions, read, mut fates) = page?;
+            let differ = fates.iter().filter_map(Fate::place).collect();
+            // One page after the other: what is read at once is bounded.
+            let bytes = self.bytes_of(sides, read, &differ).await?;
             update(&mut |report| {
                 report.versions += versions;
+                report.contents += bytes.versions;
+                report.content_bytes += bytes.read;
+                bytes.unlike.iter().for_each(|(difference, why)| report.note(difference, Some(why.clone())));
                 count(report, sides, self.clock.now_millis().saturating_sub(began));
                 for fate in fates.drain(..) {
                     match fate {
@@ -284,6 +314,14 @@ impl Verify {
         let fates = futures::stream::iter(both).map(judge).buffered(REPAIRS_AT_ONCE);
         let fates: Vec<_> = fates.collect().await;
         fates.into_iter().collect()
+    }
+
+    /// Waits while it is paused.
+    async fn go_on(&self) {
+        if let Some(pause) = &self.pause {
+            // Who paused it and is gone has ended it.
+            let _ = pause.clone().wait_for(|is_paused| !is_paused).await;
+        }
     }
 
     /// Waits for a while until the link has brought what was committed before now; whether it has.
@@ -324,6 +362,7 @@ impl Verify {
         if !self.repair {
             return Ok(Fate::Stands(difference, None));
         }
+        self.go_on().await;
         if let Some(allowance) = &self.allowance {
             allowance.pass(weight_of(&version)).await;
         }

@@ -12,6 +12,7 @@ use crate::replicator::neighbour::Neighbours;
 use crate::replicator::outward;
 use crate::replicator::own::Shared;
 use crate::replicator::proof::Pace;
+use crate::replicator::report::OtherCertificates;
 use crate::replicator::tenure::{Tenure, Terms};
 use crate::replicator::{Replicator, accepted, admin};
 use crate::rule::SiteDoc;
@@ -53,6 +54,7 @@ enum Source {
 /// Its listeners too.
 pub struct Bound {
     opened: Replication,
+    other_certificates: OtherCertificates,
     peers: TcpListener,
     public: TcpListener,
     local: UnixListener,
@@ -102,7 +104,7 @@ impl Replication {
         let peers = bind(self.settings.peer_listen, "peers").await?;
         let public = bind(self.settings.admin_listen, "admin").await?;
         let local = bind_socket(&self.settings.admin_socket)?;
-        Ok(Bound { opened: self, peers, public, local })
+        Ok(Bound { opened: self, other_certificates: Arc::new(Vec::new), peers, public, local })
     }
 }
 
@@ -112,6 +114,12 @@ impl Bound {
         serde_json::json!({
             "peer": self.peers.local_addr().ok(), "admin": self.public.local_addr().ok(), "socket": self.opened.settings.admin_socket,
         })
+    }
+
+    /// Tells of certificates that the process shows elsewhere than at the peer listener.
+    pub fn also_showing(mut self, others: OtherCertificates) -> Self {
+        self.other_certificates = others;
+        self
     }
 
     /// Replicates until `stop`, then drains the links; probes answer until `ended`.
@@ -125,8 +133,8 @@ impl Bound {
         ended: CancellationToken,
         neighbours: Arc<Neighbours>,
     ) {
-        let Bound { opened: Replication { settings, site, refs, source, identity, journal }, peers, public, local } =
-            self;
+        let Bound { opened, other_certificates, peers, public, local } = self;
+        let Replication { settings, site, refs, source, identity, journal } = opened;
         let counters = Arc::new(Counters::default());
         metrics.collect(crate::telemetry::listener::Refused(counters.clone()));
         if let Some(counts) = trace::counts() {
@@ -152,7 +160,7 @@ impl Bound {
             Source::Kubernetes(watching) => (watching.tell.clone(), watching.rules()),
         };
         let replicator = Replicator::new(&site, shared, refs.clone(), identity.clone(), rules.clone());
-        let replicator = Arc::new(replicator);
+        let replicator = Arc::new(replicator.also_showing(other_certificates));
         neighbours.serve(&replicator);
         tasks.spawn(stop.clone().run_until_cancelled_owned(outward::answer(store, neighbours)));
         replicator.open_drills(settings.admin_socket.with_file_name("drills"));

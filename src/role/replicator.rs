@@ -5,6 +5,7 @@ use super::replication::Replication;
 use super::{ended, refused, write_ports};
 use crate::cli::certs;
 use crate::config;
+use crate::replicator::report::{Certificate, OtherCertificate};
 use crate::shutdown;
 use crate::store::bundled::network::NetworkStore;
 use crate::store::bundled::network::line::Target;
@@ -52,6 +53,11 @@ async fn serve(settings: config::Replicator) -> Result<(), Failed> {
     // The links still ask the store while they drain.
     let drained = CancellationToken::new();
     tasks.spawn(identity.clone().keep_fresh(stop.clone()));
+    let to_store = identity.clone();
+    let replication = replication.also_showing(Arc::new(move || {
+        let shown = to_store.valid_millis().map(Certificate::from);
+        shown.into_iter().map(|holds| OtherCertificate { whose: "the private API client's".into(), holds }).collect()
+    }));
     let store = Arc::new(NetworkStore::start(target, identity, &tasks, drained.clone()));
     let neighbours = Arc::default();
     replication.run(store, Metrics::of(&site.site_id), clock, &tasks, stop, drained.clone(), neighbours).await;

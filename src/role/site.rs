@@ -5,6 +5,7 @@ use super::replication::Replication;
 use super::{ended, refused, write_ports};
 use crate::config;
 use crate::replicator::neighbour::Neighbours;
+use crate::replicator::report::{Certificate, OtherCertificate, OtherCertificates};
 use crate::shutdown;
 use crate::store::bundled::BundledStore;
 use crate::telemetry::metrics::Metrics;
@@ -49,6 +50,7 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
     let mut metrics = Metrics::of(&site);
     metrics.collect(crate::telemetry::store::Counted::of(&node));
     let (tasks, store_stop) = (TaskTracker::new(), CancellationToken::new());
+    let replication = replication.also_showing(shown_by(&node));
     let bundled = Arc::new(BundledStore(node.objects()));
     let neighbours = Arc::new(Neighbours::default());
     bundled.0.set_neighbour(neighbours.clone());
@@ -66,4 +68,16 @@ async fn serve(settings: config::Site) -> Result<(), Failed> {
         Ok(Err(e)) => Err(Internal(anyhow!(e).context("run the store"))),
         Err(_) => Err(Internal(anyhow!("the store did not stop within {}s", shutdown::DEADLINE.as_secs()))),
     }
+}
+
+/// The certificates of the store's own listeners, where they show any.
+fn shown_by(node: &StoreNode) -> OtherCertificates {
+    let (s3, api) = (node.certificate(), node.api_identity());
+    let other =
+        |whose: &str, valid: (u64, u64)| OtherCertificate { whose: whose.into(), holds: Certificate::from(valid) };
+    Arc::new(move || {
+        let s3 = s3.iter().map(|shown| other("the S3 listener's", shown.valid_millis()));
+        let api = api.iter().filter_map(|shown| Some(other("the private API's", shown.valid_millis()?)));
+        s3.chain(api).collect()
+    })
 }

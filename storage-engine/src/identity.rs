@@ -118,16 +118,15 @@ pub struct Identity {
 struct Current {
     bytes: FileBytes,
     configs: Configs,
-    /// Unix milliseconds from which and until which the own certificate holds; `None`: it names nobody.
-    valid: Option<(u64, u64)>,
+    /// What the own certificate says; `None`: it names nobody.
+    named: Option<Named>,
 }
 
 impl Current {
     fn of(files: &Files, bytes: FileBytes) -> Result<Self, Error> {
         let configs = configs(files, &bytes)?;
         let chain = certificates(&files.certificate, &bytes.certificate)?;
-        let valid = named(Some(&chain)).ok().map(|named| (named.not_before_millis, named.not_after_millis));
-        Ok(Current { bytes, configs, valid })
+        Ok(Current { bytes, configs, named: named(Some(&chain)).ok() })
     }
 }
 
@@ -159,7 +158,13 @@ impl Identity {
 
     /// Unix milliseconds from which and until which the own certificate holds; `None`: it names nobody.
     pub fn valid_millis(&self) -> Option<(u64, u64)> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).valid
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.named.as_ref().map(|named| (named.not_before_millis, named.not_after_millis))
+    }
+
+    /// The one URI of the own certificate; `None`: it names nobody.
+    pub fn uri(&self) -> Option<String> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).named.as_ref().map(|named| named.uri.clone())
     }
 
     /// Reads the files again; `true` when they had changed. Connections that stand are left alone.

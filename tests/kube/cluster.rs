@@ -3,13 +3,14 @@ use super::environment;
 use isthmus::rule::resource::crd;
 use kube::Client;
 use kube::api::{Api as Objects, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The first API server of the list.
+/// One API server.
 pub struct Api {
     client: Client,
     /// `host:port`, and the PEM of its CA as a kubeconfig has it.
@@ -18,9 +19,17 @@ pub struct Api {
 }
 
 impl Api {
-    /// `None`: there is none, and that is said.
+    /// The first of the list; `None`: there is none, and that is said.
     pub async fn of_environment() -> Option<Api> {
-        let kubeconfig = environment::kubeconfig()?;
+        Some(Api::of(environment::kubeconfig()?).await)
+    }
+
+    /// All API servers of the list; `None`: there is none, and that is said.
+    pub async fn all_of_environment() -> Option<Vec<Api>> {
+        Some(futures::future::join_all(environment::kubeconfigs()?.into_iter().map(Api::of)).await)
+    }
+
+    async fn of(kubeconfig: Kubeconfig) -> Api {
         let cluster = serde_json::to_value(&kubeconfig.clusters[0].cluster).expect("it is JSON");
         let server = cluster["server"].as_str().expect("it names a server").trim_start_matches("https://").to_string();
         let mut authority = cluster;
@@ -31,7 +40,7 @@ impl Api {
         let client = environment::client(kubeconfig).await;
         let api = Api { client, address: server.trim_end_matches('/').into(), authority };
         api.install().await;
-        Some(api)
+        api
     }
 
     fn objects(&self, namespace: &str, kind: &str) -> Objects<DynamicObject> {
@@ -123,8 +132,19 @@ impl Api {
         }
     }
 
+    /// Waits until Events of a namespace have all these reasons: they follow the status that they tell of.
+    pub async fn until_said(&self, namespace: &str, reasons: &[&str]) {
+        let by = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events(namespace).await;
+            let Some(missing) = reasons.iter().find(|reason| !events.iter().any(|e| e == *reason)) else { return };
+            assert!(Instant::now() < by, "{missing} is not among {events:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Reasons of the Events of a namespace.
-    pub async fn events(&self, namespace: &str) -> Vec<String> {
+    async fn events(&self, namespace: &str) -> Vec<String> {
         let all = self.objects(namespace, "Event").list(&ListParams::default()).await.expect("list events");
         all.items.into_iter().filter_map(|e| e.data["reason"].as_str().map(String::from)).collect()
     }

@@ -4,13 +4,17 @@ use kube::{Client, Config};
 
 /// The kubeconfig of the first API server of the list; `None`: there is none, and that is said.
 pub fn kubeconfig() -> Option<Kubeconfig> {
+    kubeconfigs().map(|all| all.into_iter().next().expect("split gives one at least"))
+}
+
+/// Those of all API servers of the list; `None`: there is none, and that is said.
+pub fn kubeconfigs() -> Option<Vec<Kubeconfig>> {
     let Ok(list) = std::env::var("ISTHMUS_E2E_KUBECONFIGS") else {
         assert!(std::env::var("ISTHMUS_E2E_REQUIRE").is_err(), "ISTHMUS_E2E_KUBECONFIGS is not set");
         println!("SKIPPED: ISTHMUS_E2E_KUBECONFIGS is not set (needs 1 cluster)");
         return None;
     };
-    let file = list.split(':').next().expect("split gives one at least");
-    Some(Kubeconfig::read_from(file).expect("read the kubeconfig"))
+    Some(list.split(':').map(|file| Kubeconfig::read_from(file).expect("read the kubeconfig")).collect())
 }
 
 /// A client with the rights of whoever owns the kubeconfig.

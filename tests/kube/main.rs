@@ -2,13 +2,19 @@
 //! that goes away, and a rule that is deleted. Needs `ISTHMUS_E2E_KUBECONFIGS`; without it says SKIPPED.
 mod cluster;
 mod environment;
+mod mesh;
+#[path = "../../src/journal/postgres/server.rs"]
+#[allow(dead_code)] // the journal's own tests use the rest
+mod pg;
 #[path = "../process/mod.rs"]
 mod process;
 mod sites;
+mod split;
 
 use cluster::Api;
 use serde_json::json;
 use sites::{BUCKET, Fleet, Site};
+use split::Split;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,10 +34,7 @@ async fn kube_rules_of_an_api_server_run_and_outlive_it() {
     api.until(&a.namespace, "Peer", "b", |s| condition(s, "Connected") == "True Connected").await;
     let site = api.until(&a.namespace, "Site", "a", |s| ready(s) == "True Ready").await;
     assert!(!site["leader"].as_str().unwrap_or_default().is_empty(), "{site}");
-    let events = api.events(&a.namespace).await;
-    for reason in ["RuleAccepted", "LeaderElected"] {
-        assert!(events.iter().any(|e| e == reason), "{reason} is not among {events:?}");
-    }
+    api.until_said(&a.namespace, &["RuleAccepted", "LeaderElected"]).await;
 
     // A bad rule beside it says why, in its own status, and stops nothing.
     api.apply(
@@ -114,6 +117,97 @@ async fn kube_rules_of_an_api_server_run_and_outlive_it() {
     fleet.stop().await;
 }
 
+/// Rules over parts of the bucket, which leave where it is what was there before them.
+const PARTS: [&str; 4] = ["p0", "p1", "p2", "p3"];
+
+/// Runs a job of each part, all at once; their statuses when all have ended.
+async fn jobs(api: &Api, namespace: &str, round: &str, kind: &str, compare: &str) -> Vec<serde_json::Value> {
+    for part in PARTS {
+        let spec = json!({"ruleRef": {"name": part}, "type": kind, "compare": compare});
+        api.apply(namespace, "ReplicationJob", &format!("{round}-{part}"), spec).await;
+    }
+    let mut ended = Vec::new();
+    for part in PARTS {
+        let is_over = |s: &serde_json::Value| s["completionTime"].is_string();
+        ended.push(api.until(namespace, "ReplicationJob", &format!("{round}-{part}"), is_over).await);
+    }
+    ended
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kube_two_replicators_share_a_site_and_its_jobs() {
+    const BEFORE: usize = 10;
+    let Some(api) = Api::of_environment().await else { return };
+    let server = match pg::Server::start(&[]).await {
+        Ok(server) => server,
+        Err(why) => return println!("SKIPPED: two replicators on one PostgreSQL: {why}"),
+    };
+    let mut fleet = Fleet::prepare(&api).await;
+    let mut split = Split::prepare(&mut fleet.sites[0], &server);
+    let (a, b) = (&fleet.sites[0], &fleet.sites[1]);
+    split.start_store().await;
+    for part in PARTS {
+        a.put(part, BEFORE).await;
+    }
+    b.run();
+    fleet.apply_documents(&api).await;
+    for part in PARTS {
+        let spec = json!({"siteRef": {"name": "a"}, "bucket": BUCKET, "priority": 1, "filter": {"prefix": format!("{part}/")},
+            "destinations": [{"peer": "b"}], "replicate": {"existingObjects": "Disabled"}});
+        api.apply(&a.namespace, "ReplicationRule", part, spec).await;
+    }
+    split.start_replicators().await;
+    b.until_ready().await;
+    split.until_shared().await;
+    for part in PARTS {
+        api.until(&a.namespace, "ReplicationRule", part, |s| ready(s) == "True Replicating").await;
+    }
+
+    // Whoever pushes a link, the jobs reach it: what was there before is brought by a Backfill, and by nothing else.
+    for status in jobs(&api, &a.namespace, "verify", "Verify", "Checksum").await {
+        assert_eq!((&status["result"], &status["different"]), (&json!("Consistent"), &json!(0)), "{status}");
+    }
+    assert_eq!(b.count("p0").await, 0);
+    let began = Instant::now();
+    for status in jobs(&api, &a.namespace, "backfill", "Backfill", "Checksum").await {
+        assert_eq!((&status["result"], &status["repaired"]), (&json!("Backfilled"), &json!(BEFORE)), "{status}");
+    }
+    println!("four backfills ended after {:?}", began.elapsed());
+    for part in PARTS {
+        b.until_holds(part, BEFORE).await;
+    }
+
+    // The leader is killed under load: its links and its duties move, and the jobs with them.
+    let leads = |status: &serde_json::Value, name: &str| {
+        status["leader"].as_str().is_some_and(|l| l.starts_with(&format!("{name}_")))
+    };
+    let site = api.until(&a.namespace, "Site", "a", |s| leads(s, "one") || leads(s, "two")).await;
+    let (leader, other) = if leads(&site, "one") { ("one", "two") } else { ("two", "one") };
+    let killed = Instant::now();
+    split.kill(leader);
+    for round in 0..5 {
+        for part in PARTS {
+            a.put(&format!("{part}/load-{round}"), 3).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for part in PARTS {
+        for round in 0..5 {
+            b.until_holds(&format!("{part}/load-{round}"), 3).await;
+        }
+    }
+    println!("all that was written while the leader was killed had arrived {:?} after that", killed.elapsed());
+    api.until(&a.namespace, "Site", "a", |s| leads(s, other)).await;
+    println!("another leader wrote status {:?} after the kill", killed.elapsed());
+    for status in jobs(&api, &a.namespace, "after", "Verify", "Content").await {
+        assert_eq!(
+            (&status["result"], status["scanned"].as_i64() >= Some(15)),
+            (&json!("Consistent"), true),
+            "{status}"
+        );
+    }
+}
+
 /// Figures, not a verdict: `ISTHMUS_E2E_RULES=1000` says how many rules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kube_many_rules_are_planned_soon() {
@@ -179,10 +273,7 @@ async fn drills(api: &Api, a: &Site) {
     assert_eq!((&status["phase"], &status["report"]["result"]), (&json!("Succeeded"), &json!("Pass")), "{status}");
     assert!(status["report"]["writesAcknowledged"].as_i64() > Some(20), "{status}");
     assert_eq!(condition(&status, "Verified"), "True Equal", "{status}");
-    let events = api.events(&a.namespace).await;
-    for reason in ["DrillStarted", "DrillFinished"] {
-        assert!(events.iter().any(|e| e == reason), "{reason} is not among {events:?}");
-    }
+    api.until_said(&a.namespace, &["DrillStarted", "DrillFinished"]).await;
     let mut live = drill("Live", "3s");
     live["confirm"] = json!("all-of-it");
     api.apply(&a.namespace, "FailoverDrill", "all-of-it", live).await;

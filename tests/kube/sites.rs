@@ -29,12 +29,14 @@ pub struct Fleet {
 pub struct Site {
     pub namespace: String,
     pub name: &'static str,
-    dir: PathBuf,
+    pub dir: PathBuf,
     /// Two issues of certificates, each of a CA of its own.
-    certs: [PathBuf; 2],
-    s3: u16,
-    peer: u16,
-    admin: u16,
+    pub certs: [PathBuf; 2],
+    pub s3: u16,
+    /// Where its store's private API listens, where it has one.
+    pub api: u16,
+    pub peer: u16,
+    pub admin: u16,
     process: Mutex<Option<Child>>,
 }
 
@@ -45,27 +47,34 @@ impl Drop for Site {
 }
 
 impl Fleet {
-    /// Everything but the processes and the documents.
+    /// Everything but the processes and the documents, of two sites at one API server.
     pub async fn prepare(api: &Api) -> Fleet {
+        Fleet::of(&["a", "b"], &[api]).await
+    }
+
+    /// The same of these sites, each at an API server of the list as far as it goes.
+    pub async fn of(names: &[&'static str], apis: &[&Api]) -> Fleet {
         let root = tempfile::tempdir().expect("make a directory");
         let certs = ["certs-1", "certs-2"].map(|dir| root.path().join(dir));
         for dir in &certs {
             let made = Command::new(env!("CARGO_BIN_EXE_isthmus"))
                 .arg("certs")
                 .arg(dir)
-                .args(["--trust-domain", "kube.example", "--site", "a=127.0.0.1", "--site", "b=127.0.0.1"])
+                .args(["--trust-domain", "kube.example"])
+                .args(names.iter().flat_map(|name| ["--site".to_string(), format!("{name}=127.0.0.1")]))
                 .status();
             assert!(made.expect("run isthmus certs").success());
         }
         let cut = Arc::new(AtomicBool::new(false));
-        let way = proxy(&api.address, cut.clone());
         let mut sites = Vec::new();
-        for name in ["a", "b"] {
+        for (name, api) in names.iter().copied().zip(apis.iter().cycle()) {
+            let way = proxy(&api.address, cut.clone());
             let [s3, peer, admin] = free_ports();
             let namespace = format!("isthmus-e2e-{}-{name}", storage_engine::entropy::id().as_simple());
             let dir = root.path().join(name);
             fs::create_dir_all(&dir).expect("make a directory");
-            let site = Site { namespace, name, dir, certs: certs.clone(), s3, peer, admin, process: Mutex::default() };
+            let site =
+                Site { namespace, name, dir, certs: certs.clone(), s3, api: 1, peer, admin, process: Mutex::default() };
             site.provision(api, way).await;
             sites.push(site);
         }
@@ -79,22 +88,42 @@ impl Fleet {
         fleet
     }
 
+    /// Site a sends its bucket to site b.
     pub async fn apply_documents(&self, api: &Api) {
-        for (site, other) in [(&self.sites[0], &self.sites[1]), (&self.sites[1], &self.sites[0])] {
-            let tls = json!({"name": "tls"});
-            let own = json!({"siteID": site.name, "trustDomain": "kube.example",
-                "store": {"apiEndpoint": "https://127.0.0.1:1", "apiTlsSecretRef": tls},
-                "listener": {"advertisedEndpoint": format!("https://127.0.0.1:{}", site.peer), "tlsSecretRef": tls}});
-            api.apply(&site.namespace, "Site", site.name, own).await;
-            let peer = json!({"type": "Replicator", "replicator": {"siteID": other.name,
-                "endpoint": format!("https://127.0.0.1:{}", other.peer),
-                "tls": {"caRef": {"kind": "Secret", "name": "tls"},
-                    "identities": [format!("spiffe://kube.example/site/{}/replicator", other.name)]},
-                "inbound": [{"bucket": BUCKET, "origins": ["*"]}], "drills": "Enabled"}});
-            api.apply(&site.namespace, "Peer", other.name, peer).await;
-        }
+        self.apply_sites(&[api]).await;
         let rule = json!({"siteRef": {"name": "a"}, "bucket": BUCKET, "destinations": [{"peer": "b"}]});
         api.apply(&self.sites[0].namespace, "ReplicationRule", BUCKET, rule).await;
+    }
+
+    /// Every site sends its bucket to every other one.
+    pub async fn apply_mesh(&self, apis: &[&Api]) {
+        self.apply_sites(apis).await;
+        for (site, api) in self.sites.iter().zip(apis.iter().cycle()) {
+            let others = self.sites.iter().filter(|other| other.name != site.name);
+            let destinations: Vec<Json> = others.map(|other| json!({"peer": other.name})).collect();
+            let rule = json!({"siteRef": {"name": site.name}, "bucket": BUCKET, "mode": "ActiveActive",
+                "destinations": destinations, "replicate": {"versionDeletes": "Enabled"}});
+            api.apply(&site.namespace, "ReplicationRule", BUCKET, rule).await;
+        }
+    }
+
+    /// Each site, and all others as its peers.
+    async fn apply_sites(&self, apis: &[&Api]) {
+        let tls = json!({"name": "tls"});
+        for (site, api) in self.sites.iter().zip(apis.iter().cycle()) {
+            let own = json!({"siteID": site.name, "trustDomain": "kube.example",
+                "store": {"apiEndpoint": format!("https://127.0.0.1:{}", site.api), "apiTlsSecretRef": tls},
+                "listener": {"advertisedEndpoint": format!("https://127.0.0.1:{}", site.peer), "tlsSecretRef": tls}});
+            api.apply(&site.namespace, "Site", site.name, own).await;
+            for other in self.sites.iter().filter(|other| other.name != site.name) {
+                let peer = json!({"type": "Replicator", "replicator": {"siteID": other.name,
+                    "endpoint": format!("https://127.0.0.1:{}", other.peer),
+                    "tls": {"caRef": {"kind": "Secret", "name": "tls"},
+                        "identities": [format!("spiffe://kube.example/site/{}/replicator", other.name)]},
+                    "inbound": [{"bucket": BUCKET, "origins": ["*"], "versionDeletes": "Enabled"}], "drills": "Enabled"}});
+                api.apply(&site.namespace, "Peer", other.name, peer).await;
+            }
+        }
     }
 
     /// Takes the sites' way to the API server away, or gives it back.
@@ -222,12 +251,7 @@ impl Site {
     }
 
     fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some((text.split(' ').nth(1)?.parse().ok()?, text))
+        get(self.admin, path)
     }
 
     pub fn ready_code(&self) -> Option<u16> {
@@ -271,6 +295,23 @@ impl Site {
         }
     }
 
+    /// Deletes an object as a client does: a marker stands on it.
+    pub async fn delete(&self, key: &str) {
+        self.client().delete_object().bucket(BUCKET).key(key).send().await.expect("delete an object");
+    }
+
+    /// Every version the bucket shows, markers too: key, version id, whether it is the latest.
+    pub async fn versions(&self) -> Vec<(String, String, bool)> {
+        let list = self.client().list_object_versions().bucket(BUCKET).send().await.expect("list the versions");
+        assert_eq!(list.is_truncated(), Some(false), "one page holds all");
+        let objects = list.versions().iter().map(|v| (v.key(), v.version_id(), v.is_latest()));
+        let markers = list.delete_markers().iter().map(|m| (m.key(), m.version_id(), m.is_latest()));
+        let text = |of: Option<&str>| of.unwrap_or_default().to_string();
+        let mut all: Vec<_> = objects.chain(markers).map(|(k, v, l)| (text(k), text(v), l == Some(true))).collect();
+        all.sort();
+        all
+    }
+
     pub async fn count(&self, prefix: &str) -> usize {
         let list = self.client().list_objects_v2().bucket(BUCKET).prefix(format!("{prefix}/")).send().await;
         list.expect("list the bucket").contents().len()
@@ -279,6 +320,16 @@ impl Site {
     pub async fn until_holds(&self, prefix: &str, count: usize) {
         self.until(&format!("it holds {count} of {prefix}"), async || self.count(prefix).await == count).await;
     }
+}
+
+/// Status and text of a GET on an admin listener; `None` while nobody listens.
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some((text.split(' ').nth(1)?.parse().ok()?, text))
 }
 
 /// A way to an address that can be cut: then no connection is taken and those there are end.

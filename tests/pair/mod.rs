@@ -8,9 +8,11 @@ use isthmus::journal::Journal;
 use isthmus::peer::Receiver;
 use isthmus::peer::server::{Counters, Known, Server, Settings};
 use isthmus::replicator::Replicator;
+use isthmus::replicator::job::Asked;
 use isthmus::replicator::own::Shared;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::tenure::{Tenure, Terms};
+use isthmus::replicator::verify::LinkVerify;
 use isthmus::rule::refs::Refs;
 use isthmus::rule::watch_folder::{self, Snapshot};
 use isthmus::store::Store;
@@ -18,6 +20,7 @@ use isthmus::telemetry::metrics::Metrics;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use storage_engine::clock::{Clock, SystemClock};
 use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
@@ -41,6 +44,12 @@ pub fn objects(origin: &str) -> Objects {
 pub fn objects_by(origin: &str, clock: Arc<dyn Clock>) -> Objects {
     let drives = (0..4).map(|slot| Arc::new(MemoryDrive::new(slot)) as Arc<dyn Drive>).collect();
     Objects::new(drives, 2, clock, Origin::new(origin))
+}
+
+/// The same over these drives.
+pub fn objects_over(origin: &str, drives: &[Arc<MemoryDrive>]) -> Objects {
+    let drives = drives.iter().map(|drive| drive.clone() as Arc<dyn Drive>).collect();
+    Objects::new(drives, 2, Arc::new(SystemClock), Origin::new(origin))
 }
 
 /// A store on four drives in memory with versioned buckets.
@@ -153,4 +162,21 @@ impl Folder {
     fn files(&self, site: &str) -> Files {
         Files::in_folder(&self.0.path().join("secrets").join(site))
     }
+}
+
+/// What a job finds of its one link: asked of one replicator of a site, carried out by whoever pushes the link.
+pub async fn job(at: &Replicator, uid: &str, asked: Asked) -> LinkVerify {
+    at.ask_for_job(uid, asked).await.unwrap();
+    let ended = async {
+        loop {
+            let report = at.job_report(uid).expect("it is asked for").expect("there is a link");
+            if !report.is_running() {
+                return report;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let report = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the job ends");
+    let [link] = report.links.as_slice() else { panic!("one link: {report:?}") };
+    link.clone()
 }

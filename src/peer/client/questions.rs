@@ -2,6 +2,7 @@
 //! Each question waits for its answer on a stream of its own. Called by `replicator`.
 use super::{Connection, Error, Waiter, hello};
 use crate::peer::frame::bucket::BucketAsk;
+use crate::peer::frame::content::ContentAsk;
 use crate::peer::frame::drill::DrillAsk;
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::{Answer, Question};
@@ -26,7 +27,7 @@ impl Connection {
     /// # Errors
     /// [`Error::PeerGone`]; [`Error::NoReconcile`] from a peer of an earlier build.
     pub async fn ask(&self, question: Question) -> Result<(Answer, u64), Error> {
-        if !self.shared.reconciles {
+        if !self.shared.abilities.reconciles {
             return Err(Error::NoReconcile);
         }
         self.exchange(Message::Question(Box::new(question))).await
@@ -37,10 +38,21 @@ impl Connection {
     /// # Errors
     /// [`Error::PeerGone`]; [`Error::NoBuckets`] from a peer of an earlier build.
     pub async fn ask_bucket(&self, ask: BucketAsk) -> Result<Answer, Error> {
-        if !self.shared.tells_of_buckets {
+        if !self.shared.abilities.tells_of_buckets {
             return Err(Error::NoBuckets);
         }
         Ok(self.exchange(Message::Bucket(Box::new(ask))).await?.0)
+    }
+
+    /// Asks for hashes of what the peer reads of versions, one a span.
+    ///
+    /// # Errors
+    /// [`Error::PeerGone`]; [`Error::NoContents`] from a peer of an earlier build.
+    pub async fn ask_contents(&self, ask: ContentAsk) -> Result<(Answer, u64), Error> {
+        if !self.shared.abilities.tells_of_contents {
+            return Err(Error::NoContents);
+        }
+        self.exchange(Message::Contents(Box::new(ask))).await
     }
 
     /// Asks for one step of a drill.
@@ -48,7 +60,7 @@ impl Connection {
     /// # Errors
     /// [`Error::PeerGone`]; [`Error::NoDrills`] from a peer of an earlier build.
     pub async fn ask_drill(&self, ask: DrillAsk) -> Result<Answer, Error> {
-        if !self.shared.drills {
+        if !self.shared.abilities.drills {
             return Err(Error::NoDrills);
         }
         Ok(self.exchange(Message::Drill(Box::new(ask))).await?.0)
@@ -68,7 +80,7 @@ impl Connection {
 
     /// Reads some of a version that is not here yet; a peer of an earlier build has nothing to lend. Fails as `ask` does.
     pub async fn read(&self, read: Read) -> Result<Found, Error> {
-        if !self.shared.lends {
+        if !self.shared.abilities.lends {
             return Ok(Found::Nothing);
         }
         let turn = self.shared.reads.clone().acquire_owned().await.map_err(|_| self.shared.gone())?;

@@ -17,6 +17,8 @@ pub const BUCKETS: &str = "buckets";
 pub const PIECES: &str = "pieces";
 /// Ability named in a receiver's Hello: it answers Read.
 pub const READS: &str = "read";
+/// Ability named in a receiver's Hello: it answers Contents.
+pub const CONTENTS: &str = "contents";
 /// Ability named in a receiver's Hello: it takes part in drills, where its Peer document grants them.
 pub const DRILLS: &str = "drills";
 

@@ -2,6 +2,7 @@
 //!
 //! What a peer may be told is decided in `replicator/answer.rs`; here only the sizes are bounded.
 use super::bucket::BucketState;
+use super::content::{Content, SPANS_MAX, Told};
 use super::drill::DrillState;
 use super::{AtMost, Error};
 use crate::link::Filter;
@@ -43,6 +44,8 @@ pub enum Answer {
     Unavailable(String),
     /// How a bucket is set; `None`: there is no such bucket. Answers a question about one.
     Bucket(Option<BucketState>),
+    /// What was read, one for each span, in their order. Answers a question about contents.
+    Contents(Vec<Content>),
     /// It was done; and how things stand. Answers a step of a drill.
     Drill(DrillState),
 }
@@ -63,6 +66,7 @@ mod answer {
     pub const UNAVAILABLE: u8 = 4;
     pub const BUCKET: u8 = 10;
     pub const DRILL: u8 = 20;
+    pub const CONTENTS: u8 = 30;
 }
 
 impl Question {
@@ -168,6 +172,10 @@ impl Answer {
                 }
                 answer::BUCKET
             }
+            Answer::Contents(contents) => {
+                f.put(8, &contents.iter().map(Content::to_told).collect::<Vec<_>>());
+                answer::CONTENTS
+            }
             Answer::Drill(state) => {
                 f.put_fields(7, &state.to_fields());
                 answer::DRILL
@@ -203,6 +211,10 @@ impl Answer {
             answer::REFUSED => Answer::Refused(f.need(5)?),
             answer::UNAVAILABLE => Answer::Unavailable(f.need(5)?),
             answer::BUCKET => Answer::Bucket(f.take_fields(6)?.map(BucketState::from_fields).transpose()?),
+            answer::CONTENTS => {
+                let AtMost(told) = f.need::<AtMost<SPANS_MAX, Told>>(8)?;
+                Answer::Contents(told.into_iter().map(Content::from_told).collect::<Result<_, _>>()?)
+            }
             answer::DRILL => {
                 let state = f.take_fields(7)?.ok_or(wire::Error::Missing(7))?;
                 Answer::Drill(DrillState::from_fields(state)?)

@@ -1,5 +1,6 @@
 //! Frames: golden bytes, and no panic on any others.
 use super::bucket::BucketState;
+use super::content::{Content, ContentAsk, Span};
 use super::*;
 use crate::link::Filter;
 use crate::link::project::Projection;
@@ -188,6 +189,33 @@ fn read_examples() -> Vec<(&'static str, Frame)> {
     messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
 }
 
+/// One of each frame of contents, by name.
+fn contents_examples() -> Vec<(&'static str, Frame)> {
+    let span = |bytes| Span { key: "a/key".into(), version_id: VersionId::from_bytes([7; 16]), offset: 5, bytes };
+    let ask = ContentAsk { bucket: "logs".into(), spans: vec![span(3)], unknown: Fields::default() };
+    let told = vec![Content::Hash([9; 32]), Content::Absent, Content::Unreadable("lost".into())];
+    let messages = vec![
+        ("contents", Message::Contents(Box::new(ask))),
+        ("answer_contents", Message::Answer(Answer::Contents(told))),
+    ];
+    messages.into_iter().map(|(name, message)| (name, Frame { stream: 3, message })).collect()
+}
+
+#[test]
+fn no_more_bytes_are_asked_for_than_are_read_at_once() {
+    let asks = |bytes: &[u64]| {
+        let id = VersionId::from_bytes([7; 16]);
+        let span = |bytes: &u64| Span { key: "k".into(), version_id: id, offset: 0, bytes: *bytes };
+        let spans = bytes.iter().map(span).collect();
+        let ask = ContentAsk { bucket: "logs".into(), spans, unknown: Fields::default() };
+        let frame = Frame { stream: 3, message: Message::Contents(Box::new(ask)) }.encode().unwrap();
+        Frame::decode(&mut BytesMut::from(&frame[..])).is_ok()
+    };
+    let most = content::SPAN_BYTES_MAX;
+    assert!(asks(&[most]) && asks(&[most, most]));
+    assert!(!asks(&[most + 1]) && !asks(&[most, most, 1]) && !asks(&[u64::MAX, 1]));
+}
+
 fn all_examples() -> Vec<(&'static str, Frame)> {
     examples()
         .into_iter()
@@ -195,6 +223,7 @@ fn all_examples() -> Vec<(&'static str, Frame)> {
         .chain(bucket_examples())
         .chain(pieces_examples())
         .chain(read_examples())
+        .chain(contents_examples())
         .collect()
 }
 
@@ -215,7 +244,8 @@ fn frames_have_the_bytes_of_the_first_release() {
         bucket_examples().iter().map(|(name, frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()))).collect();
     assert_eq!(now, GOLDEN_BUCKET, "frames changed on the wire");
     // Those of large versions and of reads came later still.
-    for (file, examples) in [("pieces", pieces_examples()), ("read", read_examples())] {
+    let later = [("pieces", pieces_examples()), ("read", read_examples()), ("contents", contents_examples())];
+    for (file, examples) in later {
         let golden = format!("{}/tests/golden/peer_frames_{file}.txt", env!("CARGO_MANIFEST_DIR"));
         let line = |(name, frame): &(&str, Frame)| format!("{name} {}\n", hex(&frame.encode().unwrap()));
         let now: String = examples.iter().map(line).collect();

@@ -213,6 +213,12 @@ impl Session {
                     session.server.receiver.bucket(&session.known.site, &session.known.peer, *ask).await
                 })
             }
+            Message::Contents(ask) => {
+                let session = self.clone();
+                self.clone().hear_question(stream, async move {
+                    session.server.receiver.contents(&session.known.site, &session.known.peer, *ask).await
+                })
+            }
             Message::Drill(ask) => {
                 let session = self.clone();
                 self.clone().hear_question(stream, async move {

@@ -2,6 +2,7 @@
 use super::super::resource::job::{Compare, JobType, ReplicationJobSpec, ReplicationJobStatus};
 use super::super::watch_kube::Object;
 use super::status::{conditions, time, verdict};
+use crate::replicator::job::Asked;
 use crate::replicator::verify::VerifyReport;
 use serde_json::Value as Json;
 
@@ -28,18 +29,28 @@ pub fn is_over(object: &Object) -> bool {
     matches!(object.status["phase"].as_str(), Some("Complete" | "Failed"))
 }
 
-/// What this version cannot do for a job.
-pub fn refusal(spec: &ReplicationJobSpec) -> Option<Stage> {
-    (spec.compare == Compare::Content).then(|| {
-        let message =
-            "spec.compare: Content reads the bytes of both sides, which this version cannot; use Checksum or Metadata";
-        Stage::Refused("CompareUnsupported", message.into())
+/// What cannot be done for a job whose links go to these peers of type S3.
+pub fn refusal(spec: &ReplicationJobSpec, s3: &[String]) -> Option<Stage> {
+    (spec.compare == Compare::Content && !s3.is_empty()).then(|| {
+        let message = format!(
+            "spec.compare: Content asks the far end to read its bytes, and Peer {} is of type S3, from which every byte would have to be fetched; use Checksum, or name another peer in spec.peer",
+            s3.join(", ")
+        );
+        Stage::Refused("CompareUnsupported", message)
     })
 }
 
-/// Whether what a job sends again changes the peer.
-pub fn repairs(spec: &ReplicationJobSpec) -> bool {
-    spec.type_ != JobType::Verify
+/// What a job asks of the replicators of its site, its limit and suspension left out.
+pub fn asked(spec: &ReplicationJobSpec) -> Asked {
+    Asked {
+        rule: spec.rule_ref.name.clone(),
+        peer: spec.peer.clone(),
+        prefix: spec.prefix.clone().unwrap_or_default(),
+        repair: spec.type_ != JobType::Verify,
+        existing: spec.type_ == JobType::Backfill,
+        content: spec.compare == Compare::Content,
+        ..Asked::default()
+    }
 }
 
 /// Status of a job that began at `began` (Unix milliseconds).
@@ -96,7 +107,8 @@ fn counts(stage: &Stage, old: ReplicationJobStatus) -> ReplicationJobStatus {
         let why = s.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
         format!("{} {} {}/{}?versionId={}{why}", link.peer, s.kind, link.bucket, s.key, s.version_id)
     };
-    let unsent = report.links.iter().flat_map(|l| &l.samples).filter(|s| s.reason.is_some()).count();
+    let is_unsent = |s: &&crate::replicator::verify::Sample| report.repair && s.reason.is_some();
+    let unsent = report.links.iter().flat_map(|l| &l.samples).filter(is_unsent).count();
     ReplicationJobStatus {
         scanned: sum(|l| l.versions),
         missing: sum(|l| l.missing_there),

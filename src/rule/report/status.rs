@@ -7,8 +7,8 @@ use super::super::resource::replication_rule::{DestinationStatus, Progress, Repl
 use super::super::resource::shared::Bytes;
 use super::super::resource::site::SiteStatus;
 use super::super::watch_kube::Object;
-use super::super::{Problem, Rule, RuleSet};
-use crate::replicator::report::{LinkReport, PeerReport, SiteReport};
+use super::super::{Problem, Rule, RuleSet, SiteDoc};
+use crate::replicator::report::{Certificate, LinkReport, PeerReport, SiteReport};
 use crate::words::utc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -99,6 +99,12 @@ impl View<'_> {
     /// Status of the Site this process serves.
     pub fn site(&self, object: &Object) -> SiteStatus {
         let mut all = self.documents(object);
+        let doc = self.rules.sites.get(&object.name);
+        if let Some(why) = doc.and_then(|site| self.foreign_certificate(site))
+            && all[1].status == "True"
+        {
+            all[1] = verdict("ResolvedRefs", "False", "InvalidCertificate", why);
+        }
         all.push(match &self.report.store_error {
             None => verdict("StoreReachable", "True", "Reachable", ""),
             Some(why) => verdict("StoreReachable", "False", "Unreachable", why),
@@ -108,21 +114,9 @@ impl View<'_> {
             None => verdict("JournalReady", "True", "Ready", ""),
             Some(why) => verdict("JournalReady", "False", "Unreachable", why),
         });
-        let doc = self.rules.sites.get(&object.name);
         let suspended = doc.is_some_and(|s| s.suspend);
         all.push(ready(&all, suspended, "Ready"));
-        let certificate = self.report.certificate;
-        all.push(match certificate {
-            None => verdict("CertificateValid", "Unknown", "NotRead", "tls.crt names nobody"),
-            Some(c) if c.is_late(self.now) => {
-                let why = format!(
-                    "the peer listener's certificate holds until {}, less than a quarter of its life: renew it",
-                    utc(c.expires_at)
-                );
-                verdict("CertificateValid", "False", if c.expires_at <= self.now { "Expired" } else { "Expiring" }, why)
-            }
-            Some(_) => verdict("CertificateValid", "True", "Valid", ""),
-        });
+        all.push(self.certificates());
         SiteStatus {
             observed_generation: i64::try_from(object.generation).ok(),
             conditions: conditions(all, object, self.now),
@@ -130,9 +124,44 @@ impl View<'_> {
             leader_epoch: Some(self.leader_epoch),
             software_version: Some(env!("CARGO_PKG_VERSION").into()),
             identity: doc.map(|s| crate::cli::certs::spiffe_id(&s.trust_domain, &s.site_id)),
-            certificate_not_after: certificate.map(|c| time(c.expires_at)),
+            certificate_not_after: self.report.certificate.map(|c| time(c.expires_at)),
             store_features: ["Changefeed", "Versioning", "ObjectLock"].map(String::from).to_vec(),
         }
+    }
+
+    /// Why the peer listener's certificate is another site's: peers refuse it.
+    fn foreign_certificate(&self, site: &SiteDoc) -> Option<String> {
+        let own = crate::cli::certs::spiffe_id(&site.trust_domain, &site.site_id);
+        let uri = self.report.certificate_uri.as_ref().filter(|uri| **uri != own)?;
+        let secret = &site.tls_secret;
+        Some(format!(
+            "spec.listener.tlsSecretRef: tls.crt of Secret {secret} names {uri}, and this site is {own}; issue it with that URI"
+        ))
+    }
+
+    /// CertificateValid: of all certificates this process shows. One that is ill is named, the one that ends first before
+    /// others.
+    fn certificates(&self) -> Verdict {
+        let kind = "CertificateValid";
+        let own = self.report.certificate.map(|holds| ("the peer listener's", holds));
+        let others = self.report.other_certificates.iter().map(|other| (&*other.whose, other.holds));
+        let mut late: Vec<_> = own.into_iter().chain(others).filter(|(_, c)| c.is_late(self.now)).collect();
+        late.sort_by_key(|(_, c)| c.expires_at);
+        let Some((_, first)) = late.first() else {
+            return match own {
+                Some(_) => verdict(kind, "True", "Valid", ""),
+                None => verdict(kind, "Unknown", "NotRead", "the peer listener's tls.crt names nobody"),
+            };
+        };
+        let reason = if first.expires_at <= self.now { "Expired" } else { "Expiring" };
+        let tells = |(whose, c): &(&str, Certificate)| {
+            let holds = if c.expires_at <= self.now { "held" } else { "holds" };
+            format!(
+                "{whose} certificate {holds} until {}, less than a quarter of its life: renew it",
+                utc(c.expires_at)
+            )
+        };
+        verdict(kind, "False", reason, late.iter().map(tells).collect::<Vec<_>>().join("; "))
     }
 
     /// Status of a Peer.

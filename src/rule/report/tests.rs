@@ -1,6 +1,6 @@
 use super::status::View;
 use super::*;
-use crate::replicator::report::{Certificate, LinkReport, PeerReport, SiteReport};
+use crate::replicator::report::{Certificate, LinkReport, OtherCertificate, PeerReport, SiteReport};
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::Judged;
 use crate::rule::watch_kube::mock::{Mock, specs};
@@ -297,6 +297,50 @@ fn a_certificate_that_nobody_renews_is_told_before_it_expires() {
     let told = |before, after| events::between("Site", before, after).iter().map(|e| e.reason).collect::<Vec<_>>();
     assert_eq!(told(&fresh, &late), ["CertificateExpiring"]);
     assert!(told(&late, &late).is_empty() && told(&late, &fresh).is_empty());
+}
+
+#[test]
+fn a_certificate_for_another_site_is_told_with_its_secret() {
+    let objects = objects(&[]);
+    let Snapshot { rules, problems, .. } = Judged::default().snapshot(&objects, "default");
+    let site = rules.sites.values().next().expect("there is a Site");
+    let own = crate::cli::certs::spiffe_id(&site.trust_domain, &site.site_id);
+    let said = |uri: &str| {
+        let report = SiteReport { certificate_uri: Some(uri.into()), ..SiteReport::default() };
+        let status = view(&rules, &problems, &report).site(&objects[&("Site", site.name.clone())]);
+        let of = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).unwrap().clone();
+        (of("ResolvedRefs"), of("Ready"))
+    };
+    let (resolved, ready) = said(&own);
+    assert_eq!([&*resolved.status, &*ready.status], ["True", "True"], "{resolved:?} {ready:?}");
+    let (resolved, ready) = said("spiffe://example.org/site/ams/replicator");
+    assert_eq!([&*resolved.reason, &*ready.reason], ["InvalidCertificate"; 2]);
+    for word in ["spec.listener.tlsSecretRef", &site.tls_secret, "site/ams/replicator", &own] {
+        assert!(resolved.message.contains(word), "{word}: {}", resolved.message);
+    }
+}
+
+#[test]
+fn a_certificate_of_any_listener_is_told_by_name() {
+    let object = Object { kind: "Site", name: "fra".into(), ..Object::default() };
+    let holds = |left: u64| Certificate { issued_at: NOW - 1_000, expires_at: NOW + left };
+    let said = |own: Option<u64>, s3: u64, api: u64| {
+        let other = |whose: &str, left| OtherCertificate { whose: whose.into(), holds: holds(left) };
+        let other_certificates = vec![other("the S3 listener's", s3), other("the private API's", api)];
+        let report = SiteReport { certificate: own.map(holds), other_certificates, ..SiteReport::default() };
+        let status = view(&RuleSet::default(), &[], &report).site(&object);
+        let found = status.conditions.into_iter().find(|c| c.type_ == "CertificateValid").unwrap();
+        (format!("{} {}", found.status, found.reason), found.message)
+    };
+    assert_eq!(said(Some(3_000), 3_000, 3_000).0, "True Valid");
+    let (state, why) = said(Some(3_000), 200, 3_000);
+    assert_eq!(state, "False Expiring");
+    assert!(why.starts_with("the S3 listener's certificate holds until ") && !why.contains("private API"), "{why}");
+    let (state, why) = said(Some(3_000), 200, 0);
+    assert_eq!(state, "False Expired", "the worst of them");
+    assert!(why.starts_with("the private API's certificate held until ") && why.contains("the S3 listener's"), "{why}");
+    assert_eq!(said(None, 3_000, 3_000).0, "Unknown NotRead");
+    assert_eq!(said(None, 3_000, 200).0, "False Expiring");
 }
 
 #[test]

@@ -56,20 +56,21 @@ pub struct ReplicationJobSpec {
     /// that was deleted and made again.
     #[serde(rename = "type")]
     pub type_: JobType,
-    /// Checksum compares stored checksums; Metadata adds metadata, tags and lock; Content reads the bytes of both sides.
+    /// Checksum and Metadata compare records: stored checksums, metadata, tags and lock. Content reads the bytes too, at
+    /// both sides; not for a Peer of type S3.
     #[serde(default)]
     pub compare: Compare,
     /// Only keys that begin with this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub prefix: Option<String>,
-    /// Bytes a second of this job; absent means the rule's.
+    /// Bytes a second of this job, sent or, with compare: Content, read at each side; absent means the rule's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_limit: Option<Bytes>,
     /// The object is deleted this long after it finished; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<Duration>,
-    /// Pauses the job; it resumes where it stood.
+    /// Pauses the job; it resumes where it stood, or from the beginning on a link that has moved to another process.
     #[serde(default)]
     pub suspend: bool,
 }
