@@ -1,14 +1,16 @@
 //! A failover drill as it is thought of: what is asked for, in which steps it goes, what its client was told, and what
 //! the figures say. Pure: no clock, dice or I/O; time, effects and answers are parameters.
 //!
-//! A drill acts on a canary alone: a bucket of its own at two sites, with a link each way, made for it and removed
-//! after it. `replicator/drill` carries the steps out; the command line and the admin socket show [`report::Report`].
+//! A drill acts on a canary: a bucket of its own at two sites, with a link each way, made for it and removed after it.
+//! A live one acts on the links of the rules it names, and writes in a place of its own in their buckets. `replicator/drill`
+//! carries the steps out; the command line and the admin socket show [`report::Report`].
 pub mod ledger;
 pub mod machine;
 pub mod report;
 
 use serde::{Deserialize, Serialize};
 use storage_engine::api::scratch;
+pub use storage_engine::api::scratch::{is_id, place};
 
 /// The canary bucket, its rule and the rule's uid are called this and the drill's id.
 pub const PREFIX: &str = scratch::PREFIX;
@@ -26,6 +28,16 @@ pub const OBJECT_BYTES_MAX: u32 = scratch::OBJECT_BYTES_MAX as u32;
 pub const RPO_SLACK_MILLIS: u64 = 1_000;
 /// Time without service that is in order. Source: operations.md section 6.
 pub const RTO_MILLIS: u64 = 60_000;
+/// Rules of one live drill. Source: the FailoverDrill kind (`spec.ruleRefs`).
+pub const RULES_MAX: usize = 32;
+/// Objects that the client of a live drill writes into users' buckets, and probes made there, spread over its time.
+const LIVE_WRITES_MAX: u64 = 200;
+const LIVE_PROBES_MAX: u64 = 50;
+/// Deletes that a live drill makes of its own objects at one site, at most: each write and probe is removed again, and some
+/// are deleted before. A brake that engages below it would hold users' deletes for the drill's sake.
+pub const LIVE_DELETES_MAX: u64 = 2 * (LIVE_WRITES_MAX + 2 * LIVE_PROBES_MAX);
+/// Between two probes while the peer serves.
+const PROBE_MILLIS: u64 = 500;
 
 /// Which failure is exercised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -53,6 +65,71 @@ impl Type {
     pub fn is_planned(self) -> bool {
         self == Type::Switchover
     }
+}
+
+/// Which way a partition cuts, seen from the site that drives the drill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    #[default]
+    Both,
+    /// What this site sends does not arrive; what the peer sends does.
+    Outbound,
+    /// What the peer sends does not arrive; what this site sends does.
+    Inbound,
+}
+
+impl Direction {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Both => "both",
+            Direction::Outbound => "outbound",
+            Direction::Inbound => "inbound",
+        }
+    }
+    /// What is cut at this site; at the peer it is the mirror of it.
+    pub fn cut(self) -> Cut {
+        Cut { outbound: self != Direction::Inbound, inbound: self != Direction::Outbound }
+    }
+}
+
+/// What one side does not let through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// What it sends.
+    pub outbound: bool,
+    /// What comes in.
+    pub inbound: bool,
+}
+
+impl Cut {
+    pub const NONE: Cut = Cut { outbound: false, inbound: false };
+    pub const BOTH: Cut = Cut { outbound: true, inbound: true };
+
+    /// The same cut at the other side of it.
+    pub fn mirrored(self) -> Cut {
+        Cut { outbound: self.inbound, inbound: self.outbound }
+    }
+    /// Whether anything is cut.
+    pub fn is_some(self) -> bool {
+        self != Cut::NONE
+    }
+    /// Whether one way is cut and the other is not.
+    pub fn is_one_way(self) -> bool {
+        self.outbound != self.inbound
+    }
+}
+
+/// Whom a side turns away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fence {
+    #[default]
+    None,
+    /// Who writes.
+    Writes,
+    /// Everybody: the site is lost.
+    All,
 }
 
 /// Writes made during the drill.
@@ -93,6 +170,9 @@ pub struct Plan {
     pub peer: String,
     #[serde(rename = "type")]
     pub kind: Type,
+    /// Of a partition.
+    #[serde(default)]
+    pub direction: Direction,
     /// How long the fault stays, or the peer serves.
     pub duration_millis: u64,
     /// After so long from its start it is over, whatever happens.
@@ -105,6 +185,9 @@ pub struct Plan {
     pub fails_back: bool,
     pub load: Load,
     pub objectives: Objectives,
+    /// Names of the rules whose links a live drill acts on; none: it acts on a canary.
+    #[serde(default)]
+    pub rules: Vec<String>,
 }
 
 impl Plan {
@@ -114,13 +197,31 @@ impl Plan {
             id: id.into(),
             peer: String::new(),
             kind: Type::default(),
+            direction: Direction::default(),
             duration_millis: 0,
             deadline_millis: 0,
             drain_millis: None,
             fails_back: true,
             load: Load::default(),
             objectives: Objectives::default(),
+            rules: Vec::new(),
         }
+    }
+
+    /// Whether it acts on what clients use.
+    pub fn is_live(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Microseconds between two writes of its client.
+    pub fn write_every_micros(&self) -> u64 {
+        let every = (1_000_000 / u64::from(self.load.writes_per_second.max(1))).max(1);
+        if self.is_live() { every.max(self.deadline_millis * 1000 / LIVE_WRITES_MAX) } else { every }
+    }
+
+    /// Milliseconds between two probes while the peer serves.
+    pub fn probe_every_millis(&self) -> u64 {
+        if self.is_live() { PROBE_MILLIS.max(self.duration_millis / LIVE_PROBES_MAX) } else { PROBE_MILLIS }
     }
 
     /// What of it cannot be done, with what to write instead.
@@ -131,6 +232,13 @@ impl Plan {
         let Plan { id, duration_millis, deadline_millis, load, .. } = self;
         if !is_id(id) {
             return Err(format!("{id:?} is no id of a drill: 8 to 32 of a-z and 0-9"));
+        }
+        if self.rules.len() > RULES_MAX {
+            return Err(format!("a live drill acts on {RULES_MAX} rules at most"));
+        }
+        if self.direction != Direction::Both && self.kind != Type::Partition {
+            let kind = self.kind.name();
+            return Err(format!("only a partition has a direction: a {kind} leaves nothing in between that goes on"));
         }
         if *duration_millis < DURATION_MIN_MILLIS {
             return Err("a duration below 1s shows nothing; write for example 30s".into());
@@ -158,6 +266,18 @@ fn yes() -> bool {
     true
 }
 
+/// Whether a live drill was confirmed: `given` is what it is asked for by, once more.
+///
+/// # Errors
+/// A sentence.
+pub fn confirmed(asked: &[String], given: &[String]) -> Result<(), String> {
+    let sorted = |names: &[String]| names.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+    if sorted(asked) == sorted(given) {
+        return Ok(());
+    }
+    Err(format!("a live drill touches what clients use; confirm it by name: {}", asked.join(",")))
+}
+
 /// Name of the canary's bucket, rule and uid.
 pub fn canary(id: &str) -> String {
     format!("{PREFIX}{id}")
@@ -166,11 +286,6 @@ pub fn canary(id: &str) -> String {
 /// Whether a bucket is a drill's.
 pub fn is_canary(bucket: &str) -> bool {
     bucket.strip_prefix(PREFIX).is_some_and(is_id)
-}
-
-/// Whether this can be the id of a drill: it becomes a part of a bucket's name and of a file's.
-pub fn is_id(id: &str) -> bool {
-    (8..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -182,13 +297,34 @@ mod tests {
             id: "0123456789ab".into(),
             peer: "ams".into(),
             kind,
+            direction: Direction::Both,
             duration_millis: 30_000,
             deadline_millis: 150_000,
             drain_millis: None,
             fails_back: true,
             load: Load::default(),
             objectives: Objectives::default(),
+            rules: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_live_drill_is_confirmed_by_name_and_writes_little() {
+        let names = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let rules = names(&["orders", "logs"]);
+        assert_eq!(confirmed(&rules, &names(&["logs", "orders"])), Ok(()));
+        for given in [names(&[]), names(&["orders"]), names(&["orders", "logs", "more"])] {
+            assert!(confirmed(&rules, &given).unwrap_err().contains("orders,logs"), "{given:?}");
+        }
+        let live = Plan { rules, ..plan(Type::Partition) };
+        assert_eq!((live.write_every_micros(), live.probe_every_millis()), (750_000, 600));
+        assert_eq!(plan(Type::Partition).write_every_micros(), 50_000);
+        let refused = |change: fn(&mut Plan)| {
+            let mut plan = live.clone();
+            change(&mut plan);
+            plan.check().unwrap_err()
+        };
+        assert!(refused(|p| p.rules = vec!["r".into(); RULES_MAX + 1]).contains("32"));
     }
 
     #[test]
@@ -201,6 +337,7 @@ mod tests {
             plan.check().unwrap_err()
         };
         assert!(refused(&|p| p.id = "../../etc".into()).contains("id"));
+        assert!(refused(&|p| (p.kind, p.direction) = (Type::SiteLoss, Direction::Inbound)).contains("direction"));
         assert!(refused(&|p| p.duration_millis = 10).contains("30s"));
         assert!(refused(&|p| p.deadline_millis = 3_600_001).contains("1h"));
         assert!(refused(&|p| p.duration_millis = p.deadline_millis).contains("shorter"));
@@ -208,6 +345,19 @@ mod tests {
         assert!(refused(&|p| p.load.object_bytes = OBJECT_BYTES_MAX + 1).contains("1 MiB"));
         assert!(refused(&|p| p.load.delete_percent = 101).contains("percentage"));
         assert!(refused(&|p| p.load.writes_per_second = 2000).contains("200000"));
+    }
+
+    #[test]
+    fn a_cut_at_one_side_is_its_mirror_at_the_other() {
+        let table = [
+            (Direction::Both, Cut::BOTH, Cut::BOTH),
+            (Direction::Outbound, Cut { outbound: true, inbound: false }, Cut { outbound: false, inbound: true }),
+            (Direction::Inbound, Cut { outbound: false, inbound: true }, Cut { outbound: true, inbound: false }),
+        ];
+        for (direction, here, there) in table {
+            assert_eq!((direction.cut(), direction.cut().mirrored()), (here, there), "{direction:?}");
+            assert_eq!(here.is_one_way(), direction != Direction::Both);
+        }
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub struct Replicator {
     jobs: watch::Sender<Jobs>,
     /// What links share on their way out.
     tolls: Tolls,
-    /// Canaries of failover drills.
+    /// This site's parts in failover drills.
     drills: Arc<Drills>,
     /// How the own store is, as last seen.
     health: watch::Sender<Option<StoreReport>>,
@@ -372,7 +372,8 @@ impl Replicator {
             }
             shown
         };
-        let mut links: Vec<_> = state.links.values().map(|l| promise(l.report())).collect();
+        let mut links: Vec<_> =
+            state.links.iter().map(|(name, l)| promise(self.drills.said(name, l.report()))).collect();
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
         let foreign = state.in_force.foreign.values().map(|doc| foreign_report(doc, &state.links));
         let now = self.shared.clock.now_millis();
@@ -407,7 +408,11 @@ impl Replicator {
         let state = self.state();
         let allows =
             |r: &Rule| r.bucket == bucket && r.read_from_peers && !r.suspend && key.starts_with(&r.filter.prefix);
-        let links = state.in_force.links_of(&self.site).filter(|(rule, d)| allows(rule) && !d.suspend);
+        // A link that a drill has cut lends nothing either.
+        let link = |r: &Rule, d: &Destination| LinkName { rule: r.uid.clone(), peer: d.peer.clone() };
+        let is_cut = |r: &Rule, d: &Destination| self.drills.cut_by(&link(r, d)).is_some();
+        let links = state.in_force.links_of(&self.site);
+        let links = links.filter(|(rule, d)| allows(rule) && !d.suspend && !is_cut(rule, d));
         let lender = |(_, d): (&Rule, &Destination)| {
             let line = state.lines.get(&d.peer)?;
             let (site, bucket) = (line.doc.site_id.clone(), d.bucket.clone());
@@ -430,13 +435,19 @@ impl Replicator {
     /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.
     /// `None`: there is no such rule in force.
     pub fn verify(&self, rule: &str, repair: bool) -> Option<VerifyReport> {
+        self.verify_to(rule, None, repair)
+    }
+
+    /// The same, with one peer alone where it is named.
+    fn verify_to(&self, rule: &str, peer: Option<&str>, repair: bool) -> Option<VerifyReport> {
         let mut state = self.state();
         if let Some(running) = state.verifies.get(rule).map(|v| v.borrow().clone()).filter(|v| v.is_running()) {
             return Some(running);
         }
         let views = plan::links(&state.in_force, &self.site);
         let mut links = Vec::new();
-        for (name, view) in views.iter().filter(|(_, view)| view.rule.name == rule) {
+        let is_meant = |view: &LinkView| view.rule.name == rule && peer.is_none_or(|peer| view.peer.name() == peer);
+        for (name, view) in views.iter().filter(|(_, view)| is_meant(view)) {
             let Some(link) = state.links.get(name) else { continue };
             links.push(self.comparison(view, link.ways(), repair));
         }
@@ -528,7 +539,7 @@ impl Replicator {
             FarDoc::Site(peer) => {
                 let Some(line) = state.lines.get(&peer.name) else { return };
                 let (standing, trouble) = (line.standing.subscribe(), line.trouble.clone());
-                let line = self.drills.through(&name.rule, standing, proving.clone(), &self.tasks);
+                let line = self.drills.through(&name, standing, &self.tasks);
                 (line, trouble, None, watched.clone())
             }
             FarDoc::S3(_) => self.open_gate(&view, proving.clone()),

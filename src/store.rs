@@ -124,10 +124,11 @@ pub trait Readers: Send + Sync {
     async fn lend(&self, number: u64, found: Found, body: Body) -> Result<(), Error>;
 }
 
-/// What a drill does at its own site's store, by the roads of S3 and without its door: its bucket, and writes to it.
+/// What a drill does at its own site's store, by the roads of S3 and without its door: to its bucket, or in its place in
+/// another.
 #[async_trait]
 pub trait Client: Send + Sync {
-    /// Does something to a bucket of a drill; no other is touched.
+    /// Does something to a bucket or in a place of a drill; nothing else is touched.
     async fn scratch(&self, bucket: &str, act: Act) -> Result<Done, Error>;
 
     /// Makes a bucket with versioning; [`Error::BucketExists`].
@@ -145,6 +146,15 @@ pub trait Client: Send + Sync {
     /// Deletes the key: the version id of the marker.
     async fn delete(&self, bucket: &str, key: &str) -> Result<VersionId, Error> {
         made(self.scratch(bucket, Act::Delete { key: key.into() }).await?)
+    }
+    /// Removes every version in the place of a drill in a user's bucket; what is guarded is hidden by a marker.
+    async fn clear(&self, bucket: &str, prefix: &str) -> Result<(), Error> {
+        self.scratch(bucket, Act::Clear { prefix: prefix.into() }).await.map(drop)
+    }
+    /// Turns the clients of a bucket away at the store's front door, for so long at most; with nothing left: lifts it.
+    async fn fence(&self, bucket: &str, drill: &str, shuts_reads: bool, ttl: Duration) -> Result<(), Error> {
+        let ttl_millis = ttl.as_millis().try_into().unwrap_or(u64::MAX);
+        self.scratch(bucket, Act::Fence { trial: drill.into(), shuts_reads, ttl_millis }).await.map(drop)
     }
     /// Reads the latest version whole.
     async fn read(&self, bucket: &str, key: &str) -> Result<Bytes, Error> {

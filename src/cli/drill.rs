@@ -1,9 +1,10 @@
-//! `isthmus drill run|list|report|abort`: rehearses a failure with a peer on a canary bucket, and shows the reports.
+//! `isthmus drill run|list|report|abort`: rehearses a failure with a peer, on a canary bucket or on rules that are named, and
+//! shows the reports.
 use super::output::{self, Format};
 use super::socket::{self, Failed, Method};
 use super::{Asking, exit};
 use crate::drill::report::{Report, Verdict};
-use crate::drill::{BESIDE_MILLIS, Load, Type};
+use crate::drill::{BESIDE_MILLIS, Direction, Load, Type, confirmed};
 use crate::rule::accept::duration_millis;
 use crate::rule::resource::shared::Duration as Written;
 use clap::{Subcommand, ValueEnum};
@@ -22,7 +23,8 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Injects one failure between this site and a peer, on a bucket of its own, measures, and puts all back.
+    /// Injects one failure between this site and a peer, on a bucket of its own unless told otherwise, measures, and puts
+    /// all back.
     Run(Run),
     /// The drills this site drove, newest first.
     List(Asking),
@@ -37,7 +39,7 @@ enum Verb {
 enum Scope {
     /// A bucket made for the drill at both sites, and removed after it.
     Canary,
-    /// What clients use.
+    /// The links of the rules that are named, both ways: clients feel it.
     Live,
 }
 
@@ -51,16 +53,25 @@ struct Run {
     /// Which failure.
     #[arg(long = "type", value_enum, default_value_t)]
     kind: Type,
+    /// Which way a partition cuts, seen from this site; the other one goes on.
+    #[arg(long, value_enum, default_value_t)]
+    direction: Direction,
     /// How long the fault stays, or the peer serves.
     #[arg(long, value_parser = millis, default_value = "30s")]
     duration: u64,
     /// The drill is over so long after its start, whatever happens; left out: 2m more than the duration.
     #[arg(long, value_parser = millis)]
     deadline: Option<u64>,
-    /// Only canary is carried out by this version.
+    /// What the drill touches.
     #[arg(long, value_enum, default_value = "canary")]
     scope: Scope,
-    /// Writes a second of the workload.
+    /// A rule whose link to the peer a live drill acts on; may be given several times.
+    #[arg(long = "rule")]
+    rules: Vec<String>,
+    /// The names of these rules once more, with commas between, for a live drill.
+    #[arg(long, value_delimiter = ',')]
+    confirm: Vec<String>,
+    /// Writes a second of the workload; a live drill makes at most 200.
     #[arg(long, default_value_t = Load::default().writes_per_second)]
     writes_per_second: u32,
     /// Bytes of each object.
@@ -97,9 +108,14 @@ pub async fn run(args: &Args) -> u8 {
 }
 
 async fn drilled(run: &Run) -> u8 {
-    if run.scope == Scope::Live {
-        let why = "only --scope canary is carried out by this version: nothing that clients use is touched";
-        return Failed::Refused(why.into()).say();
+    let fits = match run.scope {
+        Scope::Canary if run.rules.is_empty() && run.confirm.is_empty() => Ok(()),
+        Scope::Canary => Err("--rule and --confirm are for --scope live: a canary has a rule of its own".into()),
+        Scope::Live if run.rules.is_empty() => Err("--scope live needs --rule, for each rule it is to act on".into()),
+        Scope::Live => confirmed(&run.rules, &run.confirm).map_err(|why| format!("{why} (--confirm)")),
+    };
+    if let Err(why) = fits {
+        return Failed::Refused(why).say();
     }
     match to_its_end(run).await {
         Ok(report) => {
@@ -115,11 +131,14 @@ async fn to_its_end(run: &Run) -> Result<Report, Failed> {
     let query = [
         ("peer", run.peer.clone()),
         ("type", run.kind.name().into()),
+        ("direction", run.direction.name().into()),
         ("duration_millis", run.duration.to_string()),
         ("deadline_millis", deadline.to_string()),
         ("writes_per_second", run.writes_per_second.to_string()),
         ("object_bytes", run.object_bytes.to_string()),
         ("delete_percent", run.delete_percent.to_string()),
+        ("rules", run.rules.join(",")),
+        ("confirm", run.confirm.join(",")),
     ];
     let query: Vec<_> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let socket = &run.asking.socket;

@@ -11,6 +11,7 @@ const SAMPLES: usize = 20;
 /// A write that a client was told had succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acked {
+    pub bucket: String,
     pub key: String,
     pub version_id: VersionId,
     /// Unix milliseconds of the ack, by this site's clock.
@@ -83,10 +84,10 @@ impl Ledger {
         self.counted.clone()
     }
 
-    /// A key that was put before, by number; `None`: none was.
-    pub fn key(&self, number: usize) -> Option<String> {
+    /// A bucket and a key in it that was put before, by number; `None`: none was.
+    pub fn key(&self, number: usize) -> Option<(String, String)> {
         let puts = self.acked.len();
-        (puts > 0).then(|| self.acked[number % puts].key.clone())
+        (puts > 0).then(|| &self.acked[number % puts]).map(|acked| (acked.bucket.clone(), acked.key.clone()))
     }
 
     /// What was acked up to the fault and stands in `missing`: what the peer lacks.
@@ -94,17 +95,23 @@ impl Ledger {
         let mut found = AtRisk::default();
         for acked in self.acked.iter().filter(|a| a.at <= fault_at) {
             found.acked += 1;
-            if !missing.contains(&(acked.key.clone(), acked.version_id)) {
-                continue;
-            }
-            found.versions += 1;
-            found.bytes += acked.bytes;
-            found.seconds = found.seconds.max((fault_at - acked.at) as f64 / 1000.0);
-            if found.samples.len() < SAMPLES {
-                found.samples.push(format!("{} {}", acked.key, acked.version_id));
+            if missing.contains(&(acked.key.clone(), acked.version_id)) {
+                found.add(&acked.key, acked.version_id, acked.bytes, fault_at - acked.at);
             }
         }
         found
+    }
+}
+
+impl AtRisk {
+    /// One version that would be lost: its bytes, and its age at the fault.
+    pub fn add(&mut self, key: &str, version_id: VersionId, bytes: u64, age_millis: u64) {
+        self.versions += 1;
+        self.bytes += bytes;
+        self.seconds = self.seconds.max(age_millis as f64 / 1000.0);
+        if self.samples.len() < SAMPLES {
+            self.samples.push(format!("{key} {version_id}"));
+        }
     }
 }
 
@@ -114,7 +121,14 @@ mod tests {
 
     fn acked(number: u8, at: u64, is_delete: bool) -> Acked {
         let version_id = VersionId::from_bytes([number; 16]);
-        Acked { key: format!("k{number}"), version_id, at, bytes: if is_delete { 0 } else { 10 }, is_delete }
+        Acked {
+            bucket: "b".into(),
+            key: format!("k{number}"),
+            version_id,
+            at,
+            bytes: if is_delete { 0 } else { 10 },
+            is_delete,
+        }
     }
 
     #[test]
@@ -137,6 +151,6 @@ mod tests {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.key(5), None);
         ledger.ack(acked(1, 1, false));
-        assert_eq!(ledger.key(5).as_deref(), Some("k1"));
+        assert_eq!(ledger.key(5), Some(("b".into(), "k1".into())));
     }
 }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Make the canary at both sites, and wait until its links run.
+    /// Make the canary at both sites, and wait until its links run; live: find the links at both sites.
     Prepare,
     /// Write for a while with nothing wrong.
     Baseline,
-    /// Cut the canary's links both ways; site loss: fence writes here too.
+    /// Cut the canary's links, both ways or one; site loss: fence writes here too.
     Cut,
     /// Fence writes here.
     Fence,
@@ -34,7 +34,7 @@ pub enum Step {
     CatchUp,
     /// Compare, both ways.
     Verify,
-    /// Lift what is left of the fault, remove the canary at both sites.
+    /// Lift what is left of the fault, remove the canary, or what the drill wrote, at both sites.
     CleanUp,
 }
 
@@ -114,15 +114,24 @@ pub enum Found {
     Served {
         at: u64,
     },
+    /// The fault has lasted; of a cut in one direction: how long the other took, at its end, to bring all there was.
+    Held {
+        other_way_millis: Option<u64>,
+    },
     /// This site served again so long after the peer was fenced.
     ServedHere {
         millis: u64,
+    },
+    /// What is left of the drill's own objects: retention or legal hold keeps so many versions.
+    Left {
+        versions: u64,
     },
     /// Differences that stand at the peer and here, and versions compared.
     Compared {
         there: u64,
         here: u64,
         versions: u64,
+        conflicts: Option<u64>,
     },
 }
 
@@ -166,6 +175,9 @@ pub struct Figures {
     pub at_risk: Option<AtRisk>,
     /// From the fault to the first write that was served and read back at the peer.
     pub rto_seconds: Option<f64>,
+    /// Of a cut in one direction: how long the other one took, while the cut stood, to bring all there was.
+    #[serde(default)]
+    pub other_way_seconds: Option<f64>,
     /// From the fence at the peer to the first write that was served and read back here.
     pub fail_back_seconds: Option<f64>,
     /// From the end of the fault until nothing was under way, both ways.
@@ -174,6 +186,12 @@ pub struct Figures {
     pub differences_there: Option<u64>,
     pub differences_here: Option<u64>,
     pub versions_compared: Option<u64>,
+    /// Of a live drill: pairs of concurrent versions that came to this site since the fault; both are kept.
+    #[serde(default)]
+    pub conflicts: Option<u64>,
+    /// Versions of the drill's own that stay here, hidden by delete markers, for they are guarded.
+    #[serde(default)]
+    pub left_versions: Option<u64>,
 }
 
 /// Why it did not go through.
@@ -266,8 +284,13 @@ impl Machine {
             }
             Found::AtRisk(at_risk) => figures.at_risk = Some(at_risk),
             Found::Served { at } => figures.rto_seconds = figures.fault_at.map(|fault| seconds(fault, at)),
+            Found::Held { other_way_millis } => {
+                figures.other_way_seconds = other_way_millis.map(|ms| ms as f64 / 1000.0);
+            }
             Found::ServedHere { millis } => figures.fail_back_seconds = Some(millis as f64 / 1000.0),
-            Found::Compared { there, here, versions } => {
+            Found::Left { versions } => figures.left_versions = Some(versions),
+            Found::Compared { there, here, versions, conflicts } => {
+                figures.conflicts = conflicts;
                 figures.differences_there = Some(there);
                 figures.differences_here = Some(here);
                 figures.versions_compared = Some(versions);
@@ -365,16 +388,18 @@ mod tests {
                 Step::Cut => (1_000, Found::Fault { at: 990, shown_lag_millis: Some(40) }),
                 Step::Takeover => (1_200, Found::Served { at: 1_190 }),
                 Step::Measure => (1_300, Found::AtRisk(AtRisk { versions: 2, ..AtRisk::default() })),
+                Step::Hold => (30_990, Found::Held { other_way_millis: Some(250) }),
                 Step::Heal => (31_000, Found::Nothing),
                 Step::CatchUp => (31_700, Found::Nothing),
-                Step::Verify => (32_000, Found::Compared { there: 0, here: 1, versions: 9 }),
+                Step::Verify => (32_000, Found::Compared { there: 0, here: 1, versions: 9, conflicts: Some(3) }),
                 _ => (0, Found::Nothing),
             };
             order = machine.step(now, Event::Done(found));
         }
         let f = &machine.figures;
         assert_eq!((f.fault_at, f.shown_lag_seconds, f.rto_seconds), (Some(990), Some(0.04), Some(0.2)));
+        assert_eq!(f.conflicts, Some(3));
         assert_eq!((f.catch_up_seconds, f.differences_there, f.differences_here), (Some(0.7), Some(0), Some(1)));
-        assert_eq!(f.at_risk.as_ref().map(|r| r.versions), Some(2));
+        assert_eq!((f.at_risk.as_ref().map(|r| r.versions), f.other_way_seconds), (Some(2), Some(0.25)));
     }
 }

@@ -2,7 +2,7 @@
 //! One value is printed, kept as JSON and as Markdown, and told in the status of the kind.
 use super::ledger::Counted;
 use super::machine::{Figures, Machine, Stopped, Went};
-use super::{Plan, RPO_SLACK_MILLIS, Type, canary};
+use super::{Direction, Plan, RPO_SLACK_MILLIS, Type, canary, place};
 use crate::words::{bytes, seconds, utc};
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +126,7 @@ impl Report {
     /// Verdict and figures in one line.
     pub fn headline(&self) -> String {
         let (plan, f) = (&self.plan, &self.figures);
-        let mut line = format!("{}  {} {} -> {}", self.verdict.word(), plan.kind.name(), self.site, plan.peer);
+        let mut line = format!("{}  {} {} -> {}", self.verdict.word(), kind(plan), self.site, plan.peer);
         if let Some(reason) = &self.reason {
             line += &format!(": {reason}");
         }
@@ -156,6 +156,9 @@ impl Report {
         if self.is_over() && !self.steps.is_empty() {
             out += &format!("client: {}\n", said_to_client(&self.client));
         }
+        if let Some(conflicts @ 1..) = self.figures.conflicts {
+            out += &format!("conflicts: {conflicts} since the fault; both versions are kept (isthmus conflicts)\n");
+        }
         for failed in self.steps.iter().filter(|w| w.failure.is_some()) {
             out += &format!("{}: {}\n", failed.step.name(), failed.failure.as_deref().unwrap_or_default());
         }
@@ -170,9 +173,9 @@ impl Report {
         let plan = &self.plan;
         let mut out = format!("# Failover drill {}\n\n**{}**\n\n", plan.id, self.headline());
         out += &format!(
-            "- type: {}, scope: canary (bucket `{}`)\n- driven by site `{}`, peer `{}`\n- began {}, {}\n",
-            plan.kind.name(),
-            canary(&plan.id),
+            "- type: {}, scope: {}\n- driven by site `{}`, peer `{}`\n- began {}, {}\n",
+            kind(plan),
+            scope(plan),
             self.site,
             plan.peer,
             utc(self.began_at),
@@ -204,6 +207,25 @@ impl Report {
             self.left_to_a_person.iter().for_each(|todo| out += &format!("- {todo}\n"));
         }
         out
+    }
+}
+
+/// What it acts on.
+fn scope(plan: &Plan) -> String {
+    match plan.is_live() {
+        false => format!("canary (bucket `{}`)", canary(&plan.id)),
+        true => {
+            let (rules, place) = (plan.rules.join(", "), place("", &plan.id));
+            format!("live (rules {rules}; objects of its own in `{place}`, behind each rule's prefix)")
+        }
+    }
+}
+
+/// The failure, and its direction where it has one.
+fn kind(plan: &Plan) -> String {
+    match plan.direction {
+        Direction::Both => plan.kind.name().into(),
+        one_way => format!("{} {}", one_way.name(), plan.kind.name()),
     }
 }
 
@@ -262,6 +284,10 @@ fn checks(plan: &Plan, f: &Figures) -> Vec<Check> {
     let within = |found: Option<f64>| found.is_some_and(|s| s <= rto);
     let shown = |s: Option<f64>| s.map(|s| format!("{s:.3}s"));
     all.push(check("RTO", shown(f.rto_seconds), format!("at most {rto:.0}s"), within(f.rto_seconds)));
+    if plan.direction != Direction::Both {
+        let objective = "brings all there is, while the cut stands".into();
+        all.push(check("other way", shown(f.other_way_seconds), objective, true));
+    }
     if plan.kind == Type::Switchover && plan.fails_back {
         let objective = format!("at most {rto:.0}s");
         all.push(check("fail back", shown(f.fail_back_seconds), objective, within(f.fail_back_seconds)));
@@ -277,16 +303,24 @@ fn checks(plan: &Plan, f: &Figures) -> Vec<Check> {
 fn left(plan: &Plan, machine: &Machine) -> Vec<String> {
     let mut all = Vec::new();
     if machine.went.last().is_some_and(|w| w.failure.is_some()) {
-        let name = canary(&plan.id);
+        let what = match plan.is_live() {
+            true => format!("objects in {} of the rules' buckets", place("", &plan.id)),
+            false => format!("the canary {}", canary(&plan.id)),
+        };
         all.push(format!(
-            "the canary {name} may stand still; each site removes its own by itself, at the latest {} after the start",
+            "{what} may stand still; each site removes its own by itself, at the latest {} after the start",
             seconds(plan.deadline_millis as f64 / 1000.0)
+        ));
+    }
+    if let Some(left @ 1..) = machine.figures.left_versions {
+        all.push(format!(
+            "{left} versions of the drill's own stay here, hidden by delete markers: object lock keeps them"
         ));
     }
     all.push(
         "moving clients (DNS, load balancer, configuration) is not in the RTO: the drill's client turns at once".into(),
     );
-    if plan.kind != Type::Partition {
+    if plan.kind != Type::Partition && !plan.is_live() {
         all.push("only the canary was fenced: rehearse how your own writers are stopped".into());
     }
     all
@@ -301,20 +335,32 @@ mod tests {
 
     /// A drill that went through with these figures.
     fn report(kind: Type, risk: AtRisk, lag: Option<u64>, served_after: u64, here: u64) -> Report {
-        let mut machine = Machine::new(plan(kind));
+        went(plan(kind), risk, lag, served_after, here, None)
+    }
+
+    fn went(
+        plan: Plan,
+        risk: AtRisk,
+        lag: Option<u64>,
+        served_after: u64,
+        here: u64,
+        other_way_millis: Option<u64>,
+    ) -> Report {
+        let mut machine = Machine::new(plan.clone());
         let mut order = machine.step(0, Event::Begin);
         while let Order::Do(step) = order {
             let found = match step {
                 Step::Cut | Step::Fence => Found::Fault { at: 1_000, shown_lag_millis: lag },
                 Step::Takeover => Found::Served { at: 1_000 + served_after },
                 Step::Measure => Found::AtRisk(risk.clone()),
+                Step::Hold => Found::Held { other_way_millis },
                 Step::FailBack => Found::ServedHere { millis: 300 },
-                Step::Verify => Found::Compared { there: 0, here, versions: 9 },
+                Step::Verify => Found::Compared { there: 0, here, versions: 9, conflicts: None },
                 _ => Found::Nothing,
             };
             order = machine.step(2_000, Event::Done(found));
         }
-        let mut report = Report::begun(plan(kind), "fra", 0);
+        let mut report = Report::begun(plan, "fra", 0);
         report.conclude(&machine, Counted::default(), 9_000);
         report
     }
@@ -340,6 +386,16 @@ mod tests {
             let report = report(kind, risk.clone(), lag, served_after, here);
             assert_eq!(report.verdict, verdict, "{kind:?} {risk:?} {lag:?} {served_after} {here}: {}", report.text());
         }
+    }
+
+    #[test]
+    fn a_cut_in_one_direction_passes_only_if_the_other_goes_on() {
+        let one_way = || Plan { direction: Direction::Outbound, ..plan(Type::Partition) };
+        let passed = went(one_way(), risk(0, 0.0), Some(0), 100, 0, Some(40));
+        assert!(passed.text().starts_with("PASS  outbound partition fra -> ams"), "{}", passed.text());
+        assert!(passed.markdown().contains("type: outbound partition"), "{}", passed.markdown());
+        let failed = went(one_way(), risk(0, 0.0), Some(0), 100, 0, None);
+        assert_eq!((failed.verdict, failed.reason.as_deref()), (Verdict::Fail, Some("other way not measured")));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::frame::{
 use super::{Ack, MaySend, Outgoing, Portion};
 use crate::link::planted::{self, Planted};
 use abilities::Abilities;
+pub use abilities::Drilling;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -85,9 +86,9 @@ pub enum Error {
     /// The peer runs a build that does not tell of its buckets.
     #[error("the peer does not tell of its buckets; upgrade it")]
     NoBuckets,
-    /// The peer runs a build that takes part in no drills.
-    #[error("the peer's build takes part in no drills; upgrade it")]
-    NoDrills,
+    /// The peer runs a build that takes part in no such drills.
+    #[error("the peer's build takes part in no {0}; upgrade it")]
+    NoDrills(&'static str),
     /// The peer runs a build that does not read its bytes to be asked.
     #[error("the peer does not tell of its bytes (compare: Content); upgrade it, or compare Checksum")]
     NoContents,

@@ -7,7 +7,8 @@ mod session;
 use super::Receiver;
 use super::connection::{self, Ended, FrameReader, HANDSHAKE_MAX, SENDER_SILENCE_MAX};
 use super::frame::{
-    self, BUCKETS, CONTENTS, DRILLS, Frame, Hello, Message, PIECES, PROTOCOL_VERSION, READS, RECONCILES, Windows,
+    self, BUCKETS, CONTENTS, DRILLS, Frame, Hello, LIVE_DRILLS, Message, ONE_WAY_DRILLS, PIECES, PROTOCOL_VERSION,
+    READS, RECONCILES, Windows,
 };
 use session::Session;
 use std::io;
@@ -339,7 +340,9 @@ impl Server {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             site: self.site.clone(),
             windows: Some(self.settings.windows),
-            features: [RECONCILES, BUCKETS, READS, DRILLS, CONTENTS].map(String::from).to_vec(),
+            features: [RECONCILES, BUCKETS, READS, DRILLS, ONE_WAY_DRILLS, LIVE_DRILLS, CONTENTS]
+                .map(String::from)
+                .to_vec(),
             ..Hello::default()
         };
         if self.receiver.takes_pieces() {

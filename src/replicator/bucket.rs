@@ -169,6 +169,9 @@ pub(super) async fn answer(receive: &Receive, site: &str, peer: &str, ask: Bucke
     if !doc.inbound.iter().any(|grant| grant.bucket == ask.bucket) {
         return Answer::Refused(Refusal::Bucket { bucket: ask.bucket }.to_string());
     }
+    if receive.drills.is_refused(peer, &ask.link, &ask.bucket) {
+        return Answer::Unavailable("cut by a drill".into());
+    }
     match receive.check_epoch(format!("{site}/{}", ask.link), ask.epoch).await {
         Ok(()) => {}
         Err(Ack::Retry { reason, .. }) => return Answer::Unavailable(reason),

@@ -44,7 +44,7 @@ pub struct Receive {
     pub journal: Arc<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
-    /// Canaries of failover drills.
+    /// This site's parts in failover drills.
     pub drills: Arc<Drills>,
     /// Highest epoch seen per incoming link, and when the journal last said so.
     pub epochs: Mutex<BTreeMap<String, (u64, u64)>>,
@@ -103,7 +103,7 @@ impl Receive {
     /// Checks a version and applies it.
     async fn take(&self, incoming: Incoming) -> Ack {
         let Incoming { site, peer, link, epoch, bucket, version, body, portion, traceparent, relayed } = incoming;
-        let mut checked = self.check(&peer, &bucket, &version, relayed);
+        let mut checked = self.check(&peer, &link, &bucket, &version, relayed);
         if checked.is_ok() {
             checked = self.check_epoch(format!("{site}/{link}"), epoch).await;
         }
@@ -206,7 +206,7 @@ impl Receive {
         tracing::warn!(peer, bucket, reason = why, detail, "A version was refused.");
     }
 
-    fn check(&self, peer: &str, bucket: &str, version: &Version, relayed: bool) -> Result<(), Ack> {
+    fn check(&self, peer: &str, link: &str, bucket: &str, version: &Version, relayed: bool) -> Result<(), Ack> {
         let origins = origins(version);
         let facts = Facts {
             bucket,
@@ -230,7 +230,7 @@ impl Receive {
                 false => Ack::Refused(refusal.to_string()),
             });
         }
-        if self.drills.is_cut(bucket) {
+        if self.drills.is_refused(peer, link, bucket) {
             return Err(Ack::Retry { after_ms: RETRY_MS, reason: "cut by a drill".into() });
         }
         let ahead = version.max_hlc().millis().saturating_sub(self.clock.now_millis());

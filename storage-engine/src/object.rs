@@ -36,6 +36,7 @@ use crate::drive::Drive;
 use crate::metrics::Metrics;
 use crate::quorum::Quorum;
 use crate::record::BucketId;
+use crate::s3::Fences;
 use crate::version::{Hlc, Origin, Version, VersionId, guard};
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -298,6 +299,8 @@ pub(crate) struct Inner {
     pub(crate) buckets: Cache,
     /// Bounds what is left to stragglers, in KiB.
     stragglers: Arc<Semaphore>,
+    /// Buckets whose clients are turned away.
+    fences: Arc<Fences>,
     /// Who is asked for what is not here yet.
     pub(crate) neighbour: OnceLock<Arc<dyn Neighbour>>,
 }
@@ -320,6 +323,7 @@ impl Objects {
             metrics: Arc::default(),
             buckets: Cache::default(),
             stragglers: Arc::new(Semaphore::new(STRAGGLERS_KIB)),
+            fences: Arc::default(),
             neighbour: OnceLock::new(),
         }))
     }
@@ -327,6 +331,11 @@ impl Objects {
     /// What this store counts.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
+    }
+
+    /// Buckets whose clients the front door turns away.
+    pub fn fences(&self) -> &Arc<Fences> {
+        &self.0.fences
     }
 }
 

@@ -11,6 +11,7 @@ mod cors;
 mod document;
 mod error;
 mod failures;
+mod fence;
 mod form;
 mod gate;
 mod lifecycle;
@@ -26,6 +27,7 @@ mod text;
 mod write;
 
 pub use error::STORAGE_FULL;
+pub use fence::Fences;
 pub use form::check_document;
 pub use gate::Gate;
 
@@ -61,11 +63,11 @@ pub fn gate(objects: Objects, users: BTreeMap<String, String>, settings: &Settin
     let door = FrontDoor { objects, region: region.clone(), metrics: metrics.clone() };
     let mut trusting = builder(door.clone());
     trusting.set_auth(auth::Users::new(BTreeMap::new()));
-    trusting.set_access(auth::SignedBefore);
+    trusting.set_access(auth::SignedBefore { fences: of_pages.fences().clone() });
     let rights = auth::Rights::of(&settings.users);
     let mut builder = builder(door);
     builder.set_auth(auth::Users::new(users));
-    builder.set_access(auth::SignedOnly { rights: rights.clone() });
+    builder.set_access(auth::SignedOnly { rights: rights.clone(), fences: of_pages.fences().clone() });
     builder.set_route(document::Chunked { trusting: trusting.build(), rights });
     let failures = Arc::new(failures::Failures::new(settings.limits.failed_logins_per_minute_max));
     Gate { codec: builder.build(), region, failures, metrics, objects: of_pages }

@@ -277,7 +277,9 @@ async fn drills(api: &Api, a: &Site) {
     let mut live = drill("Live", "3s");
     live["confirm"] = json!("all-of-it");
     api.apply(&a.namespace, "FailoverDrill", "all-of-it", live).await;
-    api.until(&a.namespace, "FailoverDrill", "all-of-it", |s| condition(s, "Failed") == "True ScopeUnsupported").await;
+    let status = api.until(&a.namespace, "FailoverDrill", "all-of-it", |s| s["completionTime"].is_string()).await;
+    assert_eq!(condition(&status, "Complete"), "True ObjectivesKept", "{status}");
+    assert_eq!(condition(&status, "Verified"), "True Equal", "{status}");
     api.apply(&a.namespace, "FailoverDrill", "long", drill("Canary", "2m")).await;
     api.until(&a.namespace, "FailoverDrill", "long", |s| condition(s, "FaultInjected") == "True Injected").await;
     api.apply(&a.namespace, "FailoverDrill", "second", drill("Canary", "3s")).await;

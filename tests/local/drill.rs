@@ -14,19 +14,19 @@ use tokio::time::Instant;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn drill(site: &Site, args: &[&str]) -> Command {
+pub fn drill(site: &Site, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isthmus"));
     command.arg("drill").args(args).arg("--socket").arg(site.socket());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Runs a verb to its end: exit code and what it said.
-async fn ended(site: &Site, args: &[&str]) -> (i32, String) {
+pub async fn ended(site: &Site, args: &[&str]) -> (i32, String) {
     let output = drill(site, args).output().await.expect("run isthmus");
     (output.status.code().expect("an exit code"), said(&output))
 }
@@ -34,6 +34,13 @@ async fn ended(site: &Site, args: &[&str]) -> (i32, String) {
 /// Two sites that let each other drill.
 async fn sites() -> Fleet {
     let fleet = Fleet::write(&["fra", "ams"], 4).await;
+    let_drill(&fleet).await;
+    fleet.drained(PATIENCE).await;
+    fleet
+}
+
+/// Has two sites let each other drill, and starts them.
+pub async fn let_drill(fleet: &Fleet) {
     for (site, peer) in [(0, "ams"), (1, "fra")] {
         rewrite(&fleet.sites[site], peer, "    inbound:", "    drills: Enabled\n    inbound:");
         fleet.sites[site].spawn();
@@ -41,8 +48,6 @@ async fn sites() -> Fleet {
     for site in &fleet.sites {
         site.ready().await;
     }
-    fleet.drained(PATIENCE).await;
-    fleet
 }
 
 fn rewrite(site: &Site, peer: &str, from: &str, to: &str) {
@@ -52,7 +57,7 @@ fn rewrite(site: &Site, peer: &str, from: &str, to: &str) {
     fs::write(&path, text.replace(from, to)).expect("write a document");
 }
 
-async fn wait_until(what: &str, patience: Duration, mut fact: impl AsyncFnMut() -> bool) {
+pub async fn wait_until(what: &str, patience: Duration, mut fact: impl AsyncFnMut() -> bool) {
     let all = async {
         while !fact().await {
             tokio::time::sleep(LOOK).await;
@@ -62,12 +67,12 @@ async fn wait_until(what: &str, patience: Duration, mut fact: impl AsyncFnMut() 
 }
 
 /// The report as the site shows it now.
-async fn shown(site: &Site) -> Option<serde_json::Value> {
+pub async fn shown(site: &Site) -> Option<serde_json::Value> {
     let output = drill(site, &["report", "-o", "json"]).output().await.expect("run isthmus");
     serde_json::from_slice(&output.stdout).ok()
 }
 
-async fn is_at(site: &Site, step: &str) -> bool {
+pub async fn is_at(site: &Site, step: &str) -> bool {
     shown(site).await.is_some_and(|r| r["steps"].as_array().and_then(|s| s.last()).is_some_and(|s| s["step"] == step))
 }
 
@@ -149,6 +154,45 @@ async fn a_partition_is_measured_as_an_onlooker_sees_it_and_leaves_nothing() {
     fleet.no_alarm();
 }
 
+/// Puts an object into a bucket that is not the fleet's.
+async fn put_into(site: &Site, bucket: &str, key: &str) {
+    let put = site.s3().client.put_object().bucket(bucket).key(key).body(Bytes::from("by hand").into());
+    put.send().await.expect("an acked put");
+}
+
+async fn holds(site: &Site, bucket: &str, key: &str) -> bool {
+    site.s3().client.head_object().bucket(bucket).key(key).send().await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_in_one_direction_stops_that_one_and_lets_the_other_go_on() {
+    let fleet = sites().await;
+    let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
+    for (direction, from, to) in [("outbound", fra, ams), ("inbound", ams, fra)] {
+        let run = drill(fra, &["run", "--peer", "ams", "--direction", direction, "--duration", "6s", "-o", "json"]);
+        let running = tokio::spawn(async move { { run }.output().await.expect("run isthmus") });
+        wait_until("the canary is cut", PATIENCE, async || is_at(fra, "hold").await).await;
+        let bucket = canaries(fra).await.pop().expect("there is a canary");
+        put_into(from, &bucket, "cut-off").await;
+        put_into(to, &bucket, "goes-on").await;
+        wait_until("the other way goes on", Duration::from_secs(4), async || holds(from, &bucket, "goes-on").await)
+            .await;
+        assert!(is_at(fra, "hold").await, "the drill was not looked at in time");
+        assert!(!holds(to, &bucket, "cut-off").await, "{direction}: nothing passes where it is cut");
+        let output = running.await.expect("no panic");
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&output)));
+        println!("{}", serde_json::to_string_pretty(&report).unwrap());
+        assert_eq!((output.status.code(), report["verdict"].as_str()), (Some(0), Some("pass")), "{report:#}");
+        assert_eq!(report["direction"], direction);
+        assert!(report["figures"]["other_way_seconds"].is_number(), "{report:#}");
+        let lost = report["figures"]["at_risk"]["versions"].as_u64().expect("it was measured");
+        assert!(direction == "outbound" || lost == 0, "what is sent goes on arriving: {lost}");
+        nothing_is_left(&fleet, direction).await;
+    }
+    fleet.no_alarm();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_site_is_lost_and_switched_over_and_back_and_the_reports_outlive_the_process() {
     let fleet = sites().await;
@@ -176,7 +220,8 @@ async fn a_drill_is_refused_with_its_reason_and_touches_nothing() {
         assert!(said_code == code && text.contains(why), "{code} {why}: {said_code} {text}");
     };
     refused(&["--peer", "nyc"], 64, "no peer nyc; there are: ams").await;
-    refused(&["--peer", "ams", "--scope", "live"], 64, "only --scope canary").await;
+    let one_way = ["--peer", "ams", "--type", "site-loss", "--direction", "inbound"];
+    refused(&one_way, 64, "only a partition has a direction").await;
     refused(&["--peer", "ams", "--duration", "30"], 64, "30s").await;
     refused(&["--peer", "ams", "--duration", "1h", "--deadline", "30m"], 64, "shorter than the deadline").await;
 

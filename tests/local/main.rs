@@ -9,6 +9,7 @@ mod collector;
 mod dice;
 mod documents;
 mod drill;
+mod drill_live;
 mod full_disk;
 mod journal;
 mod large;

@@ -1,5 +1,21 @@
 //! What a peer's build can do beside taking versions, as it says in its Hello. A peer of an earlier build lacks some.
-use crate::peer::frame::{BUCKETS, CONTENTS, DRILLS, PIECES, READS, RECONCILES};
+use crate::peer::frame::{BUCKETS, CONTENTS, DRILLS, LIVE_DRILLS, ONE_WAY_DRILLS, PIECES, READS, RECONCILES};
+
+/// Which drills a peer takes part in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drilling {
+    pub any: bool,
+    /// With cuts in one direction.
+    pub one_way: bool,
+    /// Of live rules.
+    pub live: bool,
+}
+
+impl Drilling {
+    /// What a peer of an earlier build takes no part in.
+    pub const ONE_WAY: &str = "drills with a cut in one direction";
+    pub const LIVE: &str = "live drills";
+}
 
 /// Abilities of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,8 +28,8 @@ pub(super) struct Abilities {
     pub(super) takes_pieces: bool,
     /// It lends versions that are not here yet.
     pub(super) lends: bool,
-    /// It takes part in drills.
-    pub(super) drills: bool,
+    /// The drills it takes part in.
+    pub(super) drills: Drilling,
     /// It reads bytes that it holds, to tell their hash.
     pub(super) tells_of_contents: bool,
 }
@@ -27,7 +43,7 @@ impl Abilities {
             tells_of_buckets: says(BUCKETS),
             takes_pieces: says(PIECES),
             lends: says(READS),
-            drills: says(DRILLS),
+            drills: Drilling { any: says(DRILLS), one_way: says(ONE_WAY_DRILLS), live: says(LIVE_DRILLS) },
             tells_of_contents: says(CONTENTS),
         }
     }

@@ -1,9 +1,9 @@
 //! What is asked of a peer besides pushing versions: epochs, ranges of keys, buckets, versions that are not here yet.
 //! Each question waits for its answer on a stream of its own. Called by `replicator`.
-use super::{Connection, Error, Waiter, hello};
+use super::{Connection, Drilling, Error, Waiter, hello};
 use crate::peer::frame::bucket::BucketAsk;
 use crate::peer::frame::content::ContentAsk;
-use crate::peer::frame::drill::DrillAsk;
+use crate::peer::frame::drill::{Act, DrillAsk};
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::peer::frame::{FRAME_BYTES_MAX, Frame, Message, on_stream};
@@ -60,10 +60,19 @@ impl Connection {
     /// # Errors
     /// [`Error::PeerGone`]; [`Error::NoDrills`] from a peer of an earlier build.
     pub async fn ask_drill(&self, ask: DrillAsk) -> Result<Answer, Error> {
-        if !self.shared.abilities.drills {
-            return Err(Error::NoDrills);
+        let Drilling { any, one_way, live } = self.drills();
+        match &ask.act {
+            _ if !any => return Err(Error::NoDrills("drills")),
+            Act::Fault { cut, .. } if cut.is_one_way() && !one_way => return Err(Error::NoDrills(Drilling::ONE_WAY)),
+            Act::Stage { .. } if !live => return Err(Error::NoDrills(Drilling::LIVE)),
+            _ => {}
         }
         Ok(self.exchange(Message::Drill(Box::new(ask))).await?.0)
+    }
+
+    /// Which drills the peer takes part in.
+    pub fn drills(&self) -> Drilling {
+        self.shared.abilities.drills
     }
 
     /// One question and its answer, with the bytes of both frames.

@@ -1,7 +1,8 @@
 //! What a drill asks of the peer, and its answers <-> fields. Pure.
 //!
 //! Who may ask is decided by the receiver (`replicator/drill/answer.rs`): nothing without the peer's `drills` grant.
-use super::Error;
+use super::{AtMost, Error};
+use crate::drill::Cut;
 use storage_engine::wire::Fields;
 
 /// One request of a drill.
@@ -14,25 +15,57 @@ pub struct DrillAsk {
     pub unknown: Fields,
 }
 
-/// What is to be done at the side that answers, with the canary of this drill alone.
+/// What is to be done at the side that answers, with the canary of this drill alone, or with the links it was staged on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Could a drill begin?
     Check,
     /// Make the canary; whatever happens it goes after so long.
     Prepare { ttl_millis: u64 },
-    /// The fault from now on, for so long at most; neither: it is lifted.
-    Fault { is_cut: bool, is_fenced: bool, ttl_millis: u64 },
+    /// The fault from now on, for so long at most; neither: it is lifted. The cut is that of the side that answers; one
+    /// in one direction is for peers that name the ability `super::ONE_WAY_DRILLS`.
+    Fault { cut: Cut, is_fenced: bool, ttl_millis: u64 },
     /// Write, read back, list and delete this key.
     Probe { key: String },
     /// How do the canary's link back and its comparison stand?
     Look,
     /// Compare what the link back has brought.
     Verify,
-    /// Remove the canary.
+    /// Remove the canary, or what a live drill wrote.
     End,
+    /// Take part in a live drill of these links; whatever happens it ends after so long. For peers that name the ability
+    /// `super::LIVE_DRILLS`.
+    Stage { ttl_millis: u64, links: Vec<LiveLink> },
     /// Of a later version: refused.
     Unknown(u8),
+}
+
+/// A link that a live drill acts on, as the side tells of it that pushes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveLink {
+    /// Its name in frames.
+    pub link: String,
+    /// Bucket at its beginning, and at its end.
+    pub from: String,
+    pub to: String,
+    /// Keys that it brings.
+    pub prefix: String,
+    /// Whether it brings delete markers, and permanent deletes: the drill's own would be refused otherwise.
+    pub markers: bool,
+    pub purges: bool,
+}
+
+type Row = (String, String, String, String, bool, bool);
+
+impl LiveLink {
+    fn rows(links: &[LiveLink]) -> Vec<Row> {
+        let row = |l: &LiveLink| (l.link.clone(), l.from.clone(), l.to.clone(), l.prefix.clone(), l.markers, l.purges);
+        links.iter().map(row).collect()
+    }
+    fn of(AtMost(rows): AtMost<LINKS_MAX, Row>) -> Vec<LiveLink> {
+        let link = |(link, from, to, prefix, markers, purges)| LiveLink { link, from, to, prefix, markers, purges };
+        rows.into_iter().map(link).collect()
+    }
 }
 
 /// How the side that answers stands.
@@ -42,15 +75,23 @@ pub struct DrillState {
     pub now_millis: u64,
     /// How long its certificate holds; absent: not asked for.
     pub certificate_millis: Option<u64>,
+    /// How old the oldest change is that the link back has not brought, measured after the question came; absent: not
+    /// known, or a peer of an earlier build.
+    pub lag_millis: Option<u64>,
     /// What the link back has not brought, measured after the question came; absent: not known.
     pub backlog_versions: Option<u64>,
     /// Verdict of the comparison of the link back, and the differences that stand; absent: none was begun.
     pub verdict: Option<String>,
     pub differences: u64,
     pub versions: u64,
-    /// The canary is not there any more.
+    /// The canary, or what a live drill wrote, is not there any more.
     pub is_gone: bool,
+    /// Of a live drill: the links back.
+    pub links: Vec<LiveLink>,
 }
+
+/// Links of one live drill in a frame at most.
+const LINKS_MAX: usize = 256;
 
 /// Acts by number; never reused for another meaning.
 mod act {
@@ -61,6 +102,13 @@ mod act {
     pub const LOOK: u8 = 5;
     pub const VERIFY: u8 = 6;
     pub const END: u8 = 7;
+    pub const STAGE: u8 = 8;
+}
+
+/// Directions of a cut by number; absent: both.
+mod way {
+    pub const OUTBOUND: u8 = 1;
+    pub const INBOUND: u8 = 2;
 }
 
 impl DrillAsk {
@@ -72,10 +120,11 @@ impl DrillAsk {
                 f.put(3, ttl_millis);
                 act::PREPARE
             }
-            Act::Fault { is_cut, is_fenced, ttl_millis } => {
+            Act::Fault { cut, is_fenced, ttl_millis } => {
                 f.put(3, ttl_millis);
-                f.put(4, is_cut);
+                f.put(4, &cut.is_some());
                 f.put(5, is_fenced);
+                f.put_some(7, &cut.is_one_way().then_some(if cut.outbound { way::OUTBOUND } else { way::INBOUND }));
                 act::FAULT
             }
             Act::Probe { key } => {
@@ -85,6 +134,11 @@ impl DrillAsk {
             Act::Look => act::LOOK,
             Act::Verify => act::VERIFY,
             Act::End => act::END,
+            Act::Stage { ttl_millis, links } => {
+                f.put(3, ttl_millis);
+                f.put(8, &LiveLink::rows(links));
+                act::STAGE
+            }
             Act::Unknown(number) => *number,
         };
         f.put(1, &self.id);
@@ -96,11 +150,21 @@ impl DrillAsk {
         let act = match f.need::<u8>(2)? {
             act::CHECK => Act::Check,
             act::PREPARE => Act::Prepare { ttl_millis: f.need(3)? },
-            act::FAULT => Act::Fault { ttl_millis: f.need(3)?, is_cut: f.need(4)?, is_fenced: f.need(5)? },
+            act::FAULT => {
+                let cut = match (f.need::<bool>(4)?, f.take::<u8>(7)?) {
+                    (false, _) => Cut::NONE,
+                    (true, None) => Cut::BOTH,
+                    (true, Some(way::OUTBOUND)) => Cut { outbound: true, inbound: false },
+                    (true, Some(way::INBOUND)) => Cut { outbound: false, inbound: true },
+                    (true, Some(other)) => return Err(Error::Malformed(format!("a cut in direction {other}"))),
+                };
+                Act::Fault { ttl_millis: f.need(3)?, cut, is_fenced: f.need(5)? }
+            }
             act::PROBE => Act::Probe { key: f.need(6)? },
             act::LOOK => Act::Look,
             act::VERIFY => Act::Verify,
             act::END => Act::End,
+            act::STAGE => Act::Stage { ttl_millis: f.need(3)?, links: LiveLink::of(f.need(8)?) },
             other => Act::Unknown(other),
         };
         Ok(DrillAsk { id: f.need(1)?, act, unknown: f })
@@ -117,6 +181,10 @@ impl DrillState {
         f.put(5, &self.differences);
         f.put(6, &self.versions);
         f.put(7, &self.is_gone);
+        f.put_some(8, &self.lag_millis);
+        if !self.links.is_empty() {
+            f.put(9, &LiveLink::rows(&self.links));
+        }
         f
     }
 
@@ -129,6 +197,8 @@ impl DrillState {
             differences: f.need(5)?,
             versions: f.need(6)?,
             is_gone: f.need(7)?,
+            lag_millis: f.take(8)?,
+            links: LiveLink::of(f.take(9)?.unwrap_or_default()),
         })
     }
 }
@@ -146,25 +216,45 @@ mod tests {
         Message::Drill(Box::new(DrillAsk { id: "0123456789ab".into(), act, unknown: Fields::default() }))
     }
 
+    fn answer(state: DrillState) -> Message {
+        Message::Answer(Answer::Drill(Box::new(state)))
+    }
+
     fn examples() -> Vec<(&'static str, Message)> {
+        let one_way = |cut| ask(Act::Fault { cut, is_fenced: false, ttl_millis: 40_000 });
         let state = DrillState {
             now_millis: 1_700_000_000_000,
             certificate_millis: Some(86_400_000),
+            lag_millis: None,
             backlog_versions: Some(7),
             verdict: Some("equal".into()),
             differences: 0,
             versions: 9,
             is_gone: false,
+            links: Vec::new(),
+        };
+        let link = LiveLink {
+            link: "r/b".into(),
+            from: "orders".into(),
+            to: "orders-ams".into(),
+            prefix: "a/".into(),
+            markers: true,
+            purges: false,
         };
         vec![
             ("check", ask(Act::Check)),
             ("prepare", ask(Act::Prepare { ttl_millis: 150_000 })),
-            ("fault", ask(Act::Fault { is_cut: true, is_fenced: false, ttl_millis: 40_000 })),
+            ("fault", ask(Act::Fault { cut: Cut::BOTH, is_fenced: false, ttl_millis: 40_000 })),
             ("probe", ask(Act::Probe { key: "probes/1".into() })),
             ("look", ask(Act::Look)),
             ("verify", ask(Act::Verify)),
             ("end", ask(Act::End)),
-            ("answer_drill", Message::Answer(Answer::Drill(state))),
+            ("answer_drill", answer(state.clone())),
+            ("fault_outbound", one_way(Cut { outbound: true, inbound: false })),
+            ("fault_inbound", one_way(Cut { outbound: false, inbound: true })),
+            ("answer_lag", answer(DrillState { lag_millis: Some(250), ..state.clone() })),
+            ("stage", ask(Act::Stage { ttl_millis: 150_000, links: vec![link.clone()] })),
+            ("answer_stage", answer(DrillState { links: vec![link], ..state })),
         ]
     }
 

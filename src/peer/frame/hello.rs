@@ -21,6 +21,10 @@ pub const READS: &str = "read";
 pub const CONTENTS: &str = "contents";
 /// Ability named in a receiver's Hello: it takes part in drills, where its Peer document grants them.
 pub const DRILLS: &str = "drills";
+/// Ability named in a receiver's Hello: its drills know cuts in one direction.
+pub const ONE_WAY_DRILLS: &str = "one-way-drills";
+/// Ability named in a receiver's Hello: it takes part in drills of live rules.
+pub const LIVE_DRILLS: &str = "live-drills";
 
 /// The first frame of each side, on stream 0. Later ones ask for epochs, on a stream of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

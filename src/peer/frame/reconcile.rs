@@ -47,7 +47,7 @@ pub enum Answer {
     /// What was read, one for each span, in their order. Answers a question about contents.
     Contents(Vec<Content>),
     /// It was done; and how things stand. Answers a step of a drill.
-    Drill(DrillState),
+    Drill(Box<DrillState>),
 }
 
 /// Flags of a projection.
@@ -217,7 +217,7 @@ impl Answer {
             }
             answer::DRILL => {
                 let state = f.take_fields(7)?.ok_or(wire::Error::Missing(7))?;
-                Answer::Drill(DrillState::from_fields(state)?)
+                Answer::Drill(Box::new(DrillState::from_fields(state)?))
             }
             other => return Err(Error::Malformed(format!("answer {other} is unknown"))),
         })

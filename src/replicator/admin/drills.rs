@@ -2,7 +2,8 @@
 //! not an error.
 use super::super::Replicator;
 use super::verbs::answer;
-use crate::drill::{Load, Objectives, Plan, Type};
+use crate::drill::report::Report;
+use crate::drill::{Direction, Load, Objectives, Plan, Type, confirmed};
 use crate::replicator::verbs::Refused;
 use axum::Router;
 use axum::extract::{Query, State};
@@ -17,11 +18,17 @@ struct Wanted {
     peer: String,
     #[serde(rename = "type")]
     kind: Type,
+    direction: Direction,
     duration_millis: u64,
     deadline_millis: u64,
     writes_per_second: u32,
     object_bytes: u32,
     delete_percent: u32,
+    /// Names of rules for a live drill, with commas between, and the same once more.
+    #[serde(default)]
+    rules: String,
+    #[serde(default)]
+    confirm: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,18 +42,25 @@ pub(super) fn routes() -> Router<Arc<Replicator>> {
 }
 
 async fn run(State(replicator): State<Arc<Replicator>>, Query(wanted): Query<Wanted>) -> Response {
-    let Wanted { peer, kind, duration_millis, deadline_millis, writes_per_second, object_bytes, delete_percent } =
-        wanted;
+    let Wanted { peer, kind, direction, duration_millis, deadline_millis, .. } = wanted;
+    let Wanted { writes_per_second, object_bytes, delete_percent, .. } = wanted;
+    let names = |text: &str| text.split(',').filter(|name| !name.is_empty()).map(String::from).collect::<Vec<_>>();
+    let rules = names(&wanted.rules);
+    if let Err(why) = confirmed(&rules, &names(&wanted.confirm)) {
+        return answer::<Report>(Err(Refused::Unknown(why)));
+    }
     let plan = Plan {
         id: new_id(),
         peer,
         kind,
+        direction,
         duration_millis,
         deadline_millis,
         drain_millis: None,
         fails_back: true,
         load: Load { writes_per_second, object_bytes, delete_percent },
         objectives: Objectives::default(),
+        rules,
     };
     answer(replicator.drill(plan).await)
 }

@@ -1,9 +1,8 @@
 //! The peer's side of a drill: each step is checked against the grant, and touches nothing but the canary this site
-//! made for it. Called by `receive.rs` for every Drill frame.
+//! made for it, or the links it was staged on. Called by `receive.rs` for every Drill frame.
 use super::super::receive::Receive;
-use super::Replicator;
-use crate::drill::canary;
-use crate::drill::is_id;
+use super::{Acted, Place, Replicator};
+use crate::drill::{Fence, is_id};
 use crate::peer::frame::drill::{Act, DrillAsk, DrillState};
 use crate::peer::frame::reconcile::Answer;
 use crate::rule::allow::Refusal;
@@ -37,19 +36,23 @@ pub(in super::super) async fn answer(receive: &Receive, peer: &str, ask: DrillAs
     if !is_id(&ask.id) {
         return refused(format!("{:?} is no id of a drill", ask.id));
     }
-    let is_its_own = receive.drills.canaries().get(&ask.id).map(|c| c.peer == doc.name && !c.is_driven_here);
+    let is_its_own = receive.drills.parts().get(&ask.id).map(|part| part.peer == doc.name && !part.is_driven_here);
     let done = match (is_its_own, &ask.act) {
         (_, Act::Check) => host.drill_check(),
         (None, Act::Prepare { ttl_millis }) => {
             let made = host.make_canary(&ask.id, &doc.name, Duration::from_millis(*ttl_millis), false).await;
             made.map(|()| DrillState::default()).map_err(|e| e.to_string())
         }
+        (None | Some(true), Act::Stage { ttl_millis, links }) => {
+            let joined = host.join_live(&ask.id, &doc, Duration::from_millis(*ttl_millis), links).await;
+            joined.map(|links| DrillState { links, ..DrillState::default() })
+        }
         (None, Act::End) => Ok(DrillState { is_gone: true, ..DrillState::default() }),
         (Some(true), act) => host.drill_step(&ask.id, act).await,
         (None | Some(false), _) => Err(format!("no drill {} of Peer {peer} is under way there", ask.id)),
     };
     match done {
-        Ok(state) => Answer::Drill(DrillState { now_millis: receive.clock.now_millis(), ..state }),
+        Ok(state) => Answer::Drill(Box::new(DrillState { now_millis: receive.clock.now_millis(), ..state })),
         Err(why) => refused(why),
     }
 }
@@ -57,7 +60,7 @@ pub(in super::super) async fn answer(receive: &Receive, peer: &str, ask: DrillAs
 impl Replicator {
     /// Whether this site could take part in a drill now.
     pub(super) fn drill_check(&self) -> Result<DrillState, String> {
-        if let Some(id) = self.any_canary() {
+        if let Some(id) = self.any_part() {
             return Err(super::canary::Error::Busy(id).to_string());
         }
         if let Some(why) = self.shared.store.trouble() {
@@ -74,70 +77,110 @@ impl Replicator {
     /// A step for the peer that drives the drill.
     async fn drill_step(self: &Arc<Self>, id: &str, act: &Act) -> Result<DrillState, String> {
         match act {
-            Act::Fault { is_cut, is_fenced, ttl_millis } => {
+            Act::Fault { cut, is_fenced, ttl_millis } => {
                 let ttl = Duration::from_millis(*ttl_millis);
-                let is_set = self.drills.set_fault(id, *is_cut, *is_fenced, ttl);
-                if is_set { Ok(DrillState::default()) } else { Err("its canary is being removed".into()) }
+                let fence = if *is_fenced { Fence::Writes } else { Fence::None };
+                self.inject(id, *cut, fence, ttl).await.map(|()| DrillState::default())
             }
             Act::Probe { key } => self.probe(id, key).await.map(|()| DrillState::default()),
             Act::Look => Ok(self.look(id).await),
             Act::Verify => {
-                let begun = self.verify(&canary(id), false).ok_or("its link does not run")?;
-                let verdict = begun.links.first().map(|l| l.verdict.clone());
-                Ok(DrillState { verdict, ..DrillState::default() })
+                self.compare_acted(id)?;
+                Ok(DrillState::default())
             }
             Act::End => {
                 let (host, id) = (self.clone(), id.to_string());
-                if let Some(canary) = self.drills.canaries().get_mut(&id) {
-                    canary.is_ending = true;
+                if let Some(part) = self.drills.parts().get_mut(&id) {
+                    part.is_ending = true;
                 }
                 let removing = async move { host.remove_or_say(&id).await };
                 self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(removing));
                 Ok(DrillState::default())
             }
-            Act::Prepare { .. } => Err(super::canary::Error::Busy(id.into()).to_string()),
+            Act::Prepare { .. } | Act::Stage { .. } => Err(super::canary::Error::Busy(id.into()).to_string()),
             Act::Check | Act::Unknown(_) => Err("this build does not know such a step; upgrade it".into()),
         }
     }
 
-    /// Writes, reads back, lists and deletes a key of the canary, as a client of this site's store.
+    /// Writes, reads back, lists and deletes a key in each place of the drill, as a client of this site's store.
     pub(super) async fn probe(&self, id: &str, key: &str) -> Result<(), String> {
         if self.drills.fault(id).is_none_or(|fault| fault.is_fenced) {
             return Err("writes are fenced there".into());
         }
-        let (store, bucket) = (&self.shared.store, canary(id));
+        let store = &self.shared.store;
         let client = store.client().ok_or_else(|| super::canary::Error::NoClient.to_string())?;
         let said = |what: &'static str| move |e: crate::store::Error| format!("{what}: {e}");
-        let written = client.put(&bucket, key, Bytes::from_static(PROBE)).await.map_err(said("write"))?;
-        if client.read(&bucket, key).await.map_err(said("read"))? != PROBE {
-            return Err("what was read is not what was written".into());
+        for Place { bucket, prefix } in &self.drills.places(id) {
+            let key = format!("{prefix}{key}");
+            let written = client.put(bucket, &key, Bytes::from_static(PROBE)).await.map_err(said("write"))?;
+            if client.read(bucket, &key).await.map_err(said("read"))? != PROBE {
+                return Err("what was read is not what was written".into());
+            }
+            let listed = store.versions_of(bucket, &key).await.map_err(said("list"))?;
+            if !listed.iter().any(|version| version.id == written) {
+                return Err("what was written is not listed".into());
+            }
+            client.delete(bucket, &key).await.map(drop).map_err(said("delete"))?;
         }
-        let listed = store.versions_of(&bucket, key).await.map_err(said("list"))?;
-        if !listed.iter().any(|version| version.id == written) {
-            return Err("what was written is not listed".into());
-        }
-        client.delete(&bucket, key).await.map(drop).map_err(said("delete"))
+        Ok(())
     }
 
-    /// How the canary's link from here and its comparison stand, measured after now.
+    /// Begins to compare what the links from here have brought.
+    pub(super) fn compare_acted(&self, id: &str) -> Result<(), String> {
+        for Acted { name, rule } in self.drills.acted(id) {
+            self.verify_to(&rule, Some(&name.peer), false)
+                .ok_or_else(|| format!("the link of rule {rule} does not run"))?;
+        }
+        Ok(())
+    }
+
+    /// How the drill's links from here and their comparison stand, measured after now.
     pub(super) async fn look(&self, id: &str) -> DrillState {
-        let name = canary(id);
-        let shown = self.state().links.iter().find(|(link, _)| link.rule == name).map(|(_, link)| link.shown.clone());
-        let verified = self.verified(&name).and_then(|report| report.links.into_iter().next());
-        let mut state = DrillState::default();
-        if let Some(mut shown) = shown {
-            let now = self.shared.clock.now_millis();
-            if let Ok(Ok(report)) = timeout(MEASURED, shown.wait_for(|report| report.measured_at > now)).await {
-                let is_known = report.state == "live" && report.retry_versions + report.parked_versions == 0;
-                // A row is a part of the backlog; what is parked never goes by itself.
-                state.backlog_versions = report.backlog_versions.filter(|left| *left > 0 || is_known);
+        let acted = self.drills.acted(id);
+        let (backlog, lag) = self.measured_acted(&acted).await;
+        let mut state = DrillState { backlog_versions: backlog, lag_millis: lag, ..DrillState::default() };
+        let is_canary = self.drills.parts().get(id).is_some_and(|part| part.live.is_none());
+        for Acted { name, rule } in &acted {
+            let report = self.verified(rule).into_iter().flat_map(|report| report.links);
+            let Some(link) = report.into_iter().find(|link| link.peer == name.peer) else { continue };
+            // Clients of a live rule go on: what is under way there is no difference.
+            state.differences += link.differences() + if is_canary { link.pending } else { 0 };
+            state.versions += link.versions;
+            let worse =
+                |verdict: &str| ["equal", "behind", "different"].iter().position(|v| *v == verdict).unwrap_or(3);
+            if state.verdict.as_deref().is_none_or(|so_far| {
+                link.verdict == "running" || so_far != "running" && worse(&link.verdict) > worse(so_far)
+            }) {
+                state.verdict = Some(link.verdict);
             }
         }
-        if let Some(link) = verified {
-            state.differences = link.differences() + link.pending;
-            state.versions = link.versions;
-            state.verdict = Some(link.verdict);
+        if acted.is_empty() {
+            // No link leads there: nothing is under way, and nothing differs.
+            state.verdict = Some("equal".into());
         }
         state
+    }
+
+    /// What these links have not brought, and how old the oldest of it is, measured after now; absent: not known.
+    async fn measured_acted(&self, acted: &[Acted]) -> (Option<u64>, Option<u64>) {
+        let now = self.shared.clock.now_millis();
+        let (mut backlog, mut lag) = (Some(0), Some(0));
+        for Acted { name, .. } in acted {
+            let shown = self.state().links.get(name).map(|link| (link.shown.clone(), link.route.borrow().clone()));
+            let Some((mut shown, route)) = shown else { return (None, None) };
+            if let Some(route) = route {
+                route.measure.notify_one();
+            }
+            let Ok(Ok(report)) = timeout(MEASURED, shown.wait_for(|report| report.measured_at > now)).await else {
+                return (None, None);
+            };
+            let is_known = report.state == "live" && report.retry_versions + report.parked_versions == 0;
+            // A row is a part of the backlog; what is parked never goes by itself.
+            let left = report.backlog_versions.filter(|left| *left > 0 || is_known);
+            backlog = backlog.zip(left).map(|(sum, left)| sum + left);
+            let age = report.lag_seconds.map(|seconds| (seconds * 1000.0) as u64);
+            lag = lag.zip(age).map(|(most, age): (u64, u64)| most.max(age));
+        }
+        (backlog, lag)
     }
 }

@@ -1,9 +1,10 @@
-//! The canary of a drill at this site: made, kept in mind over restarts, and removed with all that is in it.
+//! What a drill leaves at this site, a canary or objects in users' buckets: made, kept in mind over restarts, and removed.
 //!
-//! Order: first the journal knows that the bucket must go, then it is made; first the bucket is gone, then the journal
-//! forgets it. The name is a random id's, and a bucket that was there before is never touched.
-use super::{Canary, Fault, Replicator};
-use crate::drill::{DEADLINE_MAX_MILLIS, canary, is_id};
+//! Order: first the journal knows what must go, then it is made; first it is gone, then the journal forgets it. Names bear
+//! a random id, and a bucket that was there before is never touched.
+use super::live::Live;
+use super::{Fault, Part, Place, Replicator};
+use crate::drill::{DEADLINE_MAX_MILLIS, Fence, canary, is_id};
 use crate::journal;
 use crate::replicator::run::consumer_name;
 use crate::replicator::tenure::Claimed;
@@ -12,30 +13,39 @@ use crate::store;
 use crate::telemetry::metrics::LinkLabels;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often deadlines are looked at: a fault outlives its own by no more.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often the journal is read for canaries of other processes, or of a former life; and how soon a removal that
+/// How often the journal is read for drills of other processes, or of a former life; and how soon a removal that
 /// failed is tried again.
 const FRESH: Duration = Duration::from_secs(2);
 /// A link that ends gets so long: what flies lands or is cut.
 const LINK_END: Duration = Duration::from_secs(40);
 
-/// What the journal keeps of a canary. Unknown fields are those of a later version.
+/// Between two looks at whether anything came after what a live drill wrote was removed.
+const SETTLES: Duration = Duration::from_secs(1);
+/// A live drill nobody ended: its fault ends at its deadline, and what waited for that goes its way first.
+const AFTERMATH: Duration = Duration::from_secs(5);
+/// Passes over the places of a live drill; each but the first finds what came late.
+const PASSES_MAX: usize = 10;
+
+/// What the journal keeps of a drill. Unknown fields are those of a later version.
 #[derive(Debug, Serialize, Deserialize)]
 struct Mark {
     peer: String,
     /// Unix milliseconds.
     until_millis: u64,
+    /// Of a live drill: where it writes; absent: a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    places: Option<Vec<Place>>,
 }
 
-/// Why a canary could not be made, or is not gone yet.
+/// Why a part in a drill could not be taken, or is not over yet.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("drill {0} is under way, or its canary is not removed yet; isthmus drill list shows it")]
+    #[error("drill {0} is under way, or what it left is not removed yet; isthmus drill list shows it")]
     Busy(String),
     #[error("the store of this site takes no writes from here")]
     NoClient,
@@ -47,6 +57,8 @@ pub(super) enum Error {
     Journal(#[from] journal::Error),
     #[error("its link has not ended")]
     LinkRuns,
+    #[error("objects of the drill still come from the peer")]
+    StillComes,
 }
 
 fn subject(id: &str) -> String {
@@ -54,8 +66,8 @@ fn subject(id: &str) -> String {
 }
 
 impl Replicator {
-    /// Looks after deadlines until the process stops; canaries of a former life are found in the journal.
-    pub(super) async fn keep_canaries(&self, stop: CancellationToken) {
+    /// Looks after deadlines until the process stops; drills of a former life are found in the journal.
+    pub(super) async fn keep_parts(&self, stop: CancellationToken) {
         let faults = async {
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -65,7 +77,7 @@ impl Replicator {
         let marks = async {
             loop {
                 if let Err(e) = self.adopt().await {
-                    tracing::debug!(error = %e, "The journal does not tell of canaries.");
+                    tracing::debug!(error = %e, "The journal does not tell of drills.");
                 }
                 for id in self.overdue() {
                     self.remove_or_say(&id).await;
@@ -76,31 +88,37 @@ impl Replicator {
         stop.run_until_cancelled(async { tokio::join!(faults, marks) }).await;
     }
 
-    /// Removes a canary; what is left of it is tried again.
+    /// Ends a part in a drill; what is left of it is tried again.
     pub(super) async fn remove_or_say(&self, id: &str) {
-        if let Err(e) = self.remove_canary(id).await {
-            tracing::warn!(drill = id, error = %e, "The canary of a drill is not gone yet; it is tried again.");
+        if let Err(e) = self.remove_part(id).await {
+            tracing::warn!(drill = id, error = %e, "What a drill left is not gone yet; it is tried again.");
         }
     }
 
     /// Faults whose time is over end.
     fn lift_overdue(&self) {
-        for (id, canary) in self.drills.canaries().iter() {
-            let is_over = canary.fault.borrow().until.is_some_and(|until| until <= Instant::now());
-            if is_over {
-                canary.fault.send_replace(Fault::default());
+        let mut is_lifted = false;
+        for (id, part) in self.drills.parts().iter_mut() {
+            if part.fault.until.is_some_and(|until| until <= Instant::now()) {
+                (part.fault, is_lifted) = (Fault::default(), true);
                 tracing::warn!(drill = id, "The fault of a drill ended by its own deadline.");
             }
         }
+        if is_lifted {
+            self.drills.turned.send_replace(());
+        }
     }
 
-    /// Canaries whose time is over, or whose removal did not come to its end.
+    /// Drills whose time is over, or whose removal did not come to its end.
     fn overdue(&self) -> Vec<String> {
-        let canaries = self.drills.canaries();
-        canaries.iter().filter(|(_, c)| c.is_ending || c.until <= Instant::now()).map(|(id, _)| id.clone()).collect()
+        let is_over = |part: &Part| {
+            let spare = if part.live.is_some() { AFTERMATH } else { Duration::ZERO };
+            part.is_ending || part.until + spare <= Instant::now()
+        };
+        self.drills.parts().iter().filter(|(_, part)| is_over(part)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Takes up what the journal knows of canaries, and lets go what it no longer does.
+    /// Takes up what the journal knows of drills, and lets go what it no longer does.
     async fn adopt(&self) -> Result<(), journal::Error> {
         let now = self.shared.clock.now_millis();
         let marks = self.shared.journal.verb_states().await?.into_iter().filter_map(|(subject, state)| {
@@ -109,24 +127,28 @@ impl Replicator {
             Some((id, mark))
         });
         let marks: std::collections::BTreeMap<String, Mark> = marks.collect();
-        let mut canaries = self.drills.canaries();
-        canaries.retain(|id, canary| canary.is_made_here || marks.contains_key(id));
+        let mut parts = self.drills.parts();
+        parts.retain(|id, part| part.is_made_here || marks.contains_key(id));
         for (id, mark) in marks {
-            canaries.entry(id).or_insert_with_key(|id| {
+            parts.entry(id).or_insert_with_key(|id| {
                 tracing::info!(
                     drill = id,
                     peer = mark.peer,
-                    "A canary of another process, or of a former one, is taken up."
+                    "A drill of another process, or of a former one, is taken up."
                 );
                 // A clock that was set back does not keep it for longer than any drill lasts.
                 let left = mark.until_millis.saturating_sub(now).min(DEADLINE_MAX_MILLIS);
-                Canary {
+                Part {
                     peer: mark.peer,
                     is_driven_here: false,
                     is_made_here: false,
                     until: Instant::now() + Duration::from_millis(left),
-                    fault: watch::Sender::new(Fault::default()),
+                    fault: Fault::default(),
+                    // Whoever set it may not live any more; a fence has its own end, too.
+                    is_door_fenced: mark.places.is_some(),
                     is_ending: false,
+                    // What is to be removed is known; its links were another process' to cut.
+                    live: mark.places.map(|places| Live { places, ..Live::default() }),
                 }
             });
         }
@@ -148,49 +170,92 @@ impl Replicator {
             Ok(_) => return Err(Error::Exists(bucket)),
             Err(e) => return Err(e.into()),
         }
-        let ttl = ttl.min(Duration::from_millis(DEADLINE_MAX_MILLIS));
-        {
-            let mut canaries = self.drills.canaries();
-            if let Some(other) = canaries.keys().next() {
-                return Err(Error::Busy(other.clone()));
-            }
-            let canary = Canary {
-                peer: peer.into(),
-                is_driven_here,
-                is_made_here: true,
-                until: Instant::now() + ttl,
-                fault: watch::Sender::new(Fault::default()),
-                is_ending: false,
-            };
-            canaries.insert(id.into(), canary);
-        }
-        let until_millis = self.shared.clock.now_millis() + ttl.as_millis() as u64;
-        let mark = serde_json::to_string(&Mark { peer: peer.into(), until_millis }).expect("it has string keys");
-        if let Err(e) = self.shared.journal.set_verb_state(&subject(id), Some(&mark)).await {
-            self.drills.canaries().remove(id);
-            return Err(e.into());
-        }
+        let part = Part {
+            peer: peer.into(),
+            is_driven_here,
+            is_made_here: true,
+            until: Instant::now(),
+            fault: Fault::default(),
+            is_door_fenced: false,
+            is_ending: false,
+            live: None,
+        };
+        self.keep_part(id, part, ttl).await?;
         client.make_bucket(&bucket).await?;
         self.verbs.notify_one();
         tracing::info!(drill = id, peer, "The canary of a drill was made.");
         Ok(())
     }
 
-    /// Removes a canary: its fault, its link, its bucket, and then what is known of it. Again is safe; what fails is
-    /// tried again by [`Replicator::keep_canaries`].
-    pub(super) async fn remove_canary(&self, id: &str) -> Result<(), Error> {
-        let peer = {
-            let mut canaries = self.drills.canaries();
-            let Some(canary) = canaries.get_mut(id) else { return Ok(()) };
-            canary.is_ending = true;
-            canary.fault.send_replace(Fault::default());
-            canary.peer.clone()
+    /// Takes a part in a drill for so long, if none is taken, and writes down what is to be removed after it.
+    pub(super) async fn keep_part(&self, id: &str, mut part: Part, ttl: Duration) -> Result<(), Error> {
+        let ttl = ttl.min(Duration::from_millis(DEADLINE_MAX_MILLIS));
+        part.until = Instant::now() + ttl;
+        let (peer, places) = (part.peer.clone(), part.live.as_ref().map(|live| live.places.clone()));
+        {
+            let mut parts = self.drills.parts();
+            if let Some(other) = parts.keys().next() {
+                return Err(Error::Busy(other.clone()));
+            }
+            parts.insert(id.into(), part);
+        }
+        let until_millis = self.shared.clock.now_millis() + ttl.as_millis() as u64;
+        let mark = serde_json::to_string(&Mark { peer, until_millis, places }).expect("it has string keys");
+        if let Err(e) = self.shared.journal.set_verb_state(&subject(id), Some(&mark)).await {
+            self.drills.parts().remove(id);
+            return Err(e.into());
+        }
+        Ok(())
+    }
+
+    /// Ends this site's part in a drill: its fault, then what it left, and then what is known of it. Again is safe; what
+    /// fails is tried again by [`Replicator::keep_parts`].
+    pub(super) async fn remove_part(&self, id: &str) -> Result<(), Error> {
+        let (peer, places) = {
+            let mut parts = self.drills.parts();
+            let Some(part) = parts.get_mut(id) else { return Ok(()) };
+            (part.is_ending, part.fault) = (true, Fault::default());
+            (part.peer.clone(), part.live.as_ref().map(|live| live.places.clone()))
         };
+        self.drills.turned.send_replace(());
         self.verbs.notify_one();
         let _turn = self.drills.removal.lock().await;
-        if !self.drills.canaries().contains_key(id) {
+        if !self.drills.parts().contains_key(id) {
             return Ok(());
         }
+        if let Err(why) = self.fence(id, Fence::None, Duration::ZERO).await {
+            tracing::warn!(drill = id, why, "A fence is not lifted; it ends by its own deadline.");
+        }
+        match places {
+            Some(places) => self.clear_places(&places).await?,
+            None => self.remove_canary(id, &peer).await?,
+        }
+        self.shared.journal.set_verb_state(&subject(id), None).await?;
+        self.drills.parts().remove(id);
+        tracing::info!(drill = id, "What a drill left here is gone.");
+        Ok(())
+    }
+
+    /// Removes what a live drill wrote, until a pass finds no more than the one before it: what is guarded stays.
+    pub(super) async fn clear_places(&self, places: &[Place]) -> Result<(), Error> {
+        let client = self.shared.store.client().ok_or(Error::NoClient)?;
+        let mut before = None;
+        for _ in 0..PASSES_MAX {
+            for Place { bucket, prefix } in places {
+                client.clear(bucket, prefix).await?;
+            }
+            tokio::time::sleep(SETTLES).await;
+            let left = self.left_in(places).await?;
+            if left == 0 || before == Some(left) {
+                return Ok(());
+            }
+            before = Some(left);
+        }
+        Err(Error::StillComes)
+    }
+
+    /// Removes a canary: its link, and its bucket.
+    async fn remove_canary(&self, id: &str, peer: &str) -> Result<(), Error> {
         let name = canary(id);
         let ended = async {
             while self.runs(&name) {
@@ -200,12 +265,9 @@ impl Replicator {
         timeout(LINK_END, ended).await.map_err(|_| Error::LinkRuns)?;
         self.forget_links(&name).await?;
         self.shared.store.client().ok_or(Error::NoClient)?.remove_bucket(&name).await?;
-        self.shared.journal.set_verb_state(&subject(id), None).await?;
-        self.drills.canaries().remove(id);
         self.state().verifies.remove(&name);
-        let labels = LinkLabels { rule: name.clone(), bucket: name, peer: peer.clone() };
+        let labels = LinkLabels { rule: name.clone(), bucket: name, peer: peer.into() };
         self.shared.metrics.forget_bucket(&labels);
-        tracing::info!(drill = id, "The canary of a drill is gone.");
         Ok(())
     }
 
@@ -230,8 +292,8 @@ impl Replicator {
         Ok(())
     }
 
-    /// Whether some canary of a drill is here: its id.
-    pub(super) fn any_canary(&self) -> Option<String> {
-        self.drills.canaries().keys().next().cloned()
+    /// Whether this site takes part in some drill: its id.
+    pub(super) fn any_part(&self) -> Option<String> {
+        self.drills.parts().keys().next().cloned()
     }
 }

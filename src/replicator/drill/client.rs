@@ -1,8 +1,8 @@
 //! The drill's own client at this site: puts and deletes at a steady rate, and keeps account of what it was told. It
 //! writes by the store's own road, waits for nobody, and is turned away while the fence stands.
-use super::Replicator;
+use super::{Place, Replicator};
 use crate::drill::ledger::{Acked, Ledger};
-use crate::drill::{Load, canary};
+use crate::drill::{Load, Plan};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -25,14 +25,15 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Begins to write to the canary.
-    pub(super) fn start(host: Arc<Replicator>, id: &str, load: Load) -> Client {
+    /// Begins to write where the drill does here.
+    pub(super) fn start(host: Arc<Replicator>, plan: &Plan) -> Client {
         let client =
             Client { ledger: Arc::default(), turns: Arc::new(Semaphore::new(AT_ONCE)), stop: CancellationToken::new() };
-        let (ledger, turns, id) = (client.ledger.clone(), client.turns.clone(), id.to_string());
-        let tasks = host.tasks.clone();
+        let (ledger, turns, id, load) = (client.ledger.clone(), client.turns.clone(), plan.id.clone(), plan.load);
+        let (tasks, every) = (host.tasks.clone(), Duration::from_micros(plan.write_every_micros()));
+        let places = host.drills.places(&id);
         let writing = async move {
-            let mut ticks = interval(Duration::from_secs(1) / load.writes_per_second);
+            let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             for number in 0usize.. {
                 ticks.tick().await;
@@ -40,8 +41,8 @@ impl Client {
                     locked(&ledger).count(|c| c.skipped += 1);
                     continue;
                 };
-                let (host, id, ledger) = (host.clone(), id.clone(), ledger.clone());
-                tokio::spawn(async move { write(&host, &id, number, load, &ledger, turn).await });
+                let (host, id, ledger, places) = (host.clone(), id.clone(), ledger.clone(), places.clone());
+                tokio::spawn(async move { write(&host, &id, &places, number, load, &ledger, turn).await });
             }
         };
         let stop = client.stop.clone();
@@ -81,6 +82,7 @@ fn locked(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 async fn write(
     host: &Replicator,
     id: &str,
+    places: &[Place],
     number: usize,
     load: Load,
     ledger: &Mutex<Ledger>,
@@ -90,13 +92,16 @@ async fn write(
         return locked(ledger).count(|c| c.refused += 1);
     }
     let Some(client) = host.shared.store.client() else { return };
-    let bucket = canary(id);
+    if places.is_empty() {
+        return;
+    }
     // 37 and 100 have no common divisor: deletes are spread evenly.
     let is_delete = number * 37 % 100 < load.delete_percent as usize;
     let former = locked(ledger).key(number / 2).filter(|_| is_delete);
     let bytes = if former.is_some() { 0 } else { u64::from(load.object_bytes) };
     let is_delete = former.is_some();
-    let key = former.unwrap_or_else(|| format!("writes/{number:08}"));
+    let Place { bucket, prefix } = &places[number % places.len()];
+    let (bucket, key) = former.unwrap_or_else(|| (bucket.clone(), format!("{prefix}writes/{number:08}")));
     let told = timeout(PATIENCE, async {
         match is_delete {
             true => client.delete(&bucket, &key).await,
@@ -106,7 +111,7 @@ async fn write(
     match told.await {
         Ok(Ok(version_id)) => {
             let at = host.shared.clock.now_millis();
-            locked(ledger).ack(Acked { key, version_id, at, bytes, is_delete });
+            locked(ledger).ack(Acked { bucket, key, version_id, at, bytes, is_delete });
         }
         Ok(Err(_)) | Err(_) => locked(ledger).count(|c| c.failed += 1),
     }

@@ -3,25 +3,21 @@
 //!
 //! Dropped halfway, nothing is lifted by it: each site's own deadline does that (`canary.rs`).
 use super::client::Client;
-use super::{Driven, Kept, Replicator};
+use super::live::Live;
+use super::{Acted, Driven, Kept, Place, Replicator};
 use crate::drill::ledger::Counted;
 use crate::drill::machine::{Event, Found, Machine, Order, Step};
 use crate::drill::report::{Report, Verdict};
-use crate::drill::{Plan, Type, canary};
-use crate::link::reconcile::Difference;
+use crate::drill::{Cut, Direction, Fence, Plan, Type, place};
 use crate::peer::client;
 use crate::peer::frame::drill::{Act, DrillAsk, DrillState};
 use crate::peer::frame::reconcile::Answer;
 use crate::replicator::far::FarEnd;
 use crate::replicator::report::LinkReport;
 use crate::replicator::verbs::Refused;
-use crate::rule::plan::{self, LinkName};
-use futures::TryStreamExt;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use storage_engine::version::VersionId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,14 +27,16 @@ const BASELINE: Duration = Duration::from_secs(3);
 /// How long the canary's links may take to run.
 const LINKS_UP: Duration = Duration::from_secs(30);
 /// How long one step at the peer may take to be answered.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A fault outlives what is planned of it by no more, should nobody lift it.
 const FAULT_SPARE: Duration = Duration::from_secs(10);
+/// How long the way that is not cut may take to bring all there is: less than [`FAULT_SPARE`], so that the cut stands.
+const OTHER_WAY: Duration = Duration::from_secs(8);
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(50);
-/// Between two probes while the peer serves.
-const PROBE: Duration = Duration::from_millis(500);
-/// How long the peer may take to remove its canary.
+/// What waits when a live drill is ended before it caught up gets so long to go its way.
+const SETTLES: Duration = Duration::from_secs(5);
+/// How long the peer may take to remove what there is.
 const GONE: Duration = Duration::from_secs(40);
 
 /// The peer of a drill, over whichever line stands.
@@ -57,7 +55,7 @@ impl<'a> Peer<'a> {
         let by = Instant::now() + patience;
         loop {
             let failed = match self.ask_once(act.clone(), by).await {
-                Ok(Answer::Drill(state)) => return Ok(state),
+                Ok(Answer::Drill(state)) => return Ok(*state),
                 Ok(Answer::Refused(why)) => return Err(format!("the peer refuses: {why}")),
                 Ok(Answer::Unavailable(why)) => why,
                 Ok(_) => return Err("the peer's answer does not fit the question".into()),
@@ -72,11 +70,16 @@ impl<'a> Peer<'a> {
         }
     }
 
+    /// The line to it, while it stands.
+    pub(super) fn line(&self) -> Option<Arc<client::Connection>> {
+        match self.host.state().lines.get(&self.plan.peer).map(|l| l.standing.borrow().clone()) {
+            Some(Some(FarEnd::Site(line))) => Some(line),
+            _ => None,
+        }
+    }
+
     async fn ask_once(&self, act: Act, by: Instant) -> Result<Answer, Option<client::Error>> {
-        let line = match self.host.state().lines.get(&self.plan.peer).map(|l| l.standing.borrow().clone()) {
-            Some(Some(FarEnd::Site(line))) => line,
-            _ => return Err(None),
-        };
+        let line = self.line().ok_or(None)?;
         let ask = DrillAsk { id: self.plan.id.clone(), act, unknown: Default::default() };
         match tokio::time::timeout_at(by, line.ask_drill(ask)).await {
             Ok(answered) => answered.map_err(Some),
@@ -90,7 +93,7 @@ impl Replicator {
     pub fn open_drills(self: &Arc<Self>, folder: PathBuf) {
         if self.drills.host.set((Arc::downgrade(self), Kept::new(folder))).is_ok() {
             let (host, stop) = (self.clone(), self.stopping.clone());
-            self.tasks.spawn(async move { host.keep_canaries(stop).await });
+            self.tasks.spawn(async move { host.keep_parts(stop).await });
         }
     }
 
@@ -152,7 +155,7 @@ impl Replicator {
         driven.as_ref().filter(|d| d.shown.borrow().plan.id == id).map(|d| d.abort.clone())
     }
 
-    /// Ends the drill that runs; and where none does, removes the canary a former process left, here and at its peer.
+    /// Ends the drill that runs; and where none does, removes what a former process left, here and at its peer.
     ///
     /// # Errors
     /// [`Refused`]: there is nothing to end.
@@ -161,14 +164,14 @@ impl Replicator {
             driven.abort.cancel();
             return Ok(format!("drill {} ends now", driven.shown.borrow().plan.id));
         }
-        let left = self.drills.canaries().iter().map(|(id, c)| (id.clone(), c.peer.clone())).next();
+        let left = self.drills.parts().iter().map(|(id, part)| (id.clone(), part.peer.clone())).next();
         let Some((id, peer)) = left else { return Err(Refused::Unknown("no drill is under way here".into())) };
-        self.remove_canary(&id).await.map_err(|e| Refused::Unavailable(e.to_string()))?;
+        self.remove_part(&id).await.map_err(|e| Refused::Unavailable(e.to_string()))?;
         let plan = Plan { peer, ..Plan::of_a_former_life(&id) };
-        // It may be the peer's own drill, which ends by itself when its canary here is gone.
+        // It may be the peer's own drill, which ends by itself when its part here is gone.
         let told = Peer::new(self, &plan).ask(Act::End, PATIENCE).await;
         let there = told.err().map_or(String::new(), |why| format!("; there it goes at its deadline: {why}"));
-        Ok(format!("the canary of drill {id} is gone here{there}"))
+        Ok(format!("what drill {id} left is gone here{there}"))
     }
 
     fn driven_report(&self) -> Option<Report> {
@@ -177,12 +180,12 @@ impl Replicator {
 }
 
 /// One drill under way.
-struct Conductor {
-    host: Arc<Replicator>,
-    plan: Plan,
-    machine: Machine,
+pub(super) struct Conductor {
+    pub(super) host: Arc<Replicator>,
+    pub(super) plan: Plan,
+    pub(super) machine: Machine,
     show: watch::Sender<Report>,
-    client: Option<Client>,
+    pub(super) client: Option<Client>,
 }
 
 impl Conductor {
@@ -222,7 +225,7 @@ impl Conductor {
         self.show.send_replace(report);
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.host.shared.clock.now_millis()
     }
 
@@ -238,7 +241,7 @@ impl Conductor {
         match step {
             Step::Prepare => self.prepare().await,
             Step::Baseline => {
-                self.client = Some(Client::start(self.host.clone(), &self.plan.id, self.plan.load));
+                self.client = Some(Client::start(self.host.clone(), &self.plan));
                 sleep(BASELINE).await;
                 match self.counted() {
                     told if told.puts == 0 => Err("no write of the workload was acked".into()),
@@ -260,13 +263,39 @@ impl Conductor {
     }
 
     async fn prepare(&self) -> Result<Found, String> {
+        match self.plan.is_live() {
+            true => self.prepare_live().await,
+            false => self.prepare_canary().await,
+        }
+    }
+
+    /// Both sites find the links that are meant; nothing is changed yet.
+    async fn prepare_live(&self) -> Result<Found, String> {
+        let (id, peer, ttl_millis) = (&self.plan.id, &self.plan.peer, self.plan.deadline_millis);
+        let own = self.host.named_links(&self.plan)?;
+        let links: Vec<_> = own.iter().map(|own| own.told.clone()).collect();
+        let places: Vec<_> =
+            links.iter().map(|l| Place { bucket: l.from.clone(), prefix: place(&l.prefix, id) }).collect();
+        let back = self.peer().ask(Act::Stage { ttl_millis, links }, PATIENCE).await?.links;
+        let doc = self.host.state().in_force.peers.get(peer).cloned();
+        let doc = doc.ok_or_else(|| format!("Peer {peer} is not in force any more"))?;
+        for link in &back {
+            self.host.takes(&doc, id, link).await?;
+        }
+        let incoming = back.into_iter().map(|link| link.link).collect();
+        let live = Live { links: own.into_iter().map(|own| own.acted).collect(), incoming, places };
+        self.host.stage(id, peer, Duration::from_millis(ttl_millis), true, live).await?;
+        Ok(Found::Nothing)
+    }
+
+    async fn prepare_canary(&self) -> Result<Found, String> {
         let (id, peer) = (&self.plan.id, &self.plan.peer);
         let ttl = Duration::from_millis(self.plan.deadline_millis);
         self.host.make_canary(id, peer, ttl, true).await.map_err(|e| format!("make the canary here: {e}"))?;
         let ttl_millis = self.plan.deadline_millis;
         self.peer().ask(Act::Prepare { ttl_millis }, PATIENCE).await?;
         let up = async {
-            while self.shown().is_none_or(|s| s.borrow().state != "live" || s.borrow().lag_seconds.is_none())
+            while self.shown().is_none_or(|all| all.iter().any(|s| s.state != "live" || s.lag_seconds.is_none()))
                 || self.peer().ask(Act::Look, PATIENCE).await?.backlog_versions.is_none()
             {
                 sleep(LOOK).await;
@@ -277,34 +306,36 @@ impl Conductor {
         timeout(LINKS_UP, up).await.map_err(late)?.map(|()| Found::Nothing)
     }
 
-    /// What the canary's link from here shows.
-    fn shown(&self) -> Option<watch::Receiver<LinkReport>> {
-        let name = self.link_name();
-        self.host.state().links.get(&name).map(|link| link.shown.clone())
-    }
-
-    fn link_name(&self) -> LinkName {
-        LinkName { rule: canary(&self.plan.id), peer: self.plan.peer.clone() }
+    /// What the drill's links from here show; `None`: one of them does not run.
+    fn shown(&self) -> Option<Vec<LinkReport>> {
+        let acted = self.host.drills.acted(&self.plan.id);
+        let state = self.host.state();
+        let shown = |acted: &Acted| state.links.get(&acted.name).map(|link| link.shown.borrow().clone());
+        acted.iter().map(shown).collect()
     }
 
     fn shown_lag_millis(&self) -> Option<u64> {
-        let shown = self.shown()?.borrow().clone();
         // It grows until it is measured again.
-        let at = shown.oldest_pending.map_or(0, |since| shown.measured_at.saturating_sub(since));
-        shown.lag_seconds.map(|_| at)
+        let lag = |shown: &LinkReport| {
+            let at = shown.oldest_pending.map_or(0, |since| shown.measured_at.saturating_sub(since));
+            shown.lag_seconds.map(|_| at)
+        };
+        let lags: Option<Vec<_>> = self.shown()?.iter().map(lag).collect();
+        lags?.into_iter().max()
     }
 
-    fn fault_ttl(&self) -> Duration {
+    pub(super) fn fault_ttl(&self) -> Duration {
         Duration::from_millis(self.plan.duration_millis) + FAULT_SPARE
     }
 
     async fn cut(&self) -> Result<Found, String> {
-        let is_fenced = self.plan.kind == Type::SiteLoss;
+        let cut = self.plan.direction.cut();
+        let fence = if self.plan.kind == Type::SiteLoss { Fence::All } else { Fence::None };
         let ttl = self.fault_ttl();
         let (at, shown_lag_millis) = (self.now(), self.shown_lag_millis());
-        self.host.drills.set_fault(&self.plan.id, true, is_fenced, ttl);
+        self.host.inject(&self.plan.id, cut, fence, ttl).await?;
         let ttl_millis = ttl.as_millis() as u64;
-        self.peer().ask(Act::Fault { is_cut: true, is_fenced: false, ttl_millis }, PATIENCE).await?;
+        self.peer().ask(Act::Fault { cut: cut.mirrored(), is_fenced: false, ttl_millis }, PATIENCE).await?;
         Ok(Found::Fault { at, shown_lag_millis })
     }
 
@@ -312,15 +343,21 @@ impl Conductor {
         let (at, shown_lag_millis) = (self.now(), self.shown_lag_millis());
         // Nobody knows how long it drains: it stays for as long as the canary, at most.
         let ttl = Duration::from_millis(self.plan.deadline_millis);
-        self.host.drills.set_fault(&self.plan.id, false, true, ttl);
+        self.host.inject(&self.plan.id, Cut::NONE, Fence::Writes, ttl).await?;
         if let Some(client) = &self.client {
             client.quiet().await;
         }
         Ok(Found::Fault { at, shown_lag_millis })
     }
 
-    /// Waits until nothing is under way from here, and `both` ways where asked for, by measurements younger than now.
+    /// Waits until nothing is under way from here, and `both` ways where asked for, by measurements younger than now; live,
+    /// where clients go on, until all there was is at the other side.
     async fn drained(&self, both: bool) -> Result<(), String> {
+        if self.plan.is_live() {
+            let began = Instant::now();
+            self.brought_since(began, Side::Here).await?;
+            return if both { self.brought_since(began, Side::There).await } else { Ok(()) };
+        }
         loop {
             let here = self.host.look(&self.plan.id).await;
             let there = match both {
@@ -328,6 +365,22 @@ impl Conductor {
                 false => Some(0),
             };
             if (here.backlog_versions, there) == (Some(0), Some(0)) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until the links from one side have brought all that was there at this moment.
+    async fn brought_since(&self, moment: Instant, side: Side) -> Result<(), String> {
+        loop {
+            let passed = moment.elapsed();
+            let state = match side {
+                Side::Here => self.host.look(&self.plan.id).await,
+                Side::There => self.peer().ask(Act::Look, PATIENCE).await?,
+            };
+            // Measured after the question: nothing that was there at the moment is still under way.
+            if state.lag_millis.is_some_and(|lag| u128::from(lag) <= passed.as_millis()) {
                 return Ok(());
             }
             sleep(LOOK).await;
@@ -342,7 +395,7 @@ impl Conductor {
     }
 
     async fn take_over(&self) -> Result<Found, String> {
-        if self.plan.kind == Type::SiteLoss {
+        if self.plan.kind == Type::SiteLoss && !self.plan.is_live() {
             // Its client turns to the peer when it was turned away here.
             while self.counted().refused == 0 {
                 sleep(Duration::from_millis(5)).await;
@@ -367,43 +420,6 @@ impl Conductor {
         served
     }
 
-    /// What the peer lacks now of what this site holds, over the line the drill itself uses.
-    async fn measure(&self) -> Result<Found, String> {
-        let Some(fault_at) = self.machine.figures.fault_at else { return Err("there was no fault".into()) };
-        let missing = timeout(PATIENCE, self.missing()).await.map_err(|_| "the peer does not compare in time")??;
-        let client = self.client.as_ref().ok_or("there was no workload")?;
-        let at_risk = client.ledger().at_risk(fault_at.max(self.acked_until()), &missing);
-        Ok(Found::AtRisk(at_risk))
-    }
-
-    /// A planned fence lets what was begun before it be told; an unplanned fault asks nobody.
-    fn acked_until(&self) -> u64 {
-        if self.plan.kind.is_planned() { self.now() } else { 0 }
-    }
-
-    async fn missing(&self) -> Result<BTreeSet<(String, VersionId)>, String> {
-        let sides = {
-            let state = self.host.state();
-            let views = plan::links(&state.in_force, &self.host.site);
-            let view = views.get(&self.link_name()).ok_or("the canary's rule is not in force")?;
-            let link = state.links.get(&self.link_name()).ok_or("the canary's link does not run")?;
-            let line = state.lines.get(&self.plan.peer).ok_or("there is no line to the peer")?;
-            // The link's own way is cut; the drill's is not.
-            let ways = (line.standing.subscribe(), link.route.clone(), link.shown.clone(), link.conditions.clone());
-            self.host.comparison(view, ways, false).sides()
-        };
-        let mut missing = BTreeSet::new();
-        let mut pages = std::pin::pin!(sides.pages());
-        while let Some(page) = pages.try_next().await.map_err(|e| e.to_string())? {
-            for difference in sides.compare(page).await.map_err(|e| e.to_string())? {
-                if let Difference::OnlyHere { key, version_id, .. } = difference {
-                    missing.insert((key, version_id));
-                }
-            }
-        }
-        Ok(missing)
-    }
-
     /// Lets the fault last, and the peer serve.
     async fn hold(&self) -> Result<Found, String> {
         let began = self.machine.figures.fault_at.unwrap_or_else(|| self.now());
@@ -416,17 +432,30 @@ impl Conductor {
                 break;
             }
             self.probe(number).await;
-            sleep(PROBE.min(Duration::from_millis(left))).await;
+            sleep(Duration::from_millis(left.min(self.plan.probe_every_millis()))).await;
         }
-        Ok(Found::Nothing)
+        Ok(Found::Held { other_way_millis: self.other_way().await? })
+    }
+
+    /// How long the way that is not cut takes to bring all there is now, while the other is; `None`: both are.
+    async fn other_way(&self) -> Result<Option<u64>, String> {
+        let side = match self.plan.direction {
+            Direction::Both => return Ok(None),
+            Direction::Outbound => Side::There,
+            Direction::Inbound => Side::Here,
+        };
+        let began = Instant::now();
+        let late = |_| format!("the {} cut stops the other way too", self.plan.direction.name());
+        timeout(OTHER_WAY, self.brought_since(began, side)).await.map_err(late)??;
+        Ok(Some(began.elapsed().as_millis() as u64))
     }
 
     async fn fail_back(&self) -> Result<Found, String> {
         let began = self.now();
         let ttl_millis = self.plan.deadline_millis;
-        self.peer().ask(Act::Fault { is_cut: false, is_fenced: true, ttl_millis }, PATIENCE).await?;
+        self.peer().ask(Act::Fault { cut: Cut::NONE, is_fenced: true, ttl_millis }, PATIENCE).await?;
         self.drained(true).await?;
-        self.host.drills.set_fault(&self.plan.id, false, false, Duration::ZERO);
+        self.lift_here().await;
         self.host.probe(&self.plan.id, "probes/here").await?;
         Ok(Found::ServedHere { millis: self.now().saturating_sub(began) })
     }
@@ -440,16 +469,30 @@ impl Conductor {
         Ok(Found::Nothing)
     }
 
+    /// Lifts the fault here. A fence that is not lifted ends by its own deadline.
+    async fn lift_here(&self) {
+        let is_part = self.host.drills.fault(&self.plan.id).is_some();
+        if !is_part {
+            return;
+        }
+        if let Err(why) = self.host.inject(&self.plan.id, Cut::NONE, Fence::None, Duration::ZERO).await {
+            tracing::warn!(
+                drill = self.plan.id,
+                why,
+                "The fault of a drill is not lifted; it ends by its own deadline."
+            );
+        }
+    }
+
     /// Lifts the fault at both sites, here first.
     async fn lift(&self) -> Result<(), String> {
-        self.host.drills.set_fault(&self.plan.id, false, false, Duration::ZERO);
-        let act = Act::Fault { is_cut: false, is_fenced: false, ttl_millis: 0 };
+        self.lift_here().await;
+        let act = Act::Fault { cut: Cut::NONE, is_fenced: false, ttl_millis: 0 };
         self.peer().ask(act, PATIENCE).await.map(drop)
     }
 
     async fn verify(&self) -> Result<Found, String> {
-        let name = canary(&self.plan.id);
-        self.host.verify(&name, false).ok_or("the canary's link does not run here")?;
+        self.host.compare_acted(&self.plan.id)?;
         self.peer().ask(Act::Verify, PATIENCE).await?;
         let (here, there) = loop {
             let here = self.host.look(&self.plan.id).await;
@@ -467,23 +510,49 @@ impl Conductor {
             }
         }
         let versions = here.versions + there.versions;
-        Ok(Found::Compared { there: here.differences, here: there.differences, versions })
+        let conflicts = if self.plan.is_live() { Some(self.conflicts().await?) } else { None };
+        Ok(Found::Compared { there: here.differences, here: there.differences, versions, conflicts })
     }
 
-    /// Both canaries go; that of the peer first, so that nothing is sent to one that is gone.
+    /// What was made goes; a canary at the peer first, so that nothing is sent to one that is gone. What a live drill
+    /// wrote goes where it was written first, so that nothing of it comes after.
     async fn clean_up(&self) -> Result<Found, String> {
         if let Some(client) = &self.client {
             client.stop();
         }
-        self.host.drills.set_fault(&self.plan.id, false, false, Duration::ZERO);
+        self.lift_here().await;
+        let places = if self.plan.is_live() { self.host.drills.places(&self.plan.id) } else { Vec::new() };
+        let mut cleared = Ok(());
+        if !places.is_empty() {
+            let act = Act::Fault { cut: Cut::NONE, is_fenced: false, ttl_millis: 0 };
+            // It is lifted there by itself too; what waited goes its way before anything is removed.
+            if self.peer().ask(act, SETTLES).await.is_ok() {
+                _ = timeout(SETTLES, self.drained(true)).await;
+            }
+            cleared = self.host.clear_places(&places).await.map_err(|e| format!("objects of the drill here: {e}"));
+        }
         let there = async {
             while !self.peer().ask(Act::End, PATIENCE).await?.is_gone {
                 sleep(LOOK).await;
             }
             Ok(())
         };
-        let there = timeout(GONE, there).await.unwrap_or_else(|_| Err("the peer's canary is not gone yet".to_string()));
-        let here = self.host.remove_canary(&self.plan.id).await.map_err(|e| format!("the canary here: {e}"));
-        there.and(here).map(|()| Found::Nothing)
+        let there = timeout(GONE, there).await.unwrap_or_else(|_| Err("the peer has not removed it yet".to_string()));
+        let here = self.host.remove_part(&self.plan.id).await.map_err(|e| format!("here: {e}"));
+        cleared.and(there).and(here)?;
+        match places.is_empty() {
+            true => Ok(Found::Nothing),
+            false => {
+                let versions = self.host.left_in(&places).await.map_err(|e| e.to_string())?;
+                Ok(Found::Left { versions })
+            }
+        }
     }
+}
+
+/// Whose links are looked at.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Here,
+    There,
 }

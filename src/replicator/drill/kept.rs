@@ -86,12 +86,14 @@ mod tests {
             id: format!("{number:012}"),
             peer: "ams".into(),
             kind: Type::Partition,
+            direction: Default::default(),
             duration_millis: 1000,
             deadline_millis: 2000,
             drain_millis: None,
             fails_back: true,
             load: Load::default(),
             objectives: Objectives::default(),
+            rules: Vec::new(),
         };
         Report::refused(plan, "fra", number, "the peer is down".into())
     }

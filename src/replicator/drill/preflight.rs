@@ -2,7 +2,8 @@
 //! Nothing is changed here, at neither site.
 use super::Replicator;
 use super::conduct::Peer;
-use crate::drill::Plan;
+use crate::drill::{Direction, Plan};
+use crate::peer::client::{Drilling, Error};
 use crate::peer::frame::drill::Act;
 use crate::replicator::verbs::Refused;
 use crate::rule::FarDoc;
@@ -42,6 +43,17 @@ impl Replicator {
         let here = self.drill_check()?;
         self.lags_are_in_order(peer)?;
         certificate(here.certificate_millis, plan, "this site")?;
+        if let Some(drills) = Peer::new(self, plan).line().map(|line| line.drills()) {
+            if plan.direction != Direction::Both && !drills.one_way {
+                return Err(Error::NoDrills(Drilling::ONE_WAY).to_string());
+            }
+            if plan.is_live() && !drills.live {
+                return Err(Error::NoDrills(Drilling::LIVE).to_string());
+            }
+        }
+        if plan.is_live() {
+            self.named_links(plan)?;
+        }
         let asked_at = self.shared.clock.now_millis();
         let there = Peer::new(self, plan).ask(Act::Check, PATIENCE).await?;
         let answered_at = self.shared.clock.now_millis();

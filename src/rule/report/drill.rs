@@ -8,7 +8,7 @@ use super::super::watch_kube::Object;
 use super::status::{Verdict as Said, conditions, time, verdict};
 use crate::drill::machine::{Step, Went};
 use crate::drill::report::{Report, Verdict};
-use crate::drill::{Load, Objectives, Plan, Type};
+use crate::drill::{self, Load, Objectives, Plan, Type};
 
 /// How long the peer serves in a planned switchover, before it is switched back or the drill ends.
 const SERVES_MILLIS: u64 = 10_000;
@@ -59,14 +59,17 @@ pub fn id(object: &Object) -> String {
 /// # Errors
 /// [`Stage::Refused`]: this version cannot, and which field says what it cannot.
 pub fn plan(object: &Object, spec: &FailoverDrillSpec) -> Result<Plan, Stage> {
-    let refused = |reason, why: &str| Err(Stage::Refused(reason, why.into()));
-    if spec.scope == DrillScope::Live {
-        return refused("ScopeUnsupported", "spec.scope: Live is not carried out by this version; use Canary");
-    }
-    let is_one_way = spec.partition.as_ref().is_some_and(|p| p.direction != Direction::Both);
-    if is_one_way {
-        return refused("DirectionUnsupported", "spec.partition.direction: this version cuts both ways; use Both");
-    }
+    let refused = |reason, why: String| Err(Stage::Refused(reason, why));
+    let rules = match spec.scope {
+        DrillScope::Canary => Vec::new(),
+        DrillScope::Live => {
+            let given: Vec<_> = spec.confirm.iter().cloned().collect();
+            if let Err(why) = drill::confirmed(std::slice::from_ref(&object.name), &given) {
+                return refused("NotConfirmed", format!("spec.confirm: {why}"));
+            }
+            spec.rule_refs.iter().map(|rule| rule.name.clone()).collect()
+        }
+    };
     let millis = |field: &str, duration: &Duration| {
         let wrong =
             || Stage::Refused("InvalidSpec", format!("{field}: {} is no duration; write for example 30s", duration.0));
@@ -77,6 +80,11 @@ pub fn plan(object: &Object, spec: &FailoverDrillSpec) -> Result<Plan, Stage> {
         (DrillType::SiteLoss, _, Some(s)) => (Type::SiteLoss, millis("spec.siteLoss.duration", &s.duration)?),
         _ => (Type::Switchover, SERVES_MILLIS),
     };
+    let direction = spec.partition.as_ref().map_or(drill::Direction::Both, |p| match p.direction {
+        Direction::Both => drill::Direction::Both,
+        Direction::Outbound => drill::Direction::Outbound,
+        Direction::Inbound => drill::Direction::Inbound,
+    });
     let switchover = spec.planned_switchover.as_ref();
     let drain_millis =
         switchover.map(|s| millis("spec.plannedSwitchover.drainTimeout", &s.drain_timeout)).transpose()?;
@@ -84,6 +92,7 @@ pub fn plan(object: &Object, spec: &FailoverDrillSpec) -> Result<Plan, Stage> {
         id: id(object),
         peer: spec.peer_ref.name.clone(),
         kind,
+        direction,
         duration_millis,
         deadline_millis: millis("spec.deadline", &spec.deadline)?,
         drain_millis,
@@ -93,6 +102,7 @@ pub fn plan(object: &Object, spec: &FailoverDrillSpec) -> Result<Plan, Stage> {
             rpo_millis: Some(millis("spec.objectives.rpo", &spec.objectives.rpo)?),
             rto_millis: millis("spec.objectives.rto", &spec.objectives.rto)?,
         },
+        rules,
     };
     plan.check().map(|()| plan).map_err(|why| Stage::Refused("InvalidSpec", why))
 }
@@ -231,7 +241,7 @@ fn figures(report: &Report) -> DrillReport {
         writes_acknowledged: count(report.client.puts + report.client.deletes),
         writes_lost: risk.map_or(0, |r| count(r.versions)),
         // The two sides of a canary never write one key.
-        conflicts: 0,
+        conflicts: report.figures.conflicts.map_or(0, count),
         divergent: divergent(report).map_or(0, count),
         samples: risk.map_or_else(Vec::new, |r| r.samples.iter().take(SAMPLES_MAX).cloned().collect()),
     }
@@ -252,7 +262,7 @@ mod tests {
             "deadline": "10m", "workload": {"writesPerSecond": 5, "objectSize": "4Ki", "deletePercent": 20}});
         change(&mut spec);
         let uid = "0A1b2c3d-0000-4000-8000-000000000001".into();
-        Object { kind: "FailoverDrill", uid, generation: 1, spec, ..Object::default() }
+        Object { kind: "FailoverDrill", name: "friday".into(), uid, generation: 1, spec, ..Object::default() }
     }
     fn planned(object: &Object) -> Result<Plan, Stage> {
         plan(object, &spec(object).expect("the CRD's own form"))
@@ -273,15 +283,21 @@ mod tests {
             ("0a1b2c3d000040008000000000000001", "ams", Type::Partition)
         );
         assert_eq!((plan.duration_millis, plan.deadline_millis, plan.load.object_bytes), (30_000, 600_000, 4096));
+        assert_eq!(plan.direction, drill::Direction::Both);
+        let inbound = planned(&object(|s| s["partition"]["direction"] = json!("Inbound"))).expect("carried out");
+        assert_eq!(inbound.direction, drill::Direction::Inbound);
         assert_eq!((plan.objectives.rpo_millis, plan.objectives.rto_millis), (Some(60_000), 120_000));
         let refused = |change: fn(&mut Json)| match planned(&object(change)) {
             Err(Stage::Refused(reason, why)) => (reason, why),
             other => panic!("{other:?}"),
         };
-        let (reason, why) = refused(|s| s["scope"] = json!("Live"));
-        assert!(reason == "ScopeUnsupported" && why.contains("spec.scope"), "{why}");
-        let (reason, why) = refused(|s| s["partition"]["direction"] = json!("Inbound"));
-        assert!(reason == "DirectionUnsupported" && why.contains("spec.partition.direction"), "{why}");
+        for confirm in [json!(null), json!("monday")] {
+            let live = object(|s| (s["scope"], s["confirm"]) = (json!("Live"), confirm));
+            assert!(matches!(planned(&live), Err(Stage::Refused("NotConfirmed", why)) if why.contains("friday")));
+        }
+        let live = planned(&object(|s| (s["scope"], s["confirm"]) = (json!("Live"), json!("friday"))));
+        assert_eq!(live.expect("it is confirmed").rules, ["orders"]);
+        assert!(plan.rules.is_empty());
         let (reason, why) = refused(|s| s["workload"]["objectSize"] = json!("2Gi"));
         assert!(reason == "InvalidSpec" && why.contains("1 MiB"), "{why}");
         let switchover = object(|s| {
@@ -316,6 +332,7 @@ mod tests {
         );
         report.steps.iter_mut().for_each(|w| w.ended_at = Some(NOW));
         let figures = &mut report.figures;
+        figures.conflicts = Some(4);
         figures.at_risk = Some(AtRisk { versions: 2, seconds: 0.25, samples: vec!["k 1".into()], ..AtRisk::default() });
         (figures.differences_there, figures.differences_here) = (Some(0), Some(0));
         (figures.rto_seconds, report.verdict, report.ended_at) = (Some(1.5), Verdict::Pass, Some(NOW + 9));
@@ -332,7 +349,8 @@ mod tests {
             (found.result.as_str(), found.rpo_observed.as_str(), found.rto_observed.as_str()),
             ("Pass", "0.250s", "1.500s")
         );
-        assert_eq!((found.writes_lost, found.divergent, found.samples), (2, 0, vec!["k 1".to_string()]));
+        assert_eq!((found.writes_lost, found.divergent, found.conflicts), (2, 0, 4));
+        assert_eq!(found.samples, ["k 1"]);
         assert!(passed.completion_time.is_some() && passed.steps.len() == steps.len());
         let told = |before: &FailoverDrillStatus, after: &FailoverDrillStatus| {
             let json = |s: &FailoverDrillStatus| serde_json::to_value(s).expect("a status");
@@ -357,7 +375,7 @@ mod tests {
         let refused = Report::refused(planned(&object).expect("a plan"), "fra", NOW, "peer ams is down".into());
         let stages = [
             (Stage::Shown(Box::new(refused)), "Failed", "PreflightFailed"),
-            (Stage::Refused("ScopeUnsupported", "x".into()), "Failed", "ScopeUnsupported"),
+            (Stage::Refused("NotConfirmed", "x".into()), "Failed", "NotConfirmed"),
             (Stage::Lost, "Aborted", "Aborted"),
             (Stage::Aborted, "Aborted", "Aborted"),
         ];

@@ -68,6 +68,8 @@ pub(super) mod tag {
     pub const WAIT_MILLIS: u32 = 40;
     pub const DRIVES: u32 = 41;
     pub const BELOW_TARGET: u32 = 42;
+    pub const SHUTS_READS: u32 = 43;
+    pub const TTL_MILLIS: u32 = 44;
 }
 
 /// What is asked.

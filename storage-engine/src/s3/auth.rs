@@ -4,6 +4,7 @@
 //! only and never at a body; the signature itself is computed by the codec with a key from [`Users`].
 use crate::config::User;
 use crate::entropy;
+use crate::s3::Fences;
 use crate::s3::text::query_pairs;
 use hyper::http::Extensions;
 use hyper::http::request::Parts;
@@ -240,14 +241,27 @@ fn name(context: &mut S3AccessContext<'_>) {
     }
 }
 
+/// Turns a client away whose bucket is fenced.
+fn fenced(fences: &Fences, context: &S3AccessContext<'_>) -> S3Result<()> {
+    let Some(bucket) = context.s3_path().get_bucket_name() else { return Ok(()) };
+    fences.answer(bucket, is_write(context.method())).map_or(Ok(()), Err)
+}
+
+/// Whether a request would change something.
+pub fn is_write(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 /// For requests whose signature another codec has checked.
-pub struct SignedBefore;
+pub struct SignedBefore {
+    pub fences: Arc<Fences>,
+}
 
 #[async_trait::async_trait]
 impl S3Access for SignedBefore {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         name(context);
-        Ok(())
+        fenced(&self.fences, context)
     }
 }
 
@@ -284,6 +298,7 @@ pub fn bypasses(asked: Option<bool>, extensions: &Extensions) -> bool {
 /// Whoever signed may do everything but what [`Rights`] name; nobody else may do anything.
 pub struct SignedOnly {
     pub rights: Rights,
+    pub fences: Arc<Fences>,
 }
 
 #[async_trait::async_trait]
@@ -293,7 +308,7 @@ impl S3Access for SignedOnly {
         match context.credentials().map(|signer| signer.access_key.clone()) {
             Some(signer) => {
                 self.rights.tell(&signer, context.extensions_mut());
-                Ok(())
+                fenced(&self.fences, context)
             }
             None => Err(s3_error!(AccessDenied, "Anonymous requests are denied.")),
         }

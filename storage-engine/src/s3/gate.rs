@@ -32,7 +32,7 @@ pub struct Gate {
     pub(super) region: Arc<str>,
     pub(super) failures: Arc<Failures>,
     pub(super) metrics: Arc<Metrics>,
-    /// For the CORS of buckets alone.
+    /// For the CORS of buckets and their fences alone.
     pub(super) objects: Objects,
 }
 
@@ -53,6 +53,7 @@ impl Gate {
             let response = self.preflight(&parts).await?;
             return Ok(self.sent(("Preflight", None), response, end.was_seen(), start));
         }
+        let _writing = auth::is_write(&parts.method).then(|| self.objects.fences().write(&bucket_of(parts.uri.path())));
         let for_pages = preflight::of_answer(&self.objects, &parts).await;
         let admitted = match self.failures.wait(client, &access_key, start) {
             Some(wait) => Err(slow_down(wait)),
@@ -125,6 +126,12 @@ fn is_wrong_signature(response: &HttpResponse) -> bool {
     let wrong = b"<Code>SignatureDoesNotMatch</Code>";
     response.status() == StatusCode::FORBIDDEN
         && response.body().bytes().is_some_and(|b| b.windows(wrong.len()).any(|w| w == wrong))
+}
+
+/// The bucket a path names; the empty one: none.
+fn bucket_of(path: &str) -> String {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    percent_decode(path.split_once('/').map_or(path, |(bucket, _)| bucket)).unwrap_or_default()
 }
 
 /// Says of a bucket or key that cannot be what is wrong with it; the codec only names the error.
