@@ -101,8 +101,8 @@ pub async fn own(
                 match ended {
                     Ended::Drained => return shared.tenure.free(&id, &lease).await,
                     Ended::Removed => {
-                        give_up(&way.line, lease.epoch).await;
-                        forget(&shared, &view.rule.bucket, &id, lease.epoch).await;
+                        Box::pin(give_up(&way.line, lease.epoch)).await;
+                        Box::pin(forget(&shared, &view.rule.bucket, &id, lease.epoch)).await;
                         return shared.tenure.free(&id, &lease).await;
                     }
                     Ended::CalledBack => shared.tenure.free(&id, &lease).await,
