@@ -406,13 +406,11 @@ impl Replicator {
     /// Who may be asked for a version that is not here yet: the peers that can be reached, of rules that allow it.
     fn lenders(&self, bucket: &str, key: &str) -> Vec<Lender> {
         let state = self.state();
-        let allows =
-            |r: &Rule| r.bucket == bucket && r.read_from_peers && !r.suspend && key.starts_with(&r.filter.prefix);
+        let covers = |r: &Rule| r.bucket == bucket && key.starts_with(&r.filter.prefix);
         // A link that a drill has cut lends nothing either.
         let link = |r: &Rule, d: &Destination| LinkName { rule: r.uid.clone(), peer: d.peer.clone() };
         let is_cut = |r: &Rule, d: &Destination| self.drills.cut_by(&link(r, d)).is_some();
-        let links = state.in_force.links_of(&self.site);
-        let links = links.filter(|(rule, d)| allows(rule) && !d.suspend && !is_cut(rule, d));
+        let links = self.lending(&state).filter(|(rule, d)| covers(rule) && !is_cut(rule, d));
         let lender = |(_, d): (&Rule, &Destination)| {
             let line = state.lines.get(&d.peer)?;
             let (site, bucket) = (line.doc.site_id.clone(), d.bucket.clone());
@@ -427,9 +425,14 @@ impl Replicator {
     /// Buckets of rules that let them be read from peers.
     fn lent(&self) -> Vec<String> {
         let state = self.state();
+        let buckets: BTreeSet<_> = self.lending(&state).map(|(rule, _)| rule.bucket.clone()).collect();
+        buckets.into_iter().collect()
+    }
+
+    /// Links of rules that let their bucket be read from the peer, and are not suspended.
+    fn lending<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (&'a Rule, &'a Destination)> {
         let allows = |(rule, d): &(&Rule, &Destination)| rule.read_from_peers && !rule.suspend && !d.suspend;
-        let buckets = state.in_force.links_of(&self.site).filter(allows).map(|(rule, _)| rule.bucket.clone());
-        buckets.collect::<BTreeSet<_>>().into_iter().collect()
+        state.in_force.links_of(&self.site).filter(allows)
     }
 
     /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 mod process;
-use process::free_ports;
+use process::{free_ports, rewrite};
 
 const BUCKET: &str = "orders";
 const SECRET: &str = "a-secret-key";
@@ -313,13 +313,6 @@ async fn roles_apart_replicate_both_ways_and_survive_each_others_death() {
     assert_eq!((replicator.stop(), store.stop(), site.stop()), (Some(0), Some(0), Some(0)));
 }
 
-/// Changes a document of a site.
-fn alter(file: &Path, from: &str, to: &str) {
-    let text = fs::read_to_string(file).unwrap();
-    assert!(text.contains(from), "{text}");
-    fs::write(file, text.replace(from, to)).unwrap();
-}
-
 /// Large versions to and from the site whose roles are apart, and reads there of what it does not have yet.
 async fn pieces_and_reads_cross_the_private_api(at_a: &Client, at_b: &Client, a: &Path, b: &Path) {
     let bytes = |seed: usize| (0..20 << 20).map(|at| (at / 251 + at + seed) as u8).collect::<Vec<_>>();
@@ -333,8 +326,8 @@ async fn pieces_and_reads_cross_the_private_api(at_a: &Client, at_b: &Client, a:
     }
 
     // b brings nothing for a while, and lends.
-    alter(&b.join("rules/rule.yaml"), "  bucket:", "  suspend: true\n  bucket:");
-    alter(&a.join("rules/rule.yaml"), "  bucket:", "  readFromPeers: Enabled\n  bucket:");
+    rewrite(&b.join("rules/rule.yaml"), "  bucket:", "  suspend: true\n  bucket:");
+    rewrite(&a.join("rules/rule.yaml"), "  bucket:", "  readFromPeers: Enabled\n  bucket:");
     let head = async |key: &str| at_a.head_object().bucket(BUCKET).key(key).send().await.is_ok();
     let mut number = 0;
     let mut key = String::new();
@@ -356,8 +349,8 @@ async fn pieces_and_reads_cross_the_private_api(at_a: &Client, at_b: &Client, a:
     at_a.delete_object().bucket(BUCKET).key(&key).send().await.unwrap();
     assert!(!head(&key).await);
 
-    alter(&b.join("rules/rule.yaml"), "  suspend: true\n", "");
-    alter(&a.join("rules/rule.yaml"), "  readFromPeers: Enabled\n", "");
+    rewrite(&b.join("rules/rule.yaml"), "  suspend: true\n", "");
+    rewrite(&a.join("rules/rule.yaml"), "  readFromPeers: Enabled\n", "");
     until(
         "both sites hold the same again",
         &[],

@@ -27,12 +27,15 @@ pub fn text(report: &SiteReport) -> String {
     shown(report, false)
 }
 
+fn or_none(shown: Option<String>) -> String {
+    shown.unwrap_or("-".into())
+}
+
 /// Columns of peers that are shown where there is room for them: its clock against this site's, the end of its
 /// certificate, when it was connected last.
 const APART: [&str; 3] = ["CLOCK", "CERT", "SEEN"];
 
 fn apart(p: &PeerReport) -> [String; 3] {
-    let or_none = |shown: Option<String>| shown.unwrap_or("-".into());
     [
         or_none(p.clock_offset_ms.map(|ms| format!("{ms:+}ms"))),
         or_none(p.certificate_until.map(output::utc)),
@@ -53,7 +56,6 @@ fn drives(store: &StoreReport) -> String {
 const WIDE: [&str; 7] = ["OBJECTIVE", "OLDEST", "EXISTING", "AHEAD", "BRAKED", "VERIFIED", "OWNER"];
 
 fn wide(l: &LinkReport) -> [String; 7] {
-    let or_none = |shown: Option<String>| shown.unwrap_or("-".into());
     [
         or_none(l.rpo_seconds.map(output::seconds)),
         or_none(l.oldest_pending.map(output::utc)),

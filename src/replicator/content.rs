@@ -90,7 +90,7 @@ fn from(body: Body, offset: u64, bytes: u64) -> Body {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Grant;
+    use crate::replicator::reconcile::tests::rig::peer;
     use crate::store::bundled::BundledStore;
     use bytes::Bytes;
     use std::sync::Arc;
@@ -100,19 +100,6 @@ mod tests {
     use storage_engine::object::{Objects, Put, Versioning};
     use storage_engine::version::Origin;
     use storage_engine::wire::Fields;
-
-    /// `ams`, which may bring these keys.
-    fn peer(bucket: &str, prefix: &str) -> PeerDoc {
-        let grant = Grant {
-            bucket: bucket.into(),
-            prefix: prefix.into(),
-            origins: vec![],
-            deletes: true,
-            version_deletes: true,
-            documents: false,
-        };
-        PeerDoc { inbound: vec![grant], ..PeerDoc::bare("ams") }
-    }
 
     #[tokio::test]
     async fn a_span_is_cut_out_of_a_body_of_any_chunks() {

@@ -142,7 +142,7 @@ impl Drills {
     /// Whether this link of the site sends nothing now.
     fn is_cut_off(&self, name: &LinkName) -> bool {
         let is_it = |(id, part): (&String, &Part)| match &part.live {
-            Some(live) => live.links.iter().any(|acted| acted.name == *name),
+            Some(live) => live.acts_on(name),
             None => id_of(&name.rule) == Some(id.as_str()),
         };
         self.parts().iter().any(|entry| entry.1.fault.cut.outbound && is_it(entry))
@@ -150,7 +150,7 @@ impl Drills {
 
     /// The live drill that has cut a link of the site, in whichever direction: nothing can be read over it.
     pub(super) fn cut_by(&self, name: &LinkName) -> Option<String> {
-        let is_it = |part: &Part| part.live.as_ref().is_some_and(|live| live.links.iter().any(|a| a.name == *name));
+        let is_it = |part: &Part| part.live.as_ref().is_some_and(|live| live.acts_on(name));
         let parts = self.parts();
         parts.iter().find(|(_, part)| part.fault.cut.is_some() && is_it(part)).map(|(id, _)| id.clone())
     }

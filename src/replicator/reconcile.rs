@@ -271,4 +271,4 @@ impl Reading {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

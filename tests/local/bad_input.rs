@@ -36,10 +36,7 @@ fn refused(site: &Site, words: &[&str]) {
 }
 
 fn edit(site: &Site, from: &str, to: &str) {
-    let file = site.dir.join("site.yaml");
-    let text = fs::read_to_string(&file).expect("read the configuration");
-    assert!(text.contains(from), "{from} in {text}");
-    fs::write(file, text.replace(from, to)).expect("write the configuration");
+    crate::process::rewrite(&site.dir.join("site.yaml"), from, to);
 }
 
 /// Waits until the site's status shows it.

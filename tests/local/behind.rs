@@ -4,7 +4,6 @@ use crate::proxy::Fault;
 use crate::site::{BUCKET, Fleet, LOOK, Site};
 use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
-use std::fs;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -57,10 +56,7 @@ async fn ask(site: &Site, method: &str, key: &str, id: Option<&str>, header_line
 
 /// Rewrites a document of a running site.
 fn alter(site: &Site, file: &str, from: &str, to: &str) {
-    let file = site.dir.join(file);
-    let text = fs::read_to_string(&file).expect("read a document");
-    assert!(text.contains(from), "{text}");
-    fs::write(&file, text.replace(from, to)).expect("write a document");
+    crate::process::rewrite(&site.dir.join(file), from, to);
 }
 
 async fn until(what: &str, mut fact: impl AsyncFnMut() -> bool) {

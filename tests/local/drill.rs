@@ -4,7 +4,6 @@ use crate::proxy::Fault;
 use crate::site::{Fleet, LOOK, Site};
 use bytes::Bytes;
 use std::collections::BTreeSet;
-use std::fs;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,10 +50,7 @@ pub async fn let_drill(fleet: &Fleet) {
 }
 
 fn rewrite(site: &Site, peer: &str, from: &str, to: &str) {
-    let path = site.dir.join(format!("rules/peer-{peer}.yaml"));
-    let text = fs::read_to_string(&path).expect("read a document");
-    assert!(text.contains(from), "{text}");
-    fs::write(&path, text.replace(from, to)).expect("write a document");
+    crate::process::rewrite(&site.dir.join(format!("rules/peer-{peer}.yaml")), from, to);
 }
 
 pub async fn wait_until(what: &str, patience: Duration, mut fact: impl AsyncFnMut() -> bool) {
@@ -85,17 +81,7 @@ async fn canaries(site: &Site) -> Vec<String> {
 
 /// Version ids of the workload in a canary.
 async fn written(site: &Site, bucket: &str) -> BTreeSet<String> {
-    let (mut all, mut key, mut id) = (BTreeSet::new(), None, None);
-    loop {
-        let page = site.s3().client.list_object_versions().bucket(bucket).prefix("writes/");
-        let page = page.set_key_marker(key).set_version_id_marker(id).send().await.expect("a list of versions");
-        all.extend(page.versions().iter().filter_map(|v| v.version_id().map(String::from)));
-        all.extend(page.delete_markers().iter().filter_map(|m| m.version_id().map(String::from)));
-        if page.is_truncated() != Some(true) {
-            return all;
-        }
-        (key, id) = (page.next_key_marker().map(String::from), page.next_version_id_marker().map(String::from));
-    }
+    site.s3().ids(bucket, "writes/").await
 }
 
 /// Nothing of a drill is left: no bucket, no link, and the other link brings what is written.

@@ -6,7 +6,6 @@ use crate::shape::{Shape, Way};
 use crate::site::{BUCKET, Fleet, Site};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::clock::{Clock, SystemClock};
@@ -40,25 +39,12 @@ async fn sites_where(more: &str) -> Fleet {
 }
 
 fn rewrite_rule(site: &Site, name: &str, from: &str, to: &str) {
-    let path = site.dir.join(format!("rules/rule-{name}.yaml"));
-    let text = fs::read_to_string(&path).expect("read a document");
-    assert!(text.contains(from), "{text}");
-    fs::write(&path, text.replace(from, to)).expect("write a document");
+    crate::process::rewrite(&site.dir.join(format!("rules/rule-{name}.yaml")), from, to);
 }
 
 /// Ids of all versions and markers below a prefix, by S3.
 async fn held(site: &Site, prefix: &str) -> BTreeSet<String> {
-    let (mut all, mut key, mut id) = (BTreeSet::new(), None, None);
-    loop {
-        let page = site.s3().client.list_object_versions().bucket(BUCKET).prefix(prefix);
-        let page = page.set_key_marker(key).set_version_id_marker(id).send().await.expect("a list of versions");
-        all.extend(page.versions().iter().filter_map(|v| v.version_id().map(String::from)));
-        all.extend(page.delete_markers().iter().filter_map(|m| m.version_id().map(String::from)));
-        if page.is_truncated() != Some(true) {
-            return all;
-        }
-        (key, id) = (page.next_key_marker().map(String::from), page.next_version_id_marker().map(String::from));
-    }
+    site.s3().ids(BUCKET, prefix).await
 }
 
 /// Nothing of a drill is left: no object in its place, no fault on either rule's links, both ways.

@@ -98,10 +98,7 @@ async fn the_page_shows_what_waits_to_who_may_know_it_and_a_peer_go_and_come_bac
 
 /// Changes a file of a site.
 fn rewrite(site: &Site, file: &str, from: &str, to: &str) {
-    let path = site.dir.join(file);
-    let text = fs::read_to_string(&path).expect("read a file of the site");
-    assert!(text.contains(from), "{text}");
-    fs::write(&path, text.replace(from, to)).expect("write a file of the site");
+    crate::process::rewrite(&site.dir.join(file), from, to);
 }
 
 /// Renders the page in Chromium, narrow: it must show all of this, take no key for markup, and complain of nothing.

@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Tag, Tagging};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -89,6 +89,21 @@ impl S3 {
             hash.update(&chunk);
         }
         Ok(hex(&hash.finalize()))
+    }
+
+    /// Ids of all versions and markers below a prefix of a bucket.
+    pub async fn ids(&self, bucket: &str, prefix: &str) -> BTreeSet<String> {
+        let (mut all, mut key, mut id) = (BTreeSet::new(), None, None);
+        loop {
+            let page = self.client.list_object_versions().bucket(bucket).prefix(prefix);
+            let page = page.set_key_marker(key).set_version_id_marker(id).send().await.expect("a list of versions");
+            all.extend(page.versions().iter().filter_map(|v| v.version_id().map(String::from)));
+            all.extend(page.delete_markers().iter().filter_map(|m| m.version_id().map(String::from)));
+            if page.is_truncated() != Some(true) {
+                return all;
+            }
+            (key, id) = (page.next_key_marker().map(String::from), page.next_version_id_marker().map(String::from));
+        }
     }
 
     /// Whether the key's versions list this one, marker or object; `false` also when nobody answers.

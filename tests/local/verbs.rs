@@ -1,7 +1,6 @@
 //! The verbs of the command line against real sites: what they print, what they return, what they keep.
 use crate::site::{Fleet, LOOK, Site};
 use bytes::Bytes;
-use std::fs;
 use std::process::Output;
 use std::time::Duration;
 use tokio::process::Command;
@@ -49,10 +48,7 @@ async fn put(site: &Site, key: &str) -> String {
 
 /// Rewrites a document of a site; it takes effect by itself.
 fn rewrite(site: &Site, document: &str, from: &str, to: &str) {
-    let path = site.dir.join("rules").join(document);
-    let text = fs::read_to_string(&path).expect("read a document");
-    assert!(text.contains(from), "{text}");
-    fs::write(&path, text.replace(from, to)).expect("write a document");
+    crate::process::rewrite(&site.dir.join("rules").join(document), from, to);
 }
 
 #[tokio::test(flavor = "multi_thread")]

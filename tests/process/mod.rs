@@ -39,6 +39,14 @@ pub fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
+/// Changes a file, which must hold what is replaced: it takes effect by itself.
+#[track_caller]
+pub fn rewrite(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).expect("read a file of a site");
+    assert!(text.contains(from), "{from} in {text}");
+    fs::write(file, text.replace(from, to)).expect("write a file of a site");
+}
+
 /// Ports that were free a moment ago, all different.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));

@@ -170,17 +170,7 @@ impl Replicator {
             Ok(_) => return Err(Error::Exists(bucket)),
             Err(e) => return Err(e.into()),
         }
-        let part = Part {
-            peer: peer.into(),
-            is_driven_here,
-            is_made_here: true,
-            until: Instant::now(),
-            fault: Fault::default(),
-            is_door_fenced: false,
-            is_ending: false,
-            live: None,
-        };
-        self.keep_part(id, part, ttl).await?;
+        self.keep_part(id, peer, ttl, is_driven_here, None).await?;
         client.make_bucket(&bucket).await?;
         self.verbs.notify_one();
         tracing::info!(drill = id, peer, "The canary of a drill was made.");
@@ -188,10 +178,26 @@ impl Replicator {
     }
 
     /// Takes a part in a drill for so long, if none is taken, and writes down what is to be removed after it.
-    pub(super) async fn keep_part(&self, id: &str, mut part: Part, ttl: Duration) -> Result<(), Error> {
+    pub(super) async fn keep_part(
+        &self,
+        id: &str,
+        peer: &str,
+        ttl: Duration,
+        is_driven_here: bool,
+        live: Option<Live>,
+    ) -> Result<(), Error> {
         let ttl = ttl.min(Duration::from_millis(DEADLINE_MAX_MILLIS));
-        part.until = Instant::now() + ttl;
-        let (peer, places) = (part.peer.clone(), part.live.as_ref().map(|live| live.places.clone()));
+        let places = live.as_ref().map(|live| live.places.clone());
+        let part = Part {
+            peer: peer.into(),
+            is_driven_here,
+            is_made_here: true,
+            until: Instant::now() + ttl,
+            fault: Fault::default(),
+            is_door_fenced: false,
+            is_ending: false,
+            live,
+        };
         {
             let mut parts = self.drills.parts();
             if let Some(other) = parts.keys().next() {
@@ -200,7 +206,8 @@ impl Replicator {
             parts.insert(id.into(), part);
         }
         let until_millis = self.shared.clock.now_millis() + ttl.as_millis() as u64;
-        let mark = serde_json::to_string(&Mark { peer, until_millis, places }).expect("it has string keys");
+        let mark =
+            serde_json::to_string(&Mark { peer: peer.into(), until_millis, places }).expect("it has string keys");
         if let Err(e) = self.shared.journal.set_verb_state(&subject(id), Some(&mark)).await {
             self.drills.parts().remove(id);
             return Err(e.into());

@@ -1,7 +1,7 @@
 //! The links that a live drill acts on, found at each site among those its own documents say: the named rules' here, and at
 //! the peer those that lead back between the same buckets. Nothing of a rule is changed. What would make the drill harm
 //! what clients use, or its figures worthless, refuses it here by the name of the rule.
-use super::{Acted, Part, Place, Replicator};
+use super::{Acted, Place, Replicator};
 use crate::drill::{Cut, Fence, LIVE_DELETES_MAX, Plan, place};
 use crate::peer::frame::drill::LiveLink;
 use crate::replicator::push::link_name;
@@ -26,6 +26,13 @@ pub(super) struct Live {
 pub(super) struct Own {
     pub(super) acted: Acted,
     pub(super) told: LiveLink,
+}
+
+impl Live {
+    /// Whether it acts on this link of the site.
+    pub(super) fn acts_on(&self, name: &LinkName) -> bool {
+        self.links.iter().any(|acted| acted.name == *name)
+    }
 }
 
 impl Replicator {
@@ -199,17 +206,7 @@ impl Replicator {
             let cleared = client.clear(&found.bucket, &found.prefix).await;
             cleared.map_err(|e| format!("the store could not remove objects of a drill: {e}"))?;
         }
-        let part = Part {
-            peer: peer.into(),
-            is_driven_here,
-            is_made_here: true,
-            until: Instant::now(),
-            fault: Default::default(),
-            is_door_fenced: false,
-            is_ending: false,
-            live: Some(live),
-        };
-        self.keep_part(id, part, ttl).await.map_err(|e| e.to_string())?;
+        self.keep_part(id, peer, ttl, is_driven_here, Some(live)).await.map_err(|e| e.to_string())?;
         tracing::info!(drill = id, peer, "This site takes part in a live drill.");
         Ok(())
     }

@@ -7,7 +7,7 @@ use rig::{Numbered, Rig, key, number, peer, projection};
 use std::sync::atomic::Ordering;
 use storage_engine::version::Origin;
 
-mod rig;
+pub(in crate::replicator) mod rig;
 
 /// Both sides over versions by number.
 async fn rig(here: Numbered, there: Numbered) -> Rig {
