@@ -19,6 +19,7 @@ use storage_engine::drive::Drive;
 use storage_engine::drive::memory::MemoryDrive;
 use storage_engine::object::{Conditions, Objects, Put, Versioning};
 use storage_engine::record::BucketId;
+use storage_engine::version::guard::{Mode, Retention};
 use storage_engine::version::{Version, VersionId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -439,6 +440,36 @@ async fn what_was_there_before_a_rule_that_leaves_it_is_no_difference() {
     world.becomes_equal(&old).await;
     let settled = world.verify_settled().await;
     assert_eq!((settled.verdict.as_str(), settled.questions), ("equal", 1), "{settled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compliance_date_set_on_what_is_older_than_the_rule_is_compared_where_the_peer_holds_it() {
+    let before = vec!["lost/1", "lost/2"];
+    let world = World::with(Setup { leaves_existing: true, loses: true, before, ..Setup::default() }).await;
+    world.ams.set_lock(BUCKET, Default::default()).await.unwrap();
+    world.fra.set_lock(BUCKET, Default::default()).await.unwrap();
+    world.shows("the buckets fit", |link| link.state == "live").await;
+    let old = world.fra.versions(BUCKET, "lost/1").await.unwrap().remove(0);
+    let ams = BundledStore(world.ams.clone());
+    ams.apply_version(BUCKET, old.clone(), Some(body_of("lost/1")), None).await.unwrap();
+    let place = async |key| {
+        let mut explained = world.replicator.explain(BUCKET, key, None).await.unwrap();
+        explained.versions.remove(0).places.remove(0)
+    };
+    assert_eq!(world.verify_settled().await.verdict, "equal");
+    let left = place("lost/2").await;
+    assert_eq!((left.state.as_str(), left.why.contains("older than the rule")), ("not_in_scope", true), "{left:?}");
+    assert_eq!(place("lost/1").await.state, "there");
+    let retention = Some(Retention { mode: Mode::Compliance, until_millis: 9_000_000_000_000 });
+    world.fra.set_retention(BUCKET, "lost/1", None, retention, false).await.unwrap();
+    let found = world.verify_settled().await;
+    assert_eq!((found.verdict.as_str(), found.unlike, found.differences()), ("different", 1, 1), "{found:?}");
+    let missed = place("lost/1").await;
+    assert!(missed.state != "there" && missed.why.contains("an older state is there"), "{missed:?}");
+    assert_eq!(world.verify(true).await.repaired, 1);
+    let there = world.ams.stat(BUCKET, "lost/1", old.id).await.unwrap().expect("it is there");
+    assert_eq!(there.guards().retention(), retention);
+    assert_eq!(place("lost/1").await.state, "there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

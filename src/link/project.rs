@@ -51,6 +51,21 @@ impl Projection {
 
     /// The version as the rule compares it: what the link brings of it. `None`: it is not the rule's.
     pub fn item(&self, version: &Version) -> Option<Item> {
+        Some(self.projected(version)?.1)
+    }
+
+    /// The same at the side that answers: it says of guards and purges all it holds, for whoever asks is to see that it
+    /// lacks none; and, in no digest, the state of what is older than the rule, which may have been changed there since.
+    pub fn answer(&self, version: &Version) -> Option<Item> {
+        let (core, item) = self.projected(version)?;
+        let core = if item.hash.is_some() { item.core() } else { core };
+        let (guards, purges) = (self.carried(version.guards()), version.purges.clone());
+        let is_left = item.hash.is_none() && core != Core::Settled;
+        let beside = if is_left { Some(Beside::with(core, guards, purges)) } else { Beside::of(core, guards, purges) };
+        Some(Item { beside, ..item })
+    }
+
+    fn projected(&self, version: &Version) -> Option<(Core, Item)> {
         if !version.key.starts_with(&self.prefix) {
             return None;
         }
@@ -58,15 +73,7 @@ impl Projection {
         let hash = brought.as_ref().map(hash);
         let beside = brought.and_then(|part| Beside::of(core, part.later_guards, part.purges));
         let purged_at = version.purged().map(|purge| purge.hlc.millis());
-        Some(Item { key: version.key.clone(), version_id: version.id, hash, beside, purged_at })
-    }
-
-    /// The same at the side that answers: it says of guards and purges all it holds, for whoever asks is to see that it
-    /// lacks none.
-    pub fn answer(&self, version: &Version) -> Option<Item> {
-        let item = self.item(version)?;
-        let beside = Beside::of(item.core(), self.carried(version.guards()), version.purges.clone());
-        Some(Item { beside, ..item })
+        Some((core, Item { key: version.key.clone(), version_id: version.id, hash, beside, purged_at }))
     }
 
     /// Whether birth and tags of a version held here are other sites': a peer that holds tags of the source's has not
@@ -78,7 +85,7 @@ impl Projection {
     }
 
     /// What of a version is compared as a whole, and all that the link brings of it, guards and purges included;
-    /// `None` in it: it brings nothing.
+    /// `None` in it: it brings nothing, and the first says what is held all the same.
     fn brought(&self, version: &Version) -> Option<(Core, Option<Version>)> {
         let purges = self.purges(version);
         if let Some(purge) = version.purged() {
@@ -95,17 +102,18 @@ impl Projection {
         let (whole, guards) = (self.whole(version), self.guards(version));
         let is_born = whole.birth.is_some();
         let is_bare = guards.is_empty() && purges.is_empty();
-        let core = match () {
-            () if !is_born && whole.tags.is_none() && is_bare => return None,
-            () if !is_born && whole.tags.is_none() => Core::Absent,
-            // Nothing is beside it: the hash of all that is brought is the core's.
-            () if is_bare => Core::Settled,
-            () => Core::State(hash(&whole)),
-        };
-        let part = Version { later_guards: guards, purges, ..whole };
-        if self.is_left(&part) {
-            return Some((Core::Settled, None));
+        let is_blank = !is_born && whole.tags.is_none();
+        if is_blank && is_bare {
+            return None;
         }
+        let beside = (!is_bare).then(|| hash(&whole));
+        let part = Version { later_guards: guards, purges, ..whole };
+        let state = || if is_blank { Core::Absent } else { Core::State(beside.unwrap_or_else(|| hash(&part))) };
+        if self.is_left(&part) {
+            return Some((state(), None));
+        }
+        // Nothing is beside it: the hash of all that is brought is the core's.
+        let core = if is_bare { Core::Settled } else { state() };
         let has = |(name, value): (&String, &String)| {
             version.tags.as_ref().is_some_and(|tags| tags.set.get(name) == Some(value))
         };

@@ -57,8 +57,13 @@ impl Beside {
     /// `None` where nothing gathered: then the item's hash says all.
     pub fn of(core: Core, guards: Guards, purges: Purges) -> Option<Box<Beside>> {
         let is_nothing = guards.is_empty() && purges.is_empty();
+        (!is_nothing).then(|| Beside::with(core, guards, purges))
+    }
+
+    /// Also where nothing gathered.
+    pub fn with(core: Core, guards: Guards, purges: Purges) -> Box<Beside> {
         let gathered = Version { later_guards: guards, purges, ..Version::blank("", VersionId::NULL) };
-        (!is_nothing).then(|| Box::new(Beside { core, gathered: gathered.to_bytes().into() }))
+        Box::new(Beside { core, gathered: gathered.to_bytes().into() })
     }
 }
 
@@ -324,7 +329,7 @@ fn compare(here: &[Item], there: &[Item], found: &mut Vec<Difference>) {
                 (Some(state), Some(_)) => found.push(a.unlike(state)),
                 (None, _) => {}
             },
-            (None, Some(b)) if matches!(b.core(), Core::State(_) | Core::Gone) => {
+            (None, Some(b)) if b.hash.is_some() && matches!(b.core(), Core::State(_) | Core::Gone) => {
                 let is_gone = b.core() == Core::Gone;
                 found.push(Difference::OnlyThere { key: b.key.clone(), version_id: b.version_id, is_gone });
             }

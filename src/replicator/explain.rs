@@ -53,12 +53,14 @@ impl Replicator {
         let links = plan::links(&set, &self.site).into_iter().filter(|(_, view)| view.rule.bucket == bucket);
         for (name, view) in links {
             let standings = self.ask(&name, |tell| Ask::Standing(versions.clone(), tell)).await;
-            let there = self.there(&name, &view, key).await;
             let is_it = |l: &LinkReport| l.rule == view.rule.name && l.peer == view.peer.name();
             let shown = self.report().links.into_iter().find(is_it);
+            let since = shown.as_ref().and_then(|l| l.copies_since);
+            let rule = Projection { since, ..Projection::of(&view.settings()) };
+            let there = self.there(&name, &view, &rule, key).await;
             for (at, version) in versions.iter().enumerate() {
                 let standing = standings.as_ref().and_then(|all| all.get(at));
-                let (state, why) = state(&view, version, standing, &there, shown.as_ref());
+                let (state, why) = state(&view, &rule, version, standing, &there, shown.as_ref());
                 let (rule, peer) = (view.rule.name.clone(), view.peer.name().to_string());
                 places[at].push(Place { rule, peer, state: state.into(), why });
             }
@@ -72,7 +74,7 @@ impl Replicator {
     }
 
     /// What the peer of a link says it holds of an object; or why it does not say.
-    async fn there(&self, name: &LinkName, view: &LinkView, key: &str) -> Result<There, String> {
+    async fn there(&self, name: &LinkName, view: &LinkView, rule: &Projection, key: &str) -> Result<There, String> {
         let line = self.state().links.get(name).map(|l| (l.line.borrow().clone(), l.trouble.clone()));
         let (standing, trouble) = line.ok_or("there is no line to the peer")?;
         let Some(far) = standing else {
@@ -91,7 +93,7 @@ impl Replicator {
         let behind = Some((key.to_string(), VersionId::from_bytes([0; 16])));
         let question = Question {
             bucket: view.destination.bucket.clone(),
-            projection: Projection::of(&view.settings()),
+            projection: rule.clone(),
             ask: Wanted::Items { range, behind },
             unknown: Default::default(),
         };
@@ -113,6 +115,7 @@ impl Replicator {
 /// State and reason of one version on one link.
 fn state(
     view: &LinkView,
+    rule: &Projection,
     version: &Version,
     standing: Option<&Standing>,
     there: &Result<There, String>,
@@ -121,11 +124,13 @@ fn state(
     if let Some(Standing::OutOfScope(why)) = standing {
         return ("not_in_scope", (*why).into());
     }
-    let ours = Projection::of(&view.settings()).item(version);
-    let is_brought = ours.as_ref().is_some_and(|ours| ours.hash.is_some());
+    let is_hashed = |item: &Item| item.hash.is_some();
+    let is_brought = rule.item(version).as_ref().is_some_and(is_hashed);
+    let ours = Projection { since: None, ..rule.clone() }.item(version).filter(is_hashed);
+    let is_left = ours.is_some() && !is_brought;
     let is_there = |theirs: &Item| match &ours {
-        Some(ours) if is_brought => ours.is_within(theirs),
-        _ => theirs.hash.is_none(),
+        Some(ours) => ours.is_within(theirs),
+        None => theirs.hash.is_none(),
     };
     let held = match there {
         Ok(there) => there.get(&version.id),
@@ -133,6 +138,9 @@ fn state(
     };
     match held {
         Some(theirs) if is_there(theirs) => return ("there", String::new()),
+        _ if is_left => {
+            return ("not_in_scope", "older than the rule, which leaves existing objects where they are".into());
+        }
         _ if !is_brought => return ("not_in_scope", "the rule brings nothing of it as it is now".into()),
         _ => {}
     }

@@ -130,6 +130,36 @@ fn what_is_older_than_the_rule_is_no_difference_and_what_changed_since_is() {
 }
 
 #[test]
+fn what_was_changed_since_the_rule_is_missed_at_a_peer_that_holds_the_state_of_before() {
+    let late = Projection { since: Some(4), ..rule() };
+    let old = held(born("in/1", A, Kind::Object), true, 2, A);
+    for before in [born("in/1", A, Kind::Object), old, retained(born("in/1", A, Kind::Object), Mode::Compliance, 2, A)]
+    {
+        let changed = |at: u64| {
+            [
+                tagged(before.clone(), at, A, "x"),
+                held(before.clone(), true, at, A),
+                retained(before.clone(), Mode::Compliance, at, A),
+                purged(before.clone(), at, A),
+            ]
+        };
+        for since in changed(5) {
+            assert!(matches!(found(&late, Some(&since), Some(&before))[..], [Difference::Unlike { .. }]), "{since:?}");
+            assert!(is_only_here(&found(&late, Some(&since), None)), "{since:?}");
+            assert_eq!(found(&late, Some(&since), Some(&since)), []);
+            assert_eq!(found(&late, Some(&before), Some(&since)), [], "it was changed there");
+        }
+        for earlier in changed(3) {
+            assert_eq!(found(&late, Some(&earlier), Some(&before)), [], "changed before the rule: {earlier:?}");
+            assert_eq!(found(&late, Some(&earlier), None), []);
+        }
+    }
+    let guards = held(Version::blank("in/1", VersionId::from_bytes([7; 16])), true, 2, A);
+    let tags = tagged(held(born("in/1", A, Kind::Object), true, 2, A), 5, A, "x");
+    assert!(is_only_here(&found(&late, Some(&tags), Some(&guards))), "only old guards are there");
+}
+
+#[test]
 fn a_tombstone_answers_missing() {
     let object = born("in/1", A, Kind::Object);
     for origin in [B, C] {
@@ -295,6 +325,62 @@ fn settings(rule: &Projection) -> Settings {
         own_origin: rule.source.clone(),
         peer_origin: rule.target.clone(),
         ..super::super::tests::settings()
+    }
+}
+
+/// What is done to a version, when and by whom: a guard or tags set, a hold lifted, or a purge by somebody who has seen
+/// all guards that are known there, or none.
+type Done = (u8, u64, &'static str);
+
+fn done(by: &'static [&'static str]) -> impl Strategy<Value = Vec<Done>> {
+    prop::collection::vec((0u8..7, 2u64..9, prop::sample::select(by)), 0..4)
+}
+
+fn after(version: Version, all: &[Done]) -> Version {
+    all.iter().fold(version, |mut v, (what, at, by)| match what {
+        0 | 1 => held(v, *what == 0, *at, by),
+        2 => retained(v, Mode::Governance, *at, by),
+        3 => retained(v, Mode::Compliance, *at, by),
+        4 => tagged(v, *at, by, "x"),
+        what => {
+            let seen = if *what == 5 { v.guards() } else { Guards::default() };
+            v.purges.join(&Purges::one(seen, stamp(2_000 + *at, by)));
+            v
+        }
+    })
+}
+
+/// As a store takes a part in: of a version that stays purged it keeps no birth.
+fn arrive(there: &mut Version, mut part: Version) {
+    let mut whole = there.clone();
+    merge::join(&mut whole, &part);
+    if there.birth.is_none() && whole.purged().is_some() {
+        part.birth = None;
+    }
+    merge::join(there, &part);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    /// Purges on both sides too, of which some are void.
+    #[test]
+    fn what_is_sent_ends_the_difference_though_both_sides_purged(
+        by in prop::sample::select(vec![A, B, C]), common in done(&[A, B, C]), ours in done(&[A, C]), theirs in done(&[B, C]),
+        is_there: bool, is_held_at_birth: bool, forward_all: bool,
+    ) {
+        let rule = Projection { forward_all, ..rule() };
+        let mut birth = born("in/1", by, Kind::Object);
+        if is_held_at_birth {
+            birth.birth.as_mut().expect("born").guards = Guards::default().hold(true, &stamp(1, by));
+        }
+        let there = if is_there { birth.clone() } else { Version::blank("in/1", birth.id) };
+        let (here, mut there) = (after(after(birth, &common), &ours), after(after(there, &common), &theirs));
+        let settings = settings(&rule);
+        let sent = crate::link::includes(&settings, &here).then(|| crate::link::to_send(&settings, &here)).flatten();
+        sent.into_iter().for_each(|part| arrive(&mut there, part));
+        let lacks = |d: &Difference| !matches!(d, Difference::OnlyThere { .. });
+        let left: Vec<_> = found(&rule, Some(&here), Some(&there)).into_iter().filter(lacks).collect();
+        prop_assert_eq!(left, [], "{:#?} {:#?}", here, there);
     }
 }
 

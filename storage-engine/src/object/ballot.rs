@@ -236,7 +236,7 @@ impl Inner {
     }
 
     /// Lets a rival finish: nothing before the first attempt, then longer each time, spread by ballot.
-    async fn pause(&self, attempt: u32, floor: Ballot) {
+    pub(super) async fn pause(&self, attempt: u32, floor: Ballot) {
         if attempt > 0 {
             let longest = (1u64 << attempt.min(6)).min(PAUSE_MAX_MILLIS);
             let spread = floor.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

@@ -7,7 +7,10 @@ use super::blob::Data;
 use super::put::{conditions_hold, marker, new_id};
 use super::{Bucket, Conditions, Deleted, Error, Inner, Objects, Versioning};
 use crate::record::Record;
-use crate::version::{Guards, Hlc, Order, Purges, Version, VersionId};
+use crate::version::{Ballot, Guards, Hlc, Order, Purges, Version, VersionId};
+
+/// Times a purge of the null version is tried again because somebody wrote it in between.
+const RACES_MAX: u32 = 16;
 
 /// How a delete was asked for.
 #[derive(Clone, Debug)]
@@ -119,23 +122,45 @@ impl Inner {
 
     /// Hides the null version and every null below it. `named`: the request named it.
     async fn purge_null(&self, bucket: &Bucket, key: &str, how: &How, named: bool) -> Result<Deleted, Error> {
-        let null = self.read_one(bucket.id, key, VersionId::NULL).await?.map(|(record, _)| record);
-        let null = null.filter(|r| r.version.is_live());
-        check(null.as_ref(), &how.conditions)?;
-        let deleted = Deleted {
-            version_id: named.then_some(VersionId::NULL),
-            delete_marker: null.as_ref().is_some_and(|r| r.version.is_delete_marker()),
-        };
-        let Some(null) = null else { return Ok(deleted) };
-        if !null.version.guards().is_empty() && named {
-            let at = self.clock.tick(null.version.max_hlc());
-            let (lifted, _) = pass(&null.version, how.bypass, at)?;
-            // A drive judges by its own record: what is bypassed is lifted there first.
-            let lift = |_, version: &mut Version| version.later_guards.join(&lifted);
-            if !lifted.is_empty() && !self.rewrite_null(bucket, &null, &lift, how.traceparent.clone()).await? {
-                return Err(Error::Conflict("somebody writes the null version; try again".into()));
+        // The order of the null that was seen when a purge was sent whose outcome is unknown.
+        let mut sent: Option<Order> = None;
+        for attempt in 0..RACES_MAX {
+            self.pause(attempt, Ballot::ZERO).await;
+            let null = self.read_one(bucket.id, key, VersionId::NULL).await?.map(|(record, _)| record);
+            let null = null.filter(|r| r.version.is_live());
+            let deleted = Deleted {
+                version_id: named.then_some(VersionId::NULL),
+                delete_marker: null.as_ref().is_some_and(|r| r.version.is_delete_marker()),
+            };
+            let order = null.as_ref().and_then(|r| r.version.birth.as_ref()).map(|b| b.order.clone());
+            if sent.is_some() && sent != order {
+                return Ok(deleted);
+            }
+            check(null.as_ref(), &how.conditions)?;
+            let Some(null) = null else { return Ok(deleted) };
+            let is_guarded = named && !null.version.guards().is_empty();
+            if is_guarded && !self.lift_null(bucket, &null, how).await? {
+                continue;
+            }
+            match self.write_null_purge(bucket, key, how).await {
+                // A drive that hears of the lifting behind its ack, or of another guard, refuses the purge.
+                Err(Error::Unavailable(_)) if is_guarded => sent = order,
+                written => return written.map(|()| deleted),
             }
         }
+        Err(Error::Unavailable("the null version is written all the time".into()))
+    }
+
+    /// Lifts what a bypass lifts, for a drive judges a purge of the null version by its own record. `false`: somebody
+    /// wrote the null version since it was read.
+    async fn lift_null(&self, bucket: &Bucket, null: &Record, how: &How) -> Result<bool, Error> {
+        let at = self.clock.tick(null.version.max_hlc());
+        let (lifted, _) = pass(&null.version, how.bypass, at)?;
+        let lift = |_, version: &mut Version| version.later_guards.join(&lifted);
+        Ok(lifted.is_empty() || self.rewrite_null(bucket, null, &lift, how.traceparent.clone()).await?)
+    }
+
+    async fn write_null_purge(&self, bucket: &Bucket, key: &str, how: &How) -> Result<(), Error> {
         let make = |hlc: Hlc, version_id, base| {
             let order = Order { hlc, origin: self.origin.clone(), version_id };
             let mut version = marker(key, order, base);
@@ -146,8 +171,7 @@ impl Inner {
             check(records.iter().find(|r| r.id().is_null() && r.version.is_live()), &how.conditions)
         };
         let test = how.is_conditional().then_some(&test as Test<'_>);
-        self.write(bare(bucket, key, NewId::Null, &make, test, how)).await?;
-        Ok(deleted)
+        self.write(bare(bucket, key, NewId::Null, &make, test, how)).await.map(drop)
     }
 }
 

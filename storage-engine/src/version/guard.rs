@@ -62,11 +62,19 @@ pub struct Hold {
     pub cancelled: Hlc,
 }
 
+/// Compliance retention. Of two the later date wins, whoever set it; of one date the later setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Compliance {
+    /// Unix milliseconds; zero: none.
+    pub until_millis: u64,
+    /// When it was set to that date; zero: nobody wrote it down.
+    pub on: Hlc,
+}
+
 /// Every guard of a version. Joins component by component; see [`Guards::join`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Guards {
-    /// Compliance retention, Unix milliseconds; zero: none.
-    compliance_millis: u64,
+    compliance: Compliance,
     governance: BTreeMap<Origin, Governance>,
     holds: BTreeMap<Origin, Hold>,
     /// Fields of a later format.
@@ -116,8 +124,8 @@ impl Guards {
     /// The retention S3 shows, expired or not: compliance where there is any, else the longest
     /// governance retention nobody has lifted.
     pub fn retention(&self) -> Option<Retention> {
-        if self.compliance_millis > 0 {
-            return Some(Retention { mode: Mode::Compliance, until_millis: self.compliance_millis });
+        if self.compliance.until_millis > 0 {
+            return Some(Retention { mode: Mode::Compliance, until_millis: self.compliance.until_millis });
         }
         let until_millis = self.standing_governance()?;
         Some(Retention { mode: Mode::Governance, until_millis })
@@ -131,8 +139,8 @@ impl Guards {
         if self.is_held() {
             return Err(Refused::Hold);
         }
-        if self.compliance_millis > at_millis {
-            return Err(Refused::Compliance { until_millis: self.compliance_millis });
+        if self.compliance.until_millis > at_millis {
+            return Err(Refused::Compliance { until_millis: self.compliance.until_millis });
         }
         match self.standing_governance() {
             Some(until_millis) if until_millis > at_millis => Err(Refused::Governance { until_millis }),
@@ -152,8 +160,8 @@ impl Guards {
         let mut change = Guards::default();
         let asked = retention.map_or(0, |r| r.until_millis);
         let is_compliance = retention.is_some_and(|r| r.mode == Mode::Compliance);
-        if self.compliance_millis > now && !(is_compliance && asked >= self.compliance_millis) {
-            return Err(Refused::Compliance { until_millis: self.compliance_millis });
+        if self.compliance.until_millis > now && !(is_compliance && asked >= self.compliance.until_millis) {
+            return Err(Refused::Compliance { until_millis: self.compliance.until_millis });
         }
         if let Some(until_millis) = self.standing_governance().filter(|until| *until > asked) {
             if until_millis > now && !bypass {
@@ -162,7 +170,9 @@ impl Guards {
             change = self.lift_governance();
         }
         match retention {
-            Some(Retention { mode: Mode::Compliance, until_millis }) => change.compliance_millis = until_millis,
+            Some(Retention { mode: Mode::Compliance, until_millis }) => {
+                change.compliance = Compliance { until_millis, on: stamp.hlc };
+            }
             Some(Retention { mode: Mode::Governance, until_millis }) => {
                 let mine = change.governance.entry(stamp.origin.clone()).or_default();
                 (mine.on, mine.until_millis) = (stamp.hlc, until_millis);
@@ -194,7 +204,7 @@ impl Guards {
     /// Joins `other` in: the later compliance date, and per site the newest setting and the newest
     /// lifting. Commutative, associative, idempotent.
     pub fn join(&mut self, other: &Guards) {
-        self.compliance_millis = self.compliance_millis.max(other.compliance_millis);
+        self.compliance = self.compliance.max(other.compliance);
         for (origin, theirs) in &other.governance {
             let ours = self.governance.entry(origin.clone()).or_default();
             (ours.on, ours.until_millis) = (ours.on, ours.until_millis).max((theirs.on, theirs.until_millis));
@@ -216,7 +226,7 @@ impl Guards {
     }
 
     /// All but what `site` set: liftings of that too, which anybody may have made, and the compliance date, which
-    /// nobody signs.
+    /// is nobody's.
     pub fn but_set_at(&self, site: &Origin) -> Guards {
         let mut part = self.clone();
         if let Some(set) = part.governance.remove(site).filter(|set| set.cancelled > Hlc::ZERO) {
@@ -239,14 +249,14 @@ impl Guards {
             .holds
             .iter()
             .all(|(origin, theirs)| self.holds.get(origin).map_or(Hlc::ZERO, |ours| ours.on) >= theirs.on);
-        self.compliance_millis >= now.compliance_millis && governed && held
+        self.compliance.until_millis >= now.compliance.until_millis && governed && held
     }
 
     /// Greatest clock reading in any guard.
     pub fn max_hlc(&self) -> Hlc {
         let governance = self.governance.values().map(|g| g.on.max(g.cancelled));
         let holds = self.holds.values().map(|h| h.on.max(h.cancelled));
-        governance.chain(holds).max().unwrap_or(Hlc::ZERO)
+        governance.chain(holds).max().unwrap_or(Hlc::ZERO).max(self.compliance.on)
     }
 
     fn standing_governance(&self) -> Option<u64> {
@@ -256,8 +266,11 @@ impl Guards {
     /// The guards as fields.
     pub fn to_fields(&self) -> Fields {
         let mut f = self.unknown.clone();
-        if self.compliance_millis > 0 {
-            f.put(1, &self.compliance_millis);
+        if self.compliance.until_millis > 0 {
+            f.put(1, &self.compliance.until_millis);
+        }
+        if self.compliance.on > Hlc::ZERO {
+            f.put(4, &self.compliance.on.bits());
         }
         for (number, rows) in [(2, self.governance_rows()), (3, self.hold_rows())] {
             if !rows.is_empty() {
@@ -272,7 +285,11 @@ impl Guards {
     /// # Errors
     /// [`wire::Error`] when a field is of another type.
     pub fn from_fields(mut f: Fields) -> Result<Self, wire::Error> {
-        let mut guards = Guards { compliance_millis: f.take(1)?.unwrap_or_default(), ..Guards::default() };
+        let compliance = Compliance {
+            until_millis: f.take(1)?.unwrap_or_default(),
+            on: Hlc::from_bits(f.take(4)?.unwrap_or_default()),
+        };
+        let mut guards = Guards { compliance, ..Guards::default() };
         for (origin, on, until_millis, cancelled) in f.take::<Vec<Row>>(2)?.unwrap_or_default() {
             let set = Governance { on: Hlc::from_bits(on), until_millis, cancelled: Hlc::from_bits(cancelled) };
             guards.governance.insert(Origin::new(&origin), set);

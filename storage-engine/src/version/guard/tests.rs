@@ -23,7 +23,8 @@ pub fn guards() -> impl Strategy<Value = Guards> {
     let small = 0u64..6;
     let governed = prop::collection::btree_map(0usize..3, (small.clone(), small.clone(), small.clone()), 0..3);
     let held = prop::collection::btree_map(0usize..3, (small.clone(), small.clone()), 0..3);
-    (small, governed, held).prop_map(|(compliance_millis, governed, held)| {
+    ((small.clone(), small), governed, held).prop_map(|((until_millis, on), governed, held)| {
+        let compliance = Compliance { until_millis, on: Hlc::from_millis(on) };
         let origin = |i: usize| Origin::new(["a", "b", "c"][i]);
         let governance = governed.into_iter().map(|(i, (on, until_millis, cancelled))| {
             let (on, cancelled) = (Hlc::from_millis(on), Hlc::from_millis(cancelled));
@@ -32,7 +33,7 @@ pub fn guards() -> impl Strategy<Value = Guards> {
         let holds = held
             .into_iter()
             .map(|(i, (on, off))| (origin(i), Hold { on: Hlc::from_millis(on), cancelled: Hlc::from_millis(off) }));
-        Guards { compliance_millis, governance: governance.collect(), holds: holds.collect(), ..Guards::default() }
+        Guards { compliance, governance: governance.collect(), holds: holds.collect(), ..Guards::default() }
     })
 }
 
@@ -200,7 +201,7 @@ fn without_what_a_site_set_others_guards_and_every_lifting_remain() {
         joined(set.clone(), &Guards::at_birth(compliance(500), false, &stamp(1, site)))
     };
     let date = Guards::at_birth(compliance(500), false, &stamp(1, "a"));
-    assert_eq!(set_at("a").but_set_at(&a), date, "nobody signs the compliance date");
+    assert_eq!(set_at("a").but_set_at(&a), date, "the compliance date is nobody's");
     assert_eq!(set_at("a").but_set_at(&b), set_at("a"));
     assert_eq!(joined(set_at("a"), &set_at("b")).but_set_at(&a), set_at("b"));
     let set = set_at("a");
