@@ -1,5 +1,16 @@
 //! The command line: one table of verbs, a file per verb. Thin: a verb parses, asks, prints, and
 //! returns an exit code; roles are started in `role`.
+/// Prints a line.
+macro_rules! say {
+    ($text:literal $($rest:tt)*) => { $crate::cli::output::print(format_args!("{}\n", format_args!($text $($rest)*))) };
+}
+/// Prints a text that ends its own lines.
+macro_rules! say_all {
+    ($text:expr) => {
+        $crate::cli::output::print(format_args!("{}", $text))
+    };
+}
+
 pub mod backlog;
 pub mod certs;
 pub mod completions;

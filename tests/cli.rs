@@ -54,6 +54,17 @@ fn an_unknown_key_is_refused_before_anything_starts() {
 }
 
 #[test]
+fn a_verb_whose_reader_is_gone_ends_without_a_word() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let (reader, writer) = std::io::pipe().expect("make a pipe");
+    drop(reader);
+    let mut verb = Command::new(env!("CARGO_BIN_EXE_isthmus"));
+    let output = verb.current_dir(dir.path()).args(["crds", "--dir", "."]).stdout(writer).output();
+    let output = output.expect("run isthmus");
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(141), ""));
+}
+
+#[test]
 fn an_impossible_layout_is_refused() {
     let dir = tempfile::tempdir().expect("make a directory");
     let file = config(dir.path(), "d0, d1, d2, d3", "  parity: 4\n");

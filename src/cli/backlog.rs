@@ -51,7 +51,7 @@ async fn links(args: &Args) -> Result<u8, socket::Failed> {
                 [names.to_vec(), vec![output::backlog(l), existing], numbers.to_vec()].concat()
             };
             let head = ["RULE", "BUCKET", "PEER", "STATE", "BACKLOG", "EXISTING", "RETRY", "PARKED", "BRAKED"];
-            println!("{said}\n\n{}", output::table(&head, links.iter().map(row).collect()));
+            say!("{said}\n\n{}", output::table(&head, links.iter().map(row).collect()));
         }
     }
     Ok(code)
@@ -83,9 +83,9 @@ async fn deletes(args: &Args) -> Result<u8, socket::Failed> {
         output::data(args.asking.output, &held);
     } else {
         match held.len() {
-            0 => println!("EMPTY  no brake holds anything back"),
+            0 => say!("EMPTY  no brake holds anything back"),
             n => {
-                println!("HELD  {n} deletes shown. Next: restore what was deleted by mistake, or isthmus release RULE")
+                say!("HELD  {n} deletes shown. Next: restore what was deleted by mistake, or isthmus release RULE")
             }
         }
         let row = |d: &DeleteReport| {
@@ -94,7 +94,7 @@ async fn deletes(args: &Args) -> Result<u8, socket::Failed> {
             [names.to_vec(), vec![what.into(), output::utc(d.pending_since)]].concat()
         };
         let head = ["RULE", "PEER", "OBJECT", "VERSION", "WHAT", "SINCE"];
-        println!("\n{}", output::table(&head, held.iter().map(row).collect()));
+        say!("\n{}", output::table(&head, held.iter().map(row).collect()));
     }
     Ok(if held.is_empty() { exit::OK } else { exit::DEGRADED })
 }
@@ -108,12 +108,12 @@ async fn rows(args: &Args) -> Result<u8, socket::Failed> {
     } else {
         let parked = rows.iter().filter(|row| row.is_parked).count();
         match (rows.len(), parked) {
-            (0, _) => println!("EMPTY  none"),
-            (all, 0) => println!("WAITING  {all} versions failed and go again by themselves"),
-            (all, _) => println!("PARKED  {parked} of {all} versions. Next: mend the cause, then isthmus retry RULE"),
+            (0, _) => say!("EMPTY  none"),
+            (all, 0) => say!("WAITING  {all} versions failed and go again by themselves"),
+            (all, _) => say!("PARKED  {parked} of {all} versions. Next: mend the cause, then isthmus retry RULE"),
         }
         let head = ["RULE", "PEER", "OBJECT", "VERSION", "SINCE", "ATTEMPTS", "NEXT", "REASON"];
-        println!("\n{}", output::table(&head, rows.iter().map(row).collect()));
+        say!("\n{}", output::table(&head, rows.iter().map(row).collect()));
     }
     Ok(if rows.is_empty() { exit::OK } else { exit::DEGRADED })
 }

@@ -26,15 +26,15 @@ pub async fn run(args: &Args) -> u8 {
         return exit::OK;
     }
     match pairs.len() {
-        0 => println!("NONE  no conflicts seen"),
-        n => println!("CONFLICTS  {n} shown, the newest first; both versions of each are kept. Nothing to do."),
+        0 => say!("NONE  no conflicts seen"),
+        n => say!("CONFLICTS  {n} shown, the newest first; both versions of each are kept. Nothing to do."),
     }
     let row = |c: &ConflictReport| {
         let seen = output::utc(c.seen_millis);
         vec![output::object(&c.bucket, &c.key), mark(&c.later), mark(&c.earlier), why(c).into(), seen]
     };
     let head = ["OBJECT", "READS AS NEWER", "KEPT BELOW", "WHY", "SEEN"];
-    println!("\n{}", output::table(&head, pairs.iter().map(row).collect()));
+    say!("\n{}", output::table(&head, pairs.iter().map(row).collect()));
     exit::OK
 }
 

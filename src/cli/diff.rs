@@ -33,7 +33,7 @@ pub async fn run(a: &Path, b: &Path, bucket: &str, format: Format) -> u8 {
     match format {
         format @ (Format::Json | Format::Yaml) => output::data(format, &found),
         Format::Table | Format::Wide => {
-            println!(
+            say!(
                 "{}  {} versions in A, {} in B: {} only in A, {} only in B, {} different",
                 found.verdict.to_uppercase(),
                 found.versions_a,
@@ -42,7 +42,7 @@ pub async fn run(a: &Path, b: &Path, bucket: &str, format: Format) -> u8 {
                 found.only_b,
                 found.different
             );
-            found.samples.iter().for_each(|s| println!("{s}"));
+            found.samples.iter().for_each(|s| say!("{s}"));
         }
     }
     if found.verdict == "equal" { exit::OK } else { exit::DEGRADED }

@@ -168,7 +168,7 @@ fn code(report: &Report) -> u8 {
 fn print(format: Format, report: &Report) {
     match format {
         format @ (Format::Json | Format::Yaml) => output::data(format, report),
-        Format::Table | Format::Wide => print!("{}", report.text()),
+        Format::Table | Format::Wide => say_all!(report.text()),
     }
 }
 
@@ -194,10 +194,10 @@ async fn listed(asking: &Asking) -> u8 {
         ]
     };
     match all.first() {
-        None => println!("NONE  this site drove no drill. Next: isthmus drill run --peer PEER"),
+        None => say!("NONE  this site drove no drill. Next: isthmus drill run --peer PEER"),
         Some(last) => {
             let head = ["ID", "BEGAN", "TYPE", "PEER", "VERDICT", "RPO", "RTO"];
-            println!("{}\n\n{}", last.headline(), output::table(&head, all.iter().map(row).collect()));
+            say!("{}\n\n{}", last.headline(), output::table(&head, all.iter().map(row).collect()));
         }
     }
     exit::OK
@@ -211,7 +211,7 @@ async fn report(shown: &Shown) -> u8 {
         Err(failed) => return failed.say(),
     };
     match shown.markdown {
-        true => print!("{}", report.markdown()),
+        true => say_all!(report.markdown()),
         false => print(shown.asking.output, &report),
     }
     code(&report)
@@ -224,7 +224,7 @@ async fn abort(asking: &Asking) -> u8 {
     };
     match asking.output {
         format @ (Format::Json | Format::Yaml) => output::data(format, &said),
-        Format::Table | Format::Wide => println!("ABORTED  {said}"),
+        Format::Table | Format::Wide => say!("ABORTED  {said}"),
     }
     exit::OK
 }

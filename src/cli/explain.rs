@@ -46,9 +46,9 @@ pub async fn run(args: &Args) -> u8 {
         format @ (Format::Json | Format::Yaml) => output::data(format, &explained),
         Format::Table | Format::Wide => {
             let rows = explained.versions.iter().flat_map(|version| rows(&explained.site, version)).collect();
-            println!("{said}\n\n{}", output::table(&["VERSION", "ORIGIN", "BORN", "SITE", "STATE", "WHY"], rows));
+            say!("{said}\n\n{}", output::table(&["VERSION", "ORIGIN", "BORN", "SITE", "STATE", "WHY"], rows));
             for problem in &explained.not_in_force {
-                println!("\nNOT IN FORCE  {problem}");
+                say!("\nNOT IN FORCE  {problem}");
             }
         }
     }
@@ -71,7 +71,7 @@ async fn of_peer(args: &Args, name: &str) -> Result<u8, socket::Failed> {
                 [names.to_vec(), vec![output::lag(l), output::backlog(l), why(l)]].concat()
             };
             let head = ["RULE", "BUCKET", "STATE", "LAG", "BACKLOG", "WHY"];
-            println!("{said}\n\n{}", output::table(&head, report.links.iter().map(row).collect()));
+            say!("{said}\n\n{}", output::table(&head, report.links.iter().map(row).collect()));
         }
     }
     Ok(code)

@@ -58,7 +58,7 @@ pub async fn run(args: &Args) -> u8 {
     };
     match args.asking.output {
         format @ (Format::Json | Format::Yaml) => output::data(format, &cost),
-        Format::Table | Format::Wide => print!("{}", text(&cost)),
+        Format::Table | Format::Wide => say_all!(text(&cost)),
     }
     match cost.versions {
         Some(0) => exit::OK,

@@ -20,7 +20,7 @@ impl Files<'_> {
         let made = std::fs::create_dir_all(dir).map_err(|e| (dir.to_path_buf(), e));
         match made.and_then(|()| self.all.iter().try_for_each(|(file, text)| write(&dir.join(file), text))) {
             Ok(()) => {
-                println!("WRITTEN  {} {} in {}", self.all.len(), self.what, dir.display());
+                say!("WRITTEN  {} {} in {}", self.all.len(), self.what, dir.display());
                 exit::OK
             }
             Err((path, e)) => {
@@ -37,11 +37,11 @@ impl Files<'_> {
         };
         let differing: Vec<&str> = self.all.iter().filter(differs).map(|(file, _)| file.as_str()).collect();
         if differing.is_empty() {
-            println!("EQUAL  the {} in {} are those of this version", self.what, dir.display());
+            say!("EQUAL  the {} in {} are those of this version", self.what, dir.display());
             return exit::OK;
         }
         let (verb, dir) = (self.verb, dir.display());
-        println!("DIFFERENT  {}; write them anew: isthmus {verb} --dir {dir}", differing.join(", "));
+        say!("DIFFERENT  {}; write them anew: isthmus {verb} --dir {dir}", differing.join(", "));
         exit::DEGRADED
     }
 }

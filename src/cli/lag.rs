@@ -27,7 +27,7 @@ pub async fn run(asking: &Asking) -> u8 {
         format @ (Format::Json | Format::Yaml) => output::data(format, &links),
         Format::Table | Format::Wide => {
             let head = ["RULE", "BUCKET", "PEER", "STATE", "LAG", "OBJECTIVE", "OLDEST", "BACKLOG"];
-            println!("{said}\n\n{}", output::table(&head, links.iter().map(row).collect()));
+            say!("{said}\n\n{}", output::table(&head, links.iter().map(row).collect()));
         }
     }
     code

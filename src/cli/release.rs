@@ -23,8 +23,8 @@ pub async fn run(args: &Args) -> u8 {
     };
     match (args.asking.output, report.deletes) {
         (format @ (Format::Json | Format::Yaml), _) => output::data(format, &report),
-        (_, 0) => println!("NONE  the brake of {} holds nothing back", args.rule),
-        (_, n) => println!("RELEASED  {n} deletes go now. Next: isthmus backlog"),
+        (_, 0) => say!("NONE  the brake of {} holds nothing back", args.rule),
+        (_, n) => say!("RELEASED  {n} deletes go now. Next: isthmus backlog"),
     }
     exit::OK
 }

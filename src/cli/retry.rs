@@ -41,8 +41,8 @@ pub async fn run(args: &Args) -> u8 {
     };
     match (args.asking.output, report.versions) {
         (format @ (Format::Json | Format::Yaml), _) => output::data(format, &report),
-        (_, 0) => println!("NONE  no version that failed is meant. Next: isthmus backlog --failed"),
-        (_, n) => println!("RETRY  {n} go again now. Next: isthmus backlog --failed"),
+        (_, 0) => say!("NONE  no version that failed is meant. Next: isthmus backlog --failed"),
+        (_, n) => say!("RETRY  {n} go again now. Next: isthmus backlog --failed"),
     }
     let is_in_vain = report.versions == 0 && (args.key.is_some() || args.version.is_some());
     if is_in_vain { exit::DEGRADED } else { exit::OK }

@@ -16,8 +16,8 @@ pub async fn run(path: &Path, format: Format) -> u8 {
     };
     match format {
         format @ (Format::Json | Format::Yaml) => output::data(format, &report),
-        Format::Table => print!("{}", text(&report)),
-        Format::Wide => print!("{}", shown(&report, true)),
+        Format::Table => say_all!(text(&report)),
+        Format::Wide => say_all!(shown(&report, true)),
     }
     if report.is_healthy() { exit::OK } else { exit::DEGRADED }
 }

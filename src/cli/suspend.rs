@@ -65,5 +65,5 @@ fn print(format: Format, said: &str, links: &[LinkReport]) {
         vec![l.rule.clone(), l.bucket.clone(), l.peer.clone(), output::lag(l), output::backlog(l), by, since]
     });
     let head = ["RULE", "BUCKET", "PEER", "LAG", "BACKLOG", "BY", "SINCE"];
-    println!("{said}\n\n{}", output::table(&head, rows.collect()));
+    say!("{said}\n\n{}", output::table(&head, rows.collect()));
 }

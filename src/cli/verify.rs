@@ -31,7 +31,7 @@ pub async fn run(args: &Args) -> u8 {
     };
     match args.asking.output {
         format @ (Format::Json | Format::Yaml) => output::data(format, &report),
-        Format::Table | Format::Wide => print!("{}", text(&report)),
+        Format::Table | Format::Wide => say_all!(text(&report)),
     }
     code(&report)
 }

@@ -57,9 +57,15 @@ impl Projection {
     /// The same at the side that answers: it says of guards and purges all it holds, for whoever asks is to see that it
     /// lacks none; and, in no digest, the state of what is older than the rule, which may have been changed there since.
     pub fn answer(&self, version: &Version) -> Option<Item> {
-        let (core, item) = self.projected(version)?;
-        let core = if item.hash.is_some() { item.core() } else { core };
         let (guards, purges) = (self.carried(version.guards()), version.purges.clone());
+        let Some((core, item)) = self.projected(version) else {
+            // Nothing that the link brings, unless that was joined into what another site set or purged earlier.
+            let is_meant = version.key.starts_with(&self.prefix) && !(guards.is_empty() && purges.is_empty());
+            let (key, version_id, beside) =
+                (version.key.clone(), version.id, Beside::with(Core::Absent, guards, purges));
+            return is_meant.then_some(Item { key, version_id, hash: None, beside: Some(beside), purged_at: None });
+        };
+        let core = if item.hash.is_some() { item.core() } else { core };
         let is_left = item.hash.is_none() && core != Core::Settled;
         let beside = if is_left { Some(Beside::with(core, guards, purges)) } else { Beside::of(core, guards, purges) };
         Some(Item { beside, ..item })

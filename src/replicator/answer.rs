@@ -67,7 +67,8 @@ fn may_know(peer: &PeerDoc, grant: &Grant, projection: &Projection, version: &Ve
         let own = peer.site_id.as_str();
         return birth.is_none()
             || [birth, tags].contains(&Some(own))
-            || version.purges.iter().any(|(_, p)| p.origin.as_str() == own)
+            // One of its own may have been joined into another site's, which was earlier and had seen no more.
+            || projection.version_deletes && !version.purges.is_empty()
             || projection.object_lock && !version.later_guards.is_empty();
     }
     let origins: Vec<_> = match birth {

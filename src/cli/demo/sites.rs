@@ -168,9 +168,9 @@ impl Sites {
     /// As [`stop`](Sites::stop).
     pub async fn keep(self, is_clean: bool) -> anyhow::Result<()> {
         for site in &self.sites {
-            println!("{}", site.how_to_reach());
+            say!("{}", site.how_to_reach());
         }
-        println!("Ctrl-C stops the sites and removes {}", self.dir.path().display());
+        say!("Ctrl-C stops the sites and removes {}", self.dir.path().display());
         tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
         self.stop(is_clean).await
     }

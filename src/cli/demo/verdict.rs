@@ -72,7 +72,7 @@ impl Verdict {
             output::data(format, self);
             return;
         }
-        println!(
+        say!(
             "{}  {} sites hold the same {} versions ({}): {} mismatches",
             self.verdict.to_uppercase(),
             self.sites,
@@ -80,7 +80,7 @@ impl Verdict {
             output::bytes(self.bytes),
             self.mismatches
         );
-        println!(
+        say!(
             "conflicts {} (both versions kept)  lag p50 {:.2}s p99 {:.2}s max {:.2}s  catch-up after kill -9 {:.1}s  took {:.1}s",
             self.conflicts,
             self.lag_seconds.p50,
@@ -89,7 +89,7 @@ impl Verdict {
             self.catch_up_seconds,
             self.duration_seconds
         );
-        self.samples.iter().for_each(|s| println!("{s}"));
+        self.samples.iter().for_each(|s| say!("{s}"));
     }
 }
 

@@ -328,12 +328,12 @@ fn settings(rule: &Projection) -> Settings {
     }
 }
 
-/// What is done to a version, when and by whom: a guard or tags set, a hold lifted, or a purge by somebody who has seen
-/// all guards that are known there, or none.
+/// What is done to a version, when and by whom: a guard set, a hold lifted, or a purge by somebody who has seen all
+/// guards that are known there, or none.
 type Done = (u8, u64, &'static str);
 
 fn done(by: &'static [&'static str]) -> impl Strategy<Value = Vec<Done>> {
-    prop::collection::vec((0u8..7, 2u64..9, prop::sample::select(by)), 0..4)
+    prop::collection::vec((0u8..6, 2u64..9, prop::sample::select(by)), 0..4)
 }
 
 fn after(version: Version, all: &[Done]) -> Version {
@@ -341,9 +341,8 @@ fn after(version: Version, all: &[Done]) -> Version {
         0 | 1 => held(v, *what == 0, *at, by),
         2 => retained(v, Mode::Governance, *at, by),
         3 => retained(v, Mode::Compliance, *at, by),
-        4 => tagged(v, *at, by, "x"),
         what => {
-            let seen = if *what == 5 { v.guards() } else { Guards::default() };
+            let seen = if *what == 4 { v.guards() } else { Guards::default() };
             v.purges.join(&Purges::one(seen, stamp(2_000 + *at, by)));
             v
         }
@@ -369,6 +368,8 @@ proptest! {
         is_there: bool, is_held_at_birth: bool, forward_all: bool,
     ) {
         let rule = Projection { forward_all, ..rule() };
+        // What a relay is to bring and this side lacks is a loss here, and no push mends it.
+        let theirs: Vec<_> = theirs.into_iter().filter(|(.., by)| *by == B || !forward_all).collect();
         let mut birth = born("in/1", by, Kind::Object);
         if is_held_at_birth {
             birth.birth.as_mut().expect("born").guards = Guards::default().hold(true, &stamp(1, by));
