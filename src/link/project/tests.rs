@@ -360,7 +360,7 @@ fn arrive(there: &mut Version, mut part: Version) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     /// Purges on both sides too, of which some are void.
     #[test]
     fn what_is_sent_ends_the_difference_though_both_sides_purged(
