@@ -80,7 +80,7 @@ impl Store for Made {
         let head = *self.head.subscribe().wait_for(|head| *head > first).await.expect("the sender is ours");
         let last = head.min(first + limit as u64);
         let event = |n| Event { version: self.version(n), pending_since: self.began_millis, traceparent: None };
-        Ok(Batch { events: (first..last).map(event).collect(), cursor: cursor(last) })
+        Ok(Batch { events: (first..last).map(event).collect(), cursor: cursor(last), bucket: String::new() })
     }
     async fn head(&self, _: &str) -> Result<Cursor, Error> {
         Ok(cursor(*self.head.borrow()))

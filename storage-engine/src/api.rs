@@ -13,7 +13,7 @@ pub mod scratch;
 pub mod serve;
 
 pub use crate::bucket::document::Document;
-pub use health::{DriveHealth, StoreHealth};
+pub use health::{DriveHealth, ShownCertificate, StoreHealth};
 pub use neighbour::{Elsewhere, Neighbour, ReadRange};
 
 pub use crate::feed::{Backlog, Batch, Cursor, Event};

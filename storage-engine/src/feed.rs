@@ -34,4 +34,7 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Commit it once every event of this batch is dealt with.
     pub cursor: Cursor,
+    /// Id of the bucket they are changes of: one that was deleted and made again under its name is another. Empty: the
+    /// store does not say.
+    pub bucket: String,
 }

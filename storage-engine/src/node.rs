@@ -137,7 +137,8 @@ impl StoreNode {
     pub async fn serve_api(&mut self, settings: &api::Settings) -> Result<(), OpenError> {
         let identity = Arc::new(Identity::load(settings.files.clone()).await?);
         let (objects, metrics) = (self.objects.clone(), self.metrics());
-        let server = api::Server::new(objects, identity, settings.clients.clone(), metrics, self.clock.clone());
+        let server = api::Server::new(objects, identity, settings.clients.clone(), metrics, self.clock.clone())
+            .beside(self.certificate.clone());
         self.api = Some(Api { server: Arc::new(server), listen: settings.listen, listener: None });
         Ok(())
     }

@@ -9,7 +9,7 @@ use storage_engine::api::message::{
 };
 use storage_engine::api::scratch::Act;
 use storage_engine::api::{
-    Applied, Backlog, BucketInfo, Cursor, Document, DriveHealth, Error, Event, StoreHealth, piece,
+    Applied, Backlog, BucketInfo, Cursor, Document, DriveHealth, Error, Event, ShownCertificate, StoreHealth, piece,
 };
 use storage_engine::bucket::document::Kind;
 use storage_engine::feed::Interest;
@@ -91,7 +91,8 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("hello", Answer::Hello { protocol: 1, origin: Origin::new("fra") }),
         ("bucket", Answer::Bucket(info)),
         ("bucket-with-documents", Answer::Bucket(locked)),
-        ("changes", Answer::Changes { cursor: cursor(b"there") }),
+        ("changes", Answer::Changes { cursor: cursor(b"there"), bucket: String::new() }),
+        ("changes-of", Answer::Changes { cursor: cursor(b"there"), bucket: "0a".repeat(16) }),
         ("version", Answer::Version(Some(Box::new(version())))),
         ("bytes", Answer::Bytes { size_bytes: 1 << 40 }),
         ("applied", Answer::Applied(Applied::Superseded)),
@@ -108,6 +109,18 @@ fn answers() -> Vec<(&'static str, Answer)> {
             Answer::Health(StoreHealth {
                 drives: vec![drive(0, None), drive(1, Some("gone".into()))],
                 below_target: 3,
+                certificates: Vec::new(),
+            }),
+        ),
+        (
+            "health-certificates",
+            Answer::Health(StoreHealth {
+                certificates: vec![ShownCertificate {
+                    whose: "the S3 listener's".into(),
+                    from_millis: 7,
+                    until_millis: u64::MAX,
+                }],
+                ..StoreHealth::default()
             }),
         ),
         ("wanted", Answer::Wanted(Some(question(Some(8..16))))),

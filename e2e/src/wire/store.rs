@@ -113,7 +113,7 @@ impl Store for Twin {
             let changed = self.0.changed.notified();
             let (events, cursor) = self.of(bucket)?.store.changes(cursor, limit);
             if !events.is_empty() {
-                return Ok(Batch { events, cursor });
+                return Ok(Batch { events, cursor, bucket: "0".repeat(32) });
             }
             changed.await;
         }

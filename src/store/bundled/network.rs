@@ -193,8 +193,8 @@ impl Store for NetworkStore {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let call = Call::Changes { bucket: bucket.into(), cursor: cursor.cloned(), limit };
         match self.ask(call, PATIENCE_CHANGES).await? {
-            (Answer::Changes { cursor }, mut reader) => {
-                Ok(Batch { events: messages(&mut reader, event_from_bytes).await?, cursor })
+            (Answer::Changes { cursor, bucket }, mut reader) => {
+                Ok(Batch { events: messages(&mut reader, event_from_bytes).await?, cursor, bucket })
             }
             (other, _) => Err(unexpected(&other)),
         }

@@ -49,7 +49,7 @@ impl Store for Twin {
             let changed = self.changed.notified();
             let (events, cursor) = self.held(bucket)?.store.changes(cursor, limit);
             if !events.is_empty() {
-                return Ok(Batch { events, cursor });
+                return Ok(Batch { events, cursor, bucket: "0".repeat(32) });
             }
             changed.await;
         }

@@ -119,7 +119,12 @@ pub(super) fn judge(status: u16, code: &str, message: &str) -> Error {
             | "RequestTimeout"
             | "OperationAborted"
             | "ConditionalRequestConflict"
-            | "IncompleteBody",
+            | "IncompleteBody"
+            // No room: nothing is wrong with the version.
+            | "QuotaExceeded"
+            | "XMinioStorageFull"
+            | "XMinioAdminBucketQuotaExceeded"
+            | "InsufficientStorage",
         )
         | (408 | 425 | 429, _)
         | (500..=599, _)

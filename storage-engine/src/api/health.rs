@@ -7,6 +7,18 @@ pub struct StoreHealth {
     pub drives: Vec<DriveHealth>,
     /// Records acked while some drive lacked them or their shard, since the process began.
     pub below_target: u64,
+    /// What its listeners show, where they show any.
+    pub certificates: Vec<ShownCertificate>,
+}
+
+/// A certificate that a store's process shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// As a person knows it: `the S3 listener's`.
+    pub whose: String,
+    /// Unix milliseconds from which and until which it holds.
+    pub from_millis: u64,
+    pub until_millis: u64,
 }
 
 /// One drive of it.
@@ -21,7 +33,7 @@ pub struct DriveHealth {
 }
 
 impl Objects {
-    /// How this store is now.
+    /// How this store is now; of listeners it knows nothing.
     pub fn store_health(&self) -> StoreHealth {
         let drive = |drive: &std::sync::Arc<dyn crate::drive::Drive>| {
             let (free_bytes, total_bytes) = drive.space();
@@ -29,6 +41,6 @@ impl Objects {
             DriveHealth { slot, offline: drive.health().offline, free_bytes, total_bytes }
         };
         let drives = self.0.drives.iter().map(drive).collect();
-        StoreHealth { drives, below_target: self.metrics().snapshot().commits_below_target }
+        StoreHealth { drives, below_target: self.metrics().snapshot().commits_below_target, certificates: Vec::new() }
     }
 }

@@ -70,6 +70,7 @@ pub(super) mod tag {
     pub const BELOW_TARGET: u32 = 42;
     pub const SHUTS_READS: u32 = 43;
     pub const TTL_MILLIS: u32 = 44;
+    pub const CERTIFICATES: u32 = 45;
 }
 
 /// What is asked.
@@ -203,6 +204,7 @@ pub enum Answer {
     /// Events follow, one message each, to the end of the body.
     Changes {
         cursor: Cursor,
+        bucket: String,
     },
     Version(Option<Box<Version>>),
     /// So many bytes follow.

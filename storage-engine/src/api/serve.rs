@@ -10,9 +10,9 @@ use super::framing::{self, Reader};
 use super::lend::Desk;
 use super::message::{Answer, Call, PATH_PREFIX, PROTOCOL_VERSION, Request, event_to_bytes, status_of};
 use super::scratch::Done;
-use super::{Error, Objects, piece};
+use super::{Error, Objects, ShownCertificate, StoreHealth, piece};
 use crate::clock::Clock;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, ServerCertificate};
 use crate::metrics::Metrics;
 use answered::{Answered, Follows, Outcome, follow, listed, respond};
 use futures::StreamExt;
@@ -77,6 +77,8 @@ pub struct Server {
     /// What readers want that is not here yet.
     desk: Desk,
     identity: Arc<Identity>,
+    /// What the process' S3 listener shows.
+    s3: Option<Arc<ServerCertificate>>,
     clients: BTreeSet<String>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -93,7 +95,24 @@ impl Server {
     ) -> Self {
         let desk = Desk::default();
         objects.set_neighbour(Arc::new(desk.clone()));
-        Server { objects, desk, identity, clients: clients.into_iter().collect(), metrics, clock }
+        Server { objects, desk, identity, s3: None, clients: clients.into_iter().collect(), metrics, clock }
+    }
+
+    /// Tells its callers too of what the S3 listener shows.
+    pub fn beside(mut self, s3: Option<Arc<ServerCertificate>>) -> Self {
+        self.s3 = s3;
+        self
+    }
+
+    /// What the listeners of the process show now.
+    fn certificates(&self) -> Vec<ShownCertificate> {
+        let shown = |whose: &str, (from_millis, until_millis): (u64, u64)| ShownCertificate {
+            whose: whose.into(),
+            from_millis,
+            until_millis,
+        };
+        let s3 = self.s3.iter().map(|s3| shown("the S3 listener's", s3.valid_millis()));
+        s3.chain(self.identity.valid_millis().map(|valid| shown("the private API's", valid))).collect()
     }
 
     /// What it shows to its callers, and whom it believes.
@@ -212,14 +231,17 @@ impl Server {
         let objects = &self.objects;
         let answer = match call {
             Call::Hello => Answer::Hello { protocol: PROTOCOL_VERSION, origin: objects.origin().clone() },
-            Call::Health => Answer::Health(objects.store_health()),
+            Call::Health => Answer::Health(StoreHealth { certificates: self.certificates(), ..objects.store_health() }),
             Call::Bucket { bucket } => Answer::Bucket(objects.bucket_info(&bucket).await?),
             Call::Changes { bucket, cursor, limit } => {
                 let changes = objects.changes(&bucket, cursor.as_ref(), limit as usize);
                 let batch = leaving.run_until_cancelled(changes).await;
                 let batch = batch.unwrap_or_else(|| Err(Error::Unavailable("the connection is to end".into())))?;
                 let events = batch.events.into_iter().map(|e| event_to_bytes(&e));
-                return Ok((Answer::Changes { cursor: batch.cursor }, Follows::Messages(Box::new(events))));
+                return Ok((
+                    Answer::Changes { cursor: batch.cursor, bucket: batch.bucket },
+                    Follows::Messages(Box::new(events)),
+                ));
             }
             Call::Head { bucket } => Answer::Cursor(Some(objects.head(&bucket).await?)),
             Call::Stat { bucket, key, id } => Answer::Version(objects.stat(&bucket, &key, id).await?.map(Box::new)),

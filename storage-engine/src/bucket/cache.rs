@@ -5,13 +5,18 @@
 use super::Held;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Buckets kept, and changes of unknown outcome remembered; beyond it documents are read from the drives.
 const BUCKETS_MAX: usize = 4_096;
 
 /// The documents by name.
 #[derive(Default)]
-pub(crate) struct Cache(Mutex<Known>);
+pub(crate) struct Cache {
+    known: Mutex<Known>,
+    /// Told at every change of some bucket.
+    changes: watch::Sender<()>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -56,9 +61,14 @@ impl Cache {
         Change { cache: self, name, began: self.lock().generation, has_ended: false }
     }
 
+    /// Told from now on whenever a bucket is made, changed or deleted, or may have been.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Nothing panics while it is held, and every state of it is a right one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,6 +93,8 @@ impl Drop for Change<'_> {
         } else if known.doubtful.get(self.name).is_some_and(|since| *since <= self.began) {
             known.doubtful.remove(self.name);
         }
+        drop(known);
+        self.cache.changes.send_replace(());
     }
 }
 

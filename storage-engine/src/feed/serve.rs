@@ -48,9 +48,15 @@ impl Objects {
     /// # Errors
     /// - [`Error::Expired`]: the cursor is of another store; reconcile instead.
     /// - [`Error::Unavailable`]: too few drives answer to say that nothing is missing; call again.
-    /// - [`Error::NoSuchBucket`].
-    pub async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
-        let bucket = self.bucket(bucket).await?.id;
+    /// - [`Error::NoSuchBucket`]: also when it is deleted while the call waits, or made again under its name.
+    pub async fn changes(&self, name: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
+        let mut buckets = self.0.buckets.changes();
+        let bucket = self.bucket(name).await?.id;
+        let batch = |events, position: &Position| Batch {
+            events,
+            cursor: position.to_cursor(),
+            bucket: bucket.0.as_simple().to_string(),
+        };
         let inner = &self.0;
         let mut position = inner.position(cursor)?;
         let mut moves: Vec<watch::Receiver<Lsn>> = inner.drives.iter().map(|d| d.moves(bucket)).collect();
@@ -71,8 +77,7 @@ impl Objects {
             }
             merged.places.iter().for_each(|(slot, lsn)| position.set(*slot, *lsn));
             if !merged.settled.is_empty() {
-                let events = merged.settled.into_iter().map(|s| s.event).collect();
-                return Ok(Batch { events, cursor: position.to_cursor() });
+                return Ok(batch(merged.settled.into_iter().map(|s| s.event).collect(), &position));
             }
             let is_passed = |t: &Tail| t.entries.first().is_some_and(|e| e.lsn <= position.place(t.slot));
             if tells_at.is_none() && tails.iter().any(is_passed) {
@@ -80,7 +85,7 @@ impl Objects {
             }
             let until_told = tells_at.map(|at| at.saturating_duration_since(Instant::now()));
             if until_told.is_some_and(|left| left.is_zero()) {
-                return Ok(Batch { events: Vec::new(), cursor: position.to_cursor() });
+                return Ok(batch(Vec::new(), &position));
             }
             let patience = match merged.undecided.is_empty() {
                 true => until_told.unwrap_or(RECHECK),
@@ -94,7 +99,15 @@ impl Objects {
             everybody = if has_more && merged.undecided.is_empty() {
                 false
             } else {
-                !moved(&mut moves, patience).await && until_told.is_none()
+                tokio::select! {
+                    has_moved = moved(&mut moves, patience) => !has_moved && until_told.is_none(),
+                    _ = buckets.changed() => {
+                        if self.bucket(name).await?.id != bucket {
+                            return Err(Error::NoSuchBucket(name.to_owned()));
+                        }
+                        false
+                    }
+                }
             };
         }
     }
@@ -261,6 +274,28 @@ mod tests {
         assert!(moved >= objects.0.quorum.write() && told() == 0, "{moved} drives have moved, {} of them here", told());
         objects.put("quiet", "k", Put::default(), body("bytes")).await.expect("W");
         assert!(told() >= objects.0.quorum.write(), "{} drives tell", told());
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_a_bucket_that_is_deleted_is_told_at_once() {
+        let set = Set::new();
+        let objects = set.start();
+        let former = objects.create_bucket("bucket", Versioning::Enabled).await.expect("W").id;
+        objects.create_bucket("other", Versioning::Enabled).await.expect("W");
+        let waits = objects.changes("bucket", None, 10);
+        let remade = async {
+            tokio::task::yield_now().await;
+            objects.delete_bucket("other").await.expect("it is empty");
+            objects.delete_bucket("bucket").await.expect("it is empty");
+            objects.create_bucket("bucket", Versioning::Enabled).await.expect("W").id
+        };
+        let both = async { futures::join!(waits, remade) };
+        let (told, now) = tokio::time::timeout(RECHECK / 2, both).await.expect("before the next look");
+        assert!(matches!(&told, Err(Error::NoSuchBucket(name)) if name == "bucket"), "{told:?}");
+        assert_ne!(now, former);
+        objects.put("bucket", "k", Put::default(), body("bytes")).await.expect("W");
+        let read = objects.changes("bucket", None, 10).await.expect("a change");
+        assert_eq!((read.events.len(), read.bucket), (1, now.0.as_simple().to_string()));
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! Answers, and what follows them, <-> bytes.
 use super::{Answer, Reply, documents, need_cursor, need_id, put_cursor, row, tag, take_cursor, take_version};
-use crate::api::{Applied, Backlog, BucketInfo, DriveHealth, Event, StoreHealth, lend};
+use crate::api::{Applied, Backlog, BucketInfo, DriveHealth, Event, ShownCertificate, StoreHealth, lend};
 use crate::version::Origin;
 use crate::wire::{self, Fields};
 
 /// Slot, why it is offline, bytes free, bytes in all.
 type DriveRow = (u32, Option<String>, u64, u64);
+/// Whose, from when and until when.
+type CertificateRow = (String, u64, u64);
 
 impl Reply {
     /// The answer as bytes.
@@ -29,8 +31,11 @@ impl Reply {
                 }
                 2
             }
-            Answer::Changes { cursor } => {
+            Answer::Changes { cursor, bucket } => {
                 put_cursor(&mut f, tag::CURSOR, Some(cursor));
+                if !bucket.is_empty() {
+                    f.put(tag::BUCKET_ID, bucket);
+                }
                 3
             }
             Answer::Version(version) => {
@@ -81,10 +86,14 @@ impl Reply {
                 }
                 15
             }
-            Answer::Health(StoreHealth { drives, below_target }) => {
+            Answer::Health(StoreHealth { drives, below_target, certificates }) => {
                 let row = |d: &DriveHealth| (d.slot, d.offline.clone(), d.free_bytes, d.total_bytes);
                 f.put(tag::DRIVES, &drives.iter().map(row).collect::<Vec<DriveRow>>());
                 f.put(tag::BELOW_TARGET, below_target);
+                if !certificates.is_empty() {
+                    let row = |c: &ShownCertificate| (c.whose.clone(), c.from_millis, c.until_millis);
+                    f.put(tag::CERTIFICATES, &certificates.iter().map(row).collect::<Vec<CertificateRow>>());
+                }
                 16
             }
         };
@@ -109,7 +118,10 @@ impl Reply {
                 object_lock: f.take(tag::OBJECT_LOCK)?.unwrap_or_default(),
                 documents: documents(f.take(tag::DOCUMENTS)?.unwrap_or_default()),
             }),
-            3 => Answer::Changes { cursor: need_cursor(&mut f, tag::CURSOR)? },
+            3 => Answer::Changes {
+                cursor: need_cursor(&mut f, tag::CURSOR)?,
+                bucket: f.take(tag::BUCKET_ID)?.unwrap_or_default(),
+            },
             4 => Answer::Version(take_version(&mut f)?.map(Box::new)),
             5 => Answer::Bytes { size_bytes: f.need(tag::SIZE_BYTES)? },
             6 => Answer::Applied(applied(f.need(tag::APPLIED)?)?),
@@ -135,7 +147,11 @@ impl Reply {
                 };
                 let rows: Vec<DriveRow> = f.need(tag::DRIVES)?;
                 let drives = rows.into_iter().map(drive).collect();
-                Answer::Health(StoreHealth { drives, below_target: f.need(tag::BELOW_TARGET)? })
+                let shown: Vec<CertificateRow> = f.take(tag::CERTIFICATES)?.unwrap_or_default();
+                let certificate =
+                    |(whose, from_millis, until_millis)| ShownCertificate { whose, from_millis, until_millis };
+                let certificates = shown.into_iter().map(certificate).collect();
+                Answer::Health(StoreHealth { drives, below_target: f.need(tag::BELOW_TARGET)?, certificates })
             }
             other => return Err(wire::Error::Malformed(format!("answer {other} is unknown"))),
         };
