@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file of one role, as it is written. Its doc lines are the reference of the keys.
 trait File: DeserializeOwned + JsonSchema {
@@ -156,6 +157,14 @@ impl Wrong<'_> {
             );
             ([127, 0, 0, 1], 0).into()
         })
+    }
+
+    /// A pause of a second to a day.
+    fn seconds(&mut self, key: &str, seconds: u32) -> Duration {
+        if !(1..=86_400).contains(&seconds) {
+            self.say(key, format!("`{seconds}` is no pause; write seconds from 1 to 86400"));
+        }
+        Duration::from_secs(seconds.into())
     }
 
     /// Every listener has its own address.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What a replicator runs with; every path is absolute or relative to where the process stands.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// File with the token that the status page asks for; `None`: it is open, and shows no key.
     pub page_token_file: Option<PathBuf>,
+    /// Between two pages of the slow proof of a link, at least.
+    pub proof_pause: Duration,
     /// Where the bound addresses are written as JSON.
     pub ports_file: Option<PathBuf>,
 }
@@ -62,6 +65,9 @@ pub struct File {
     /// File with a token of 16 characters or more that the status page asks for, as password or bearer token, and shows
     /// keys then; left out: the page is open, and shows none.
     pub(super) page_token_file: Option<PathBuf>,
+    /// Seconds the slow proof rests between two pages of keys at least, on each link; 1 to 86400.
+    #[serde(default = "proof_pause_seconds")]
+    pub(super) proof_pause_seconds: u32,
     /// File the bound addresses are written to, as JSON, once all are bound.
     pub(super) ports_file: Option<PathBuf>,
 }
@@ -80,6 +86,7 @@ impl File {
             peer_listen: wrong.address("peer_listen", &self.peer_listen),
             admin_listen: wrong.address("admin_listen", &self.admin_listen),
             page_token_file: self.page_token_file.map(|file| base.join(file)),
+            proof_pause: wrong.seconds("proof_pause_seconds", self.proof_pause_seconds),
             ports_file: self.ports_file.map(|file| base.join(file)),
         }
     }
@@ -128,6 +135,9 @@ pub fn rules_dir() -> PathBuf {
 }
 pub fn refs_dir() -> PathBuf {
     "refs".into()
+}
+pub fn proof_pause_seconds() -> u32 {
+    5
 }
 pub fn peer_listen() -> String {
     "0.0.0.0:8443".into()

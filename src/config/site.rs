@@ -1,7 +1,7 @@
 //! Settings of role `site`: a store and a replicator in one process.
 use super::journal::{self, JournalFile};
 use super::kubernetes;
-use super::replicator::{self, peer_listen, refs_dir, rules_dir};
+use super::replicator::{self, peer_listen, proof_pause_seconds, refs_dir, rules_dir};
 use super::store::{self, StoreFile};
 use super::{Wrong, admin_listen};
 use schemars::JsonSchema;
@@ -47,6 +47,9 @@ pub struct File {
     /// File with a token of 16 characters or more that the status page asks for, as password or bearer token, and shows
     /// keys then; left out: the page is open, and shows none.
     page_token_file: Option<PathBuf>,
+    /// Seconds the slow proof rests between two pages of keys at least, on each link; 1 to 86400.
+    #[serde(default = "proof_pause_seconds")]
+    proof_pause_seconds: u32,
     /// File the bound addresses are written to, as JSON, once all are bound.
     ports_file: Option<PathBuf>,
 }
@@ -66,6 +69,7 @@ impl super::File for File {
             peer_listen: self.peer_listen,
             admin_listen: self.admin_listen,
             page_token_file: self.page_token_file,
+            proof_pause_seconds: self.proof_pause_seconds,
             ports_file: self.ports_file,
         };
         let replicator = file.settings(base, wrong);

@@ -127,6 +127,17 @@ fn no_yaml_no_document_and_empty_names_are_refused() {
 }
 
 #[test]
+fn the_slow_proof_rests_for_a_second_to_a_day() {
+    let of = |text: &str| parse(Path::new("site.yaml"), &FULL.replace("rules_dir:", &format!("{text}\nrules_dir:")));
+    assert_eq!(of("").unwrap().replicator.proof_pause, Duration::from_secs(5));
+    assert_eq!(of("proof_pause_seconds: 3600").unwrap().replicator.proof_pause, Duration::from_secs(3600));
+    for wrong in ["0", "86401"] {
+        let said = of(&format!("proof_pause_seconds: {wrong}")).unwrap_err();
+        assert!(said.len() == 1 && said[0].key == "proof_pause_seconds", "{said:?}");
+    }
+}
+
+#[test]
 fn files_that_are_not_there_are_told_at_loading() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("site.yaml");

@@ -153,7 +153,7 @@ impl Bound {
             journal,
             clock: clock.clone(),
             metrics: Arc::new(metrics),
-            pace: Pace::default(),
+            pace: Pace { pause: settings.proof_pause, ..Pace::default() },
         };
         let (tell, rules) = match &source {
             Source::Folder(loaded) => watch::channel(loaded.snapshot.clone()),

@@ -1,6 +1,7 @@
 //! Two sites that take their rules from a real API server, as local processes: what people do with `kubectl`, an API server
 //! that goes away, and a rule that is deleted. Needs `ISTHMUS_E2E_KUBECONFIGS`; without it says SKIPPED.
 mod cluster;
+mod damage;
 mod environment;
 mod mesh;
 #[path = "../../src/journal/postgres/server.rs"]

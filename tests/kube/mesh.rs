@@ -7,7 +7,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Waits until all sites show the same versions in the same order, and so many.
-async fn until_alike(sites: &[Site], count: usize) {
+pub async fn until_alike(sites: &[Site], count: usize) {
     let by = Instant::now() + Duration::from_secs(90);
     loop {
         let mut all = Vec::new();

@@ -4,6 +4,7 @@ use super::cluster::Api;
 use super::process::free_ports;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::types::{Tag, Tagging};
 use serde_json::{Value as Json, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub const BUCKET: &str = "orders";
+const DRIVES: [&str; 4] = ["d0", "d1", "d2", "d3"];
 const SECRET: &str = "a-secret-key";
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -195,6 +197,33 @@ impl Site {
         command.stdin(Stdio::null()).stderr(log).spawn().expect("start a site")
     }
 
+    /// Adds a line to its configuration; it counts from the next start.
+    pub fn configure(&self, line: &str) {
+        let file = self.dir.join("site.yaml");
+        let text = fs::read_to_string(&file).expect("read the configuration");
+        fs::write(file, format!("{text}{line}\n")).expect("write the configuration");
+    }
+
+    /// Keeps what its drives hold now; its process must not run.
+    pub fn save_drives(&self) {
+        for drive in DRIVES {
+            self.copy(drive, &format!("saved-{drive}"));
+        }
+    }
+
+    /// Its drives hold again what they held when they were saved; its process must not run.
+    pub fn set_drives_back(&self) {
+        for drive in DRIVES {
+            fs::remove_dir_all(self.dir.join(drive)).expect("remove a drive");
+            self.copy(&format!("saved-{drive}"), drive);
+        }
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let copied = Command::new("cp").arg("-a").arg(self.dir.join(from)).arg(self.dir.join(to)).status();
+        assert!(copied.expect("run cp").success());
+    }
+
     /// Starts its process.
     pub fn run(&self) {
         *self.process.lock().expect("no panic while held") = Some(self.spawn());
@@ -293,6 +322,22 @@ impl Site {
                 client.put_object().bucket(BUCKET).key(format!("{prefix}/{i:03}")).body(vec![i as u8; 1000 * i].into());
             put.send().await.expect("put an object");
         }
+    }
+
+    /// Tags an object.
+    pub async fn tag(&self, key: &str) {
+        let tag = Tag::builder().key("class").value("gold").build().expect("it is whole");
+        let tags = Tagging::builder().tag_set(tag).build().expect("it is whole");
+        self.client().put_object_tagging().bucket(BUCKET).key(key).tagging(tags).send().await.expect("tag an object");
+    }
+
+    /// Waits until an object bears tags.
+    pub async fn until_tagged(&self, key: &str) {
+        let has_tags = async || {
+            let held = self.client().get_object_tagging().bucket(BUCKET).key(key).send().await;
+            held.is_ok_and(|held| !held.tag_set().is_empty())
+        };
+        self.until(&format!("{key} is tagged"), has_tags).await;
     }
 
     /// Deletes an object as a client does: a marker stands on it.
