@@ -78,6 +78,8 @@ pub enum Event {
     Counted { versions: u64 },
     /// A person lets go what the brake holds back.
     Release,
+    /// A comparison without regard to age found, or made, that the peer holds all of this scope.
+    Covered { scope: Scope },
     /// The rule, suspend or resume: the settings that hold from now on.
     RuleAltered(Settings),
     /// A person asked for versions that failed to go again now.
@@ -266,6 +268,9 @@ pub struct Since {
     pub at: Millis,
     /// What it has copied since then.
     pub scope: Scope,
+    /// The bucket was deleted and made again: what was in it by then is left until a person wants it copied. The generation
+    /// of the rule when that was seen.
+    pub remade: Option<u64>,
 }
 
 /// A pass over existing versions, as the journal keeps it.
@@ -336,6 +341,8 @@ pub struct Shown {
     pub in_flight: u64,
     /// What was not changed since then is left where it is; `None`: all that the settings cover is sent.
     pub copies_since: Option<Millis>,
+    /// Every key is being compared with the peer: the feed had lost the link's place.
+    pub compares: bool,
     pub last_error: Option<String>,
 }
 

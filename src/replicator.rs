@@ -28,6 +28,7 @@ pub mod proof;
 pub mod push;
 pub mod receive;
 pub mod reconcile;
+pub mod remade;
 pub mod report;
 pub mod run;
 pub mod survey;
@@ -394,7 +395,7 @@ impl Replicator {
             store: self.health.borrow().clone(),
             certificate: self.listener.valid_millis().map(Certificate::from),
             certificate_uri: self.listener.uri(),
-            other_certificates: (self.other_certificates)(),
+            other_certificates: self.certificates_elsewhere(),
         }
     }
 
@@ -438,11 +439,11 @@ impl Replicator {
     /// Compares what a rule's peers hold with this site, and repairs where `repair`; joins a comparison that runs.
     /// `None`: there is no such rule in force.
     pub fn verify(&self, rule: &str, repair: bool) -> Option<VerifyReport> {
-        self.verify_to(rule, None, repair)
+        self.verify_to(rule, None, repair, false)
     }
 
-    /// The same, with one peer alone where it is named.
-    fn verify_to(&self, rule: &str, peer: Option<&str>, repair: bool) -> Option<VerifyReport> {
+    /// The same, with one peer alone where it is named; `existing`: of versions too that the rule leaves where they are.
+    fn verify_to(&self, rule: &str, peer: Option<&str>, repair: bool, existing: bool) -> Option<VerifyReport> {
         let mut state = self.state();
         if let Some(running) = state.verifies.get(rule).map(|v| v.borrow().clone()).filter(|v| v.is_running()) {
             return Some(running);
@@ -452,7 +453,7 @@ impl Replicator {
         let is_meant = |view: &LinkView| view.rule.name == rule && peer.is_none_or(|peer| view.peer.name() == peer);
         for (name, view) in views.iter().filter(|(_, view)| is_meant(view)) {
             let Some(link) = state.links.get(name) else { continue };
-            links.push(self.comparison(view, link.ways(), repair));
+            links.push(Verify { existing, ..self.comparison(view, link.ways(), repair) });
         }
         if links.is_empty() {
             return None;
@@ -672,12 +673,13 @@ fn peer_report(line: &LineHandle, now_millis: u64) -> PeerReport {
         rtt_ms: standing.as_ref().and_then(|c| c.rtt()).map(|rtt| rtt.as_secs_f64() * 1000.0),
         clock_offset_ms: standing.as_ref().and_then(|c| c.clock_offset_millis(now_millis)),
         certificate_until: standing.as_ref().map(|c| c.certificate_until()),
-        last_seen: match standing {
+        last_seen: match &standing {
             Some(_) => Some(now_millis),
             None => line.ended.borrow().map(|at| now_millis.saturating_sub(at.elapsed().as_millis() as u64)),
         },
         last_error: line.trouble.borrow().clone(),
         dialect: None,
+        lacks: standing.iter().flat_map(|c| c.lacks()).map(String::from).collect(),
     }
 }
 

@@ -3,11 +3,12 @@
 use isthmus::journal::Journal;
 use isthmus::journal::memory::MemoryJournal;
 use isthmus::replicator::Replicator;
+use isthmus::replicator::job::Asked;
 use isthmus::replicator::proof::Pace;
 use isthmus::replicator::report::LinkReport;
 use isthmus::rule::watch_folder::{self, Snapshot};
 use isthmus::store::bundled::BundledStore;
-use pair::{Folder, body, document, objects_by, shared, tenure};
+use pair::{Folder, body, document, job, objects_by, shared, tenure};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_engine::bucket::document::Kind;
@@ -17,6 +18,7 @@ use storage_engine::object::{Conditions, Objects, Put, Versioning};
 use storage_engine::version::Version;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod pair;
@@ -40,8 +42,13 @@ fn write_rule(folder: &Folder, bucket: &str) {
     folder.write("fra", &format!("{bucket}.yaml"), &document("ReplicationRule", bucket, &rule));
 }
 
-async fn replicator(site: &str, store: &Objects, folder: &Folder, rules: watch::Receiver<Snapshot>) -> Arc<Replicator> {
-    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
+async fn replicator(
+    site: &str,
+    store: &Objects,
+    folder: &Folder,
+    journal: Arc<dyn Journal>,
+    rules: watch::Receiver<Snapshot>,
+) -> Arc<Replicator> {
     let pace = Pace { pause: Duration::from_secs(3600), ..Pace::default() };
     let tenure = tenure(site, &journal);
     let store = Arc::new(BundledStore(store.clone()));
@@ -50,11 +57,13 @@ async fn replicator(site: &str, store: &Objects, folder: &Folder, rules: watch::
 
 /// `fra` sends to `ams`.
 struct World {
-    _folder: Folder,
+    folder: Folder,
     fra: Objects,
     ams: Objects,
+    /// Of `fra`.
+    journal: Arc<dyn Journal>,
     replicator: Arc<Replicator>,
-    _rules: [watch::Sender<Snapshot>; 2],
+    rules: [watch::Sender<Snapshot>; 2],
 }
 
 impl World {
@@ -77,15 +86,42 @@ impl World {
         // One of the rules may name a peer that is not there.
         let at_fra = watch::Sender::new(watch_folder::read(&folder.of("fra"), None).snapshot);
         let at_ams = folder.read("ams");
-        let receiving = replicator("ams", &ams, &folder, at_ams.subscribe()).await;
+        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
+        let receiving = replicator("ams", &ams, &folder, Arc::new(MemoryJournal::default()), at_ams.subscribe()).await;
         folder.listen(listener, receiving.receiver()).await;
-        let replicator = replicator("fra", &fra, &folder, at_fra.subscribe()).await;
-        World { _folder: folder, fra, ams, replicator, _rules: [at_fra, at_ams] }
+        let replicator = replicator("fra", &fra, &folder, journal.clone(), at_fra.subscribe()).await;
+        World { folder, fra, ams, journal, replicator, rules: [at_fra, at_ams] }
     }
 
     fn run(&self) {
+        self.run_until(CancellationToken::new());
+    }
+
+    fn run_until(&self, stop: CancellationToken) -> JoinHandle<()> {
         let running = self.replicator.clone();
-        tokio::spawn(async move { running.run(CancellationToken::new()).await });
+        tokio::spawn(async move { running.run(stop).await })
+    }
+
+    /// Another process of `fra` takes the place of the one that ended, with its journal.
+    async fn start_again(&mut self) -> (CancellationToken, JoinHandle<()>) {
+        let rules = self.rules[0].subscribe();
+        self.replicator = replicator("fra", &self.fra, &self.folder, self.journal.clone(), rules).await;
+        let stop = CancellationToken::new();
+        (stop.clone(), self.run_until(stop))
+    }
+
+    /// Deletes all that a bucket of `fra` holds, and it, and makes it again.
+    async fn remake(&self, bucket: &str) {
+        for version in self.fra.versions(bucket, "k").await.unwrap() {
+            self.fra.delete(bucket, "k", Some(version.id), Conditions::default(), false).await.unwrap();
+        }
+        self.fra.delete_bucket(bucket).await.unwrap();
+        self.fra.create_bucket(bucket, Versioning::Enabled).await.unwrap();
+    }
+
+    /// A person changes the rule of a bucket.
+    fn change_rule(&self, bucket: &str) {
+        self.rules[0].send_modify(|s| s.rules.rules.get_mut(bucket).expect("it is in force").generation += 1);
     }
 
     async fn put(&self, bucket: &str) -> Version {
@@ -271,4 +307,119 @@ async fn deletes_that_a_brake_holds_are_listed_until_they_are_released() {
     world.replicator.release("braked").await.unwrap();
     world.shows("braked", "all have gone", |l| l.braked_since.is_none() && l.backlog_versions == Some(0)).await;
     assert_eq!(world.replicator.deletes(10).await, []);
+}
+
+/// A world whose bucket `good` was replicated, and made again while no process ran; it holds one version by now.
+async fn remade() -> (World, Version, (CancellationToken, JoinHandle<()>)) {
+    let mut world = World::new(&["good"], "{bucket: good}").await;
+    let stop = CancellationToken::new();
+    let running = world.run_until(stop.clone());
+    let first = world.put("good").await;
+    world.arrives("good", &first).await;
+    world.shows("good", "it is recorded", |l| l.state == "live" && l.backlog_versions == Some(0)).await;
+    stop.cancel();
+    running.await.unwrap();
+    world.remake("good").await;
+    let held = world.put("good").await;
+    let running = world.start_again().await;
+    (world, held, running)
+}
+
+#[tokio::test]
+async fn what_a_bucket_made_again_held_is_copied_once_its_rule_changes() {
+    let (mut world, held, (stop, running)) = remade().await;
+    let link = world.shows("good", "it is said", has("BucketRecreated")).await;
+    let why = &link.conditions[0].message;
+    assert!(["bucket good", "Backfill", "verify good --repair --existing"].iter().all(|w| why.contains(w)), "{why}");
+    let new = world.put("good").await;
+    world.arrives("good", &new).await;
+    stop.cancel();
+    running.await.unwrap();
+    let _running = world.start_again().await;
+    world.shows("good", "a restart keeps it", |l| has("BucketRecreated")(l) && l.state == "live").await;
+    assert_eq!(world.ams.stat("good", "k", held.id).await.unwrap(), None, "nobody wanted it copied");
+    let places = world.replicator.explain("good", "k", Some(held.id)).await.unwrap().versions.remove(0).places;
+    assert!(places[0].state == "left" && places[0].why.contains("made again"), "{places:?}");
+    let asked = Asked { rule: "good".into(), ..Asked::default() };
+    assert_eq!(job(&world.replicator, "verify", asked).await.verdict, "equal", "it is no difference");
+    let known = world.journal.links(None).await.unwrap();
+    assert_eq!(known.len(), 1, "the link of the former bucket is forgotten: {known:?}");
+
+    world.change_rule("good");
+    world.arrives("good", &held).await;
+    world.shows("good", "it is over", |l| l.conditions.is_empty() && l.existing_versions == Some(0)).await;
+}
+
+#[tokio::test]
+async fn what_a_bucket_made_again_held_is_copied_by_a_backfill_of_all_of_it() {
+    let (world, held, _running) = remade().await;
+    world.shows("good", "it is said", has("BucketRecreated")).await;
+    let asked = |prefix: &str| Asked {
+        rule: "good".into(),
+        prefix: prefix.into(),
+        repair: true,
+        existing: true,
+        ..Asked::default()
+    };
+    let part = job(&world.replicator, "part", asked("k-and-more")).await;
+    assert_eq!((part.verdict.as_str(), part.repaired), ("equal", 0), "{part:?}");
+    world.shows("good", "a part is not all", has("BucketRecreated")).await;
+    let all = job(&world.replicator, "all", asked("")).await;
+    // What the former bucket left at the peer is none of this one's, and is said.
+    assert_eq!((all.verdict.as_str(), all.repaired, all.missing_here), ("different", 1, 1), "{all:?}");
+    world.arrives("good", &held).await;
+    world.shows("good", "it is over", |l| l.conditions.is_empty() && l.copies_since.is_none()).await;
+    let next = world.put("good").await;
+    world.arrives("good", &next).await;
+}
+
+#[tokio::test]
+async fn a_running_link_follows_its_bucket_through_deletion_and_goes_on_where_it_is_empty() {
+    let world = World::new(&["good"], "{bucket: good}").await;
+    world.run();
+    let first = world.put("good").await;
+    world.arrives("good", &first).await;
+    let former = world.fra.bucket_info("good").await.unwrap().id;
+    world.shows("good", "it is recorded", |l| l.state == "live" && l.backlog_versions == Some(0)).await;
+    world.remake("good").await;
+    let is_begun = async {
+        while world.journal.links(None).await.unwrap().iter().all(|(id, _)| id.bucket == former) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), is_begun).await.expect("the link begins anew");
+    let next = world.put("good").await;
+    world.arrives("good", &next).await;
+    let link = world.shows("good", "nothing waits", |l| l.state == "live" && l.backlog_versions == Some(0)).await;
+    assert_eq!(link.conditions, [], "an empty bucket holds nothing to ask about");
+}
+
+#[tokio::test]
+async fn a_link_that_was_not_listening_finds_its_bucket_made_again() {
+    let world = World::new(&["good"], "{bucket: good}").await;
+    world.run();
+    let first = world.put("good").await;
+    world.arrives("good", &first).await;
+    world.shows("good", "it is recorded", |l| l.state == "live" && l.backlog_versions == Some(0)).await;
+    world.replicator.suspend(Some("good"), None).await.unwrap();
+    world.shows("good", "it is suspended", |l| l.state == "suspended").await;
+    world.remake("good").await;
+    let held = world.put("good").await;
+    world.shows("good", "it is said", has("BucketRecreated")).await;
+    world.replicator.resume(Some("good"), None).await.unwrap();
+    let next = world.put("good").await;
+    world.arrives("good", &next).await;
+    assert_eq!(world.ams.stat("good", "k", held.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_lost_journal_knows_no_former_bucket_and_copies_everything() {
+    let (mut world, held, (stop, running)) = remade().await;
+    world.shows("good", "it is said", has("BucketRecreated")).await;
+    stop.cancel();
+    running.await.unwrap();
+    world.journal = Arc::new(MemoryJournal::default());
+    let _running = world.start_again().await;
+    world.arrives("good", &held).await;
+    world.shows("good", "nothing is left", |l| l.conditions.is_empty() && l.backlog_versions == Some(0)).await;
 }

@@ -121,7 +121,8 @@ mod tests {
         let link =
             LinkReport { rule: "r".into(), rpo_seconds: Some(900.0), braked_versions: 7, ..LinkReport::default() };
         let drive = |drive, offline| DriveReport { drive, offline, free_bytes: 3 << 30, total_bytes: 4 << 30 };
-        let store = StoreReport { drives: vec![drive(0, None), drive(1, Some("gone".into()))], below_target: 0 };
+        let store =
+            StoreReport { drives: vec![drive(0, None), drive(1, Some("gone".into()))], ..StoreReport::default() };
         let report = SiteReport { links: vec![link], store: Some(store), ..SiteReport::default() };
         assert!(
             text(&report).contains("STORE  1/2 drives, least free 3.0GiB, drive 1 offline: gone"),

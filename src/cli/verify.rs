@@ -1,4 +1,4 @@
-//! `isthmus verify RULE [--repair]`: starts a comparison in a running process, shows how far it is, and
+//! `isthmus verify RULE [--repair [--existing]]`: starts a comparison in a running process, shows how far it is, and
 //! prints its verdict.
 use super::output::{self, Format};
 use super::socket::{self, Failed, Method};
@@ -19,6 +19,10 @@ pub struct Args {
     /// Send again what a peer lacks or holds in another state.
     #[arg(long)]
     repair: bool,
+    /// Look too at what the rule leaves where it is, and send it: what was there before the rule, or in a bucket that was
+    /// deleted and made again.
+    #[arg(long, requires = "repair")]
+    existing: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -38,13 +42,17 @@ pub async fn run(args: &Args) -> u8 {
 
 async fn compared(args: &Args) -> Result<VerifyReport, Failed> {
     let socket = &args.asking.socket;
-    let repair = args.repair.to_string();
-    let start = socket::with_query("/verify", &[("rule", &args.rule), ("repair", &repair)]);
+    let (repair, existing) = (args.repair.to_string(), args.existing.to_string());
+    let start = socket::with_query("/verify", &[("rule", &args.rule), ("repair", &repair), ("existing", &existing)]);
     let look = socket::with_query("/verify", &[("rule", &args.rule)]);
     let mut report: VerifyReport = socket::ask(socket, Method::POST, &start).await?;
-    if report.repair != args.repair {
-        let runs = if report.repair { "with" } else { "without" };
-        let why = format!("a comparison of {} {runs} --repair is running; wait for its end", args.rule);
+    if (report.repair, report.existing) != (args.repair, args.existing) {
+        let how = match (report.repair, report.existing) {
+            (false, _) => "without --repair",
+            (true, false) => "with --repair alone",
+            (true, true) => "with --repair --existing",
+        };
+        let why = format!("a comparison of {} {how} is running; wait for its end", args.rule);
         return Err(Failed::Refused(why));
     }
     let mut said = tokio::time::Instant::now();
@@ -121,7 +129,7 @@ mod tests {
 
     fn report(verdicts: &[&str]) -> VerifyReport {
         let link = |verdict: &&str| LinkVerify { verdict: verdict.to_string(), ..LinkVerify::default() };
-        VerifyReport { rule: "r".into(), repair: false, links: verdicts.iter().map(link).collect() }
+        VerifyReport { rule: "r".into(), repair: false, existing: false, links: verdicts.iter().map(link).collect() }
     }
 
     #[test]

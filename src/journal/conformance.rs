@@ -74,7 +74,7 @@ fn checkpoint(at: u64) -> Checkpoint {
     let until = Cursor(Bytes::from_static(b"\xff\x00until"));
     let existing =
         Existing { cursor: cursor(b"\x00"), until, except: Some(scope("old/")), compares: at.is_multiple_of(2) };
-    let since = Some(Since { at, scope: scope("new/") });
+    let since = Some(Since { at, scope: scope("new/"), remade: at.is_multiple_of(3).then_some(at) });
     let reach = Some(Reach { covered: Some(scope("")), since, existing: Some(existing) }).filter(|_| at != 1);
     let brake = Some(KeptBrake { engaged_at: Some(at), released_through: at / 2, release: 3 });
     Checkpoint { cursor: cursor(b"\xff\x00cursor"), floor: None, committed_through: at, reach, brake }

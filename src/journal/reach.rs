@@ -20,6 +20,8 @@ struct Kept {
 struct KeptSince {
     at: u64,
     scope: Scope,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remade: Option<u64>,
 }
 
 /// Cursors are opaque bytes of some hundred; as numbers they are long and plain.
@@ -41,7 +43,7 @@ pub fn to_text(reach: &Reach) -> String {
         except: e.except.clone(),
         compares: e.compares,
     };
-    let since = reach.since.clone().map(|Since { at, scope }| KeptSince { at, scope });
+    let since = reach.since.clone().map(|Since { at, scope, remade }| KeptSince { at, scope, remade });
     let kept = Kept { covered: reach.covered.clone(), since, existing: reach.existing.as_ref().map(pass) };
     serde_json::to_string(&kept).expect("its maps have string keys")
 }
@@ -59,6 +61,6 @@ pub fn from_text(text: &str) -> Result<Reach, Error> {
         except: p.except,
         compares: p.compares,
     };
-    let since = kept.since.map(|KeptSince { at, scope }| Since { at, scope });
+    let since = kept.since.map(|KeptSince { at, scope, remade }| Since { at, scope, remade });
     Ok(Reach { covered: kept.covered, since, existing: kept.existing.map(pass) })
 }

@@ -81,10 +81,12 @@ impl Existing {
         };
         if !is_wanted {
             self.pass = None;
-            let since = self.since.take().filter(|s| scope.is_within(&s.scope)).map_or(now, |s| s.at);
+            let was = self.since.take();
+            let remade = was.as_ref().and_then(|s| s.remade);
+            let at = was.filter(|s| scope.is_within(&s.scope)).map_or(now, |s| s.at);
             match sent {
                 Some(sent) if scope.is_within(&sent) => self.covered = Some(scope),
-                _ => self.since = Some(Since { at: since, scope }),
+                _ => self.since = Some(Since { at, scope, remade }),
             }
             return;
         }
@@ -130,6 +132,18 @@ impl Existing {
         self.progress.restart();
         self.pass = Some(Pass { until, except: None, is_read: false, compares: true });
         self.has_compared = true;
+    }
+
+    /// The peer holds all of `held`, whatever its age: where the settings cover no more (`scope`), nothing is left of what a
+    /// bucket that was made again held by then. A rule that leaves existing objects where they are goes on doing so.
+    pub(super) fn covered_by(&mut self, held: &Scope, scope: Scope) {
+        if self.remade().is_some() && self.pass.is_none() && scope.is_within(held) {
+            (self.since, self.covered) = (None, Some(scope));
+        }
+    }
+    /// The generation of the rule when it was seen that the bucket had been made again.
+    pub(super) fn remade(&self) -> Option<u64> {
+        self.since.as_ref()?.remade
     }
     /// Whether the pass compares with the peer.
     pub(super) fn is_comparing(&self) -> bool {

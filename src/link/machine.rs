@@ -96,6 +96,7 @@ impl Link {
                     self.rewind(&mut out);
                 }
             }
+            Event::Covered { scope } => self.existing.covered_by(&scope, self.settings.scope()),
             Event::RuleAltered(settings) => self.on_altered(now, settings, &mut out),
             Event::Retry(which) => self.rows.release(now, &which),
             Event::PeerUp => {

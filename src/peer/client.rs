@@ -370,6 +370,11 @@ impl Connection {
         seen.ok().and_then(|e| e.clone()).unwrap_or(Ended::Stopped)
     }
 
+    /// What its build lacks of what every build of today has.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        self.shared.abilities.lacks()
+    }
+
     /// The peer's certificate holds until then, Unix milliseconds.
     pub fn certificate_until(&self) -> u64 {
         self.shared.certificate_until

@@ -80,10 +80,13 @@ pub struct VerifyQuery {
     /// Send what the peers lack again.
     #[serde(default)]
     repair: bool,
+    /// Versions too that the rule leaves where they are.
+    #[serde(default)]
+    existing: bool,
 }
 
 async fn verify(State(replicator): State<Arc<Replicator>>, Query(query): Query<VerifyQuery>) -> impl IntoResponse {
-    match replicator.verify(&query.rule, query.repair) {
+    match replicator.verify_to(&query.rule, None, query.repair, query.existing) {
         Some(report) => Json(report).into_response(),
         None => no_rule(&query.rule).into_response(),
     }

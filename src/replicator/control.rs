@@ -76,7 +76,10 @@ impl Control {
 
     async fn tick(&mut self, objects: &Objects, leader: &Leadership, memory: &mut Memory) {
         let now = self.replicator.now_millis();
-        let Snapshot { rules, problems, .. } = self.rules.borrow().clone();
+        let (rules, problems) = {
+            let snapshot = self.rules.borrow();
+            (snapshot.rules.clone(), snapshot.problems.clone())
+        };
         let report = self.report(memory).await;
         let view = View {
             site: self.replicator.site_name(),
@@ -87,7 +90,7 @@ impl Control {
             leader_epoch: leader.transitions,
             now,
         };
-        let mut wanted: Vec<Wanted> = objects.values().filter_map(|o| described(&view, o)).collect();
+        let mut wanted = Vec::new();
         for object in objects.values().filter(|o| o.kind == "ReplicationJob" && !o.is_deleting) {
             wanted.extend(self.job(object, &rules, now).await);
         }
@@ -100,7 +103,9 @@ impl Control {
             tracing::warn!(error = %e, "The journal still holds what was asked for jobs that are over; it is asked again.");
         }
         memory.drills.retain(|uid, _| stays(uid));
-        self.writer.write(objects, wanted).await;
+        // One after the other: only what is due is kept.
+        let described = objects.values().filter_map(|o| described(&view, o));
+        self.writer.write(objects, described.chain(wanted)).await;
         self.finalizers(objects, memory).await;
     }
 

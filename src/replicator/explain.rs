@@ -165,6 +165,16 @@ fn state(
         (_, _) if is_delete(version) && shown.is_some_and(|l| l.braked_since.is_some()) && there.is_ok() => {
             ("braked", format!("held back as part of a mass delete; isthmus release {}", view.rule.name))
         }
+        (_, _) if there.is_ok() && is_left(version, shown) => match shown.filter(|l| l.is_of_remade_bucket()) {
+            Some(_) => (
+                "left",
+                format!(
+                    "it was there when it was seen that the bucket had been made again; isthmus verify {} --repair --existing",
+                    view.rule.name
+                ),
+            ),
+            None => ("left", "it is older than the rule, which leaves existing objects where they are".into()),
+        },
         (_, _) if there.is_ok() => ("pending", "waits in the feed".into()),
         (_, _) => ("unknown", String::new()),
     };
@@ -173,6 +183,11 @@ fn state(
         Err(reason) if why.is_empty() => (state, reason.clone()),
         Err(reason) => (state, format!("{why}; {reason}")),
     }
+}
+
+/// Whether the link leaves the version where it is, for its age.
+fn is_left(version: &Version, shown: Option<&LinkReport>) -> bool {
+    shown.and_then(|l| l.copies_since).is_some_and(|at| version.max_hlc().millis() < at)
 }
 
 fn is_delete(version: &Version) -> bool {

@@ -115,7 +115,12 @@ impl Jobs {
             }
             link
         };
-        VerifyReport { rule: asked.rule.clone(), repair: asked.repair, links: links.iter().map(part).collect() }
+        VerifyReport {
+            rule: asked.rule.clone(),
+            repair: asked.repair,
+            existing: asked.existing,
+            links: links.iter().map(part).collect(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::peer::client::{Dial, Target};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
-use storage_engine::identity::{Files, Identity};
+use storage_engine::identity::{self, Files, Identity};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,14 +54,23 @@ async fn load(line: &Line) -> Identity {
         match Identity::load(line.files.clone()).await {
             Ok(identity) => return identity,
             Err(e) => {
-                if line.trouble.borrow().as_deref() != Some(&e.to_string()) {
+                let why = format!("{}: {e}", reason(&line.files, &e));
+                if line.trouble.borrow().as_deref() != Some(&why) {
                     tracing::error!(peer = line.peer, error = %e, "The certificates for a peer cannot be used; put them right.");
                 }
-                line.trouble.send_replace(Some(e.to_string()));
+                line.trouble.send_replace(Some(why));
                 tokio::time::sleep(PAUSE_MAX).await;
             }
         }
     }
+}
+
+/// Which of a peer's files cannot be used, as a condition's reason.
+fn reason(files: &Files, e: &identity::Error) -> &'static str {
+    use identity::Error::{Pem, Read, Unusable};
+    let (Read { path, .. } | Pem { path, .. } | Unusable { path, .. }) = e else { return "InvalidCertificate" };
+    let mut lists = files.authorities.iter().filter_map(|bundle| bundle.revocations.as_ref());
+    if lists.any(|list| list == path) { "InvalidCRL" } else { "InvalidCertificate" }
 }
 
 async fn dial(line: &Line, identity: &Identity, stop: &CancellationToken) {

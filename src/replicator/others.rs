@@ -3,6 +3,7 @@
 //!
 //! A checkpoint is a moment old, so that what is shown is never less than what waits.
 use super::Replicator;
+use super::remade;
 use super::report::LinkReport;
 use crate::journal::LinkId;
 use crate::link::Checkpoint;
@@ -36,6 +37,7 @@ impl Replicator {
         let behind = store.backlog(&bucket.name, floor, &view.settings().interest()).await.ok()?;
         let parked_versions = self.shared.journal.parked(&id).await.ok()?;
         let now = self.shared.clock.now_millis();
+        let compares = checkpoint.reach.as_ref().and_then(|r| r.existing.as_ref()).is_some_and(|e| e.compares);
         let passes = checkpoint.reach.as_ref().is_some_and(|reach| reach.existing.is_some());
         let lag = behind.oldest_pending_since.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1000.0);
         Some(LinkReport {
@@ -46,7 +48,9 @@ impl Replicator {
             backlog_versions: Some(behind.versions),
             backlog_bytes: Some(behind.bytes),
             parked_versions,
+            compares,
             existing_versions: (!passes).then_some(0),
+            conditions: remade::condition_of(&view.rule, checkpoint).into_iter().collect(),
             ..link
         })
     }

@@ -4,6 +4,7 @@ use super::far::{Far, FarEnd};
 use super::foreign;
 use super::proof::Pace;
 use super::push::{Route, link_name};
+use super::remade;
 use super::report::{ConditionReport, LinkReport};
 use super::run::{Command, Ended, Run, consumer_name};
 use super::tenure::{Claimed, Tenure, Wanted};
@@ -56,6 +57,15 @@ enum Blocked {
     Journal(#[from] Error),
 }
 
+impl From<remade::Begin> for Blocked {
+    fn from(e: remade::Begin) -> Self {
+        match e {
+            remade::Begin::Store(e) => e.into(),
+            remade::Begin::Journal(e) => e.into(),
+        }
+    }
+}
+
 impl Blocked {
     /// The word for what a person must mend in the rule or its bucket; `None`: it passes by itself.
     fn word(&self) -> Option<&'static str> {
@@ -106,6 +116,11 @@ pub async fn own(
                         return shared.tenure.free(&id, &lease).await;
                     }
                     Ended::CalledBack => shared.tenure.free(&id, &lease).await,
+                    Ended::BucketGone => {
+                        shared.tenure.free(&id, &lease).await;
+                        tracing::warn!(rule = %labels.rule, peer = %labels.peer, bucket = %labels.bucket, "The bucket was deleted; the link begins anew should there be one of its name again.");
+                        continue;
+                    }
                     Ended::Lost => shared.tenure.forget(&id, lease.epoch),
                     Ended::Fenced { highest } => {
                         shared.tenure.forget(&id, lease.epoch);
@@ -199,12 +214,15 @@ async fn start<'a>(
     let cursor = checkpoint.as_ref().and_then(|c| c.cursor.clone());
     let mut seed = DefaultHasher::new();
     id.hash(&mut seed);
-    let settings = view.settings();
+    let reach = checkpoint.as_ref().and_then(|c| c.reach.as_ref());
+    let remade = reach.and_then(|reach| reach.since.as_ref()?.remade);
+    let settings = remade::settings(view, remade);
     let peer_bucket = view.destination.bucket.clone();
     let (store, toll) = (shared.store.clone(), way.toll.clone());
     // Until the loop has looked at its conditions nobody sends.
     let held = watch::Sender::new(Held { all: true, deletes: true });
-    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store, toll, held, measure: Notify::new() };
+    let (measure, covered) = (Notify::new(), watch::Sender::default());
+    let route = Route { id, lease, bucket: bucket.name, peer_bucket, store, toll, held, measure, covered };
     Ok(Start::Run(Run {
         labels: labels.clone(),
         route: Arc::new(route),
@@ -237,12 +255,18 @@ async fn prepare(
         let is_same_peer = other.peer.strip_prefix(view.peer.name()).is_some_and(|rest| rest.starts_with('@'));
         other.bucket == id.bucket && is_same_peer && other.peer != id.peer
     };
-    for (former, _) in shared.journal.links(Some(&id.rule)).await?.iter().filter(|(other, _)| is_former(other)) {
+    let known = shared.journal.links(Some(&id.rule)).await?;
+    for (former, _) in known.iter().filter(|(other, _)| is_former(other)) {
         shared.store.deregister(bucket, &consumer_name(former)).await?;
     }
+    let gone = remade::former(&known, id);
     if checkpoint.is_none() {
-        checkpoint = begin(shared, view, id, epoch, bucket, floor).await?;
+        checkpoint = match !gone.is_empty() && view.rule.replicate.existing_objects {
+            true => Some(remade::begin(shared, view, id, epoch, bucket, floor).await?),
+            false => begin(shared, view, id, epoch, bucket, floor).await?,
+        };
     }
+    remade::retire(shared, gone).await;
     Ok((checkpoint, rows))
 }
 
@@ -292,14 +316,14 @@ async fn begin(
             (floor, Reach { covered: Some(scope), since: None, existing: Some(pass) }, 0)
         }
         // From when the rule copies is not known any more; what the feed still owes the peer is.
-        Some(floor) => (floor, Reach { since: Some(Since { at, scope }), ..Reach::default() }, 0),
+        Some(floor) => (floor, Reach { since: Some(Since { at, scope, remade: None }), ..Reach::default() }, 0),
         None if wants_existing => return Ok(None),
         None => {
             let head = shared.store.head(bucket).await?;
             // Should the journal be lost before the first change, the store knows where the link began.
             shared.store.commit(bucket, &consumer_name(id), &head, &head).await?;
             let at = shared.clock.now_millis();
-            (head, Reach { since: Some(Since { at, scope }), ..Reach::default() }, at)
+            (head, Reach { since: Some(Since { at, scope, remade: None }), ..Reach::default() }, at)
         }
     };
     let floor = Some(cursor.clone()).filter(|_| reach.existing.is_none());

@@ -5,7 +5,7 @@ mod pieces;
 use super::tenure::Lease;
 use super::toll::Toll;
 use crate::journal::LinkId;
-use crate::link::{Failure, Held, Outcome, Settings, includes, to_send};
+use crate::link::{Failure, Held, Outcome, Scope, Settings, includes, to_send};
 use crate::peer::client::{Connection, Error};
 use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing, Portion};
@@ -30,6 +30,8 @@ pub struct Route {
     pub held: watch::Sender<Held>,
     /// Somebody waits for the link to be measured: an idle one measures itself seldom.
     pub measure: Notify,
+    /// What a comparison without regard to age found, or made, to be at the peer.
+    pub covered: watch::Sender<Option<Scope>>,
 }
 
 /// What a head counts for in limits of bandwidth: deletes are not free.

@@ -8,7 +8,7 @@ use crate::store::{Backlog, StoreHealth};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use storage_engine::api::DriveHealth;
+use storage_engine::api::{DriveHealth, ShownCertificate};
 
 /// One link, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct LinkReport {
     /// The rule leaves where it is what was not changed since then (Unix milliseconds); absent: it sends everything.
     #[serde(default)]
     pub copies_since: Option<u64>,
+    /// The store had lost the link's place in its feed: every key is being compared with the peer.
+    #[serde(default)]
+    pub compares: bool,
     /// What the slow comparison with the peer has found; absent where this process does not push the link.
     #[serde(default)]
     pub proof: Option<ProofReport>,
@@ -73,7 +76,7 @@ pub struct LinkReport {
 /// Something about a link that a person must mend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionReport {
-    /// One word, CamelCase: BucketNotFound, VersioningDisabled, ObjectLockMismatch, RefusedByPeer, DocumentsRefused; of an
+    /// One word, CamelCase: BucketNotFound, VersioningDisabled, ObjectLockMismatch, RefusedByPeer, DocumentsRefused, BucketRecreated; of an
     /// S3 endpoint those of `store/s3/error.rs`.
     pub reason: String,
     /// What is wrong, where, and what to do.
@@ -153,10 +156,16 @@ impl LinkReport {
             braked_versions: shown.braked_versions,
             braked_since: shown.braked_since,
             copies_since: shown.copies_since,
+            compares: shown.compares,
             proof: None,
             last_error: shown.last_error,
             ..LinkReport::default()
         }
+    }
+
+    /// Whether what its bucket held when it had been made again is left where it is.
+    pub fn is_of_remade_bucket(&self) -> bool {
+        self.conditions.iter().any(|c| c.reason == super::remade::REASON)
     }
 
     /// Whether a person must let it go on.
@@ -241,6 +250,9 @@ pub struct PeerReport {
     /// How an S3 endpoint is spoken to; absent for another site.
     #[serde(default)]
     pub dialect: Option<String>,
+    /// What its build cannot do that this one asks of it; nothing while it is down.
+    #[serde(default)]
+    pub lacks: Vec<String>,
 }
 
 /// A document that is not in force, and why.
@@ -286,6 +298,9 @@ pub struct StoreReport {
     pub drives: Vec<DriveReport>,
     /// Records acked while some drive lacked them or their shard, since the store's process began.
     pub below_target: u64,
+    /// What the listeners of its process show, where that is another process than this.
+    #[serde(default)]
+    pub certificates: Vec<OtherCertificate>,
 }
 
 /// A drive of it.
@@ -312,7 +327,15 @@ impl From<StoreHealth> for StoreReport {
             let DriveHealth { slot, offline, free_bytes, total_bytes } = d;
             DriveReport { drive: slot, offline, free_bytes, total_bytes }
         };
-        StoreReport { drives: health.drives.into_iter().map(drive).collect(), below_target: health.below_target }
+        let certificate = |c: ShownCertificate| OtherCertificate {
+            whose: format!("its store's: {}", c.whose),
+            holds: (c.from_millis, c.until_millis).into(),
+        };
+        StoreReport {
+            drives: health.drives.into_iter().map(drive).collect(),
+            below_target: health.below_target,
+            certificates: health.certificates.into_iter().map(certificate).collect(),
+        }
     }
 }
 /// A certificate this process shows elsewhere than at the peer listener.

@@ -5,6 +5,7 @@ use super::attempts::{Attempt, Attempts};
 use super::far::{Far, FarEnd};
 use super::lateness::Lateness;
 use super::push::{Pushed, Route, link_name};
+use super::remade;
 use super::report::{ConditionReport, LinkReport};
 use super::survey::{self, Surveyed};
 use crate::journal::{self, Journal, LinkId};
@@ -79,6 +80,8 @@ pub enum Ended {
     Removed,
     /// Drained, so that another process may have the link.
     CalledBack,
+    /// The bucket is gone, or another one stands under its name.
+    BucketGone,
     /// The claim on the link is over: nothing more may be sent or written.
     Lost,
     /// Another owner of the link was seen, under this epoch.
@@ -118,6 +121,8 @@ struct Busy {
     intake: bool,
     wake_at: Option<u64>,
     stopped: bool,
+    /// The bucket was not there any more when it was looked at.
+    is_bucket_gone: bool,
     /// Why the journal took no checkpoint the last time.
     journal_trouble: Option<String>,
     /// Draining, and what it ends as.
@@ -137,7 +142,11 @@ impl Run<'_> {
             let held = self.altered();
             self.step(&mut busy, held);
         }
+        let mut covered = self.route.covered.subscribe();
         let ended = loop {
+            if busy.is_bucket_gone {
+                break busy.after.unwrap_or(Ended::BucketGone);
+            }
             if busy.stopped {
                 break busy.after.unwrap_or(Ended::Drained);
             }
@@ -179,6 +188,14 @@ impl Run<'_> {
                 read = wait(&mut busy.reading) => {
                     busy.reading = None;
                     match read {
+                        Ok(batch) if !batch.bucket.is_empty() && batch.bucket != self.route.id.bucket => {
+                            busy.is_bucket_gone = true;
+                            continue;
+                        }
+                        Err(store::Error::NoSuchBucket(_)) => {
+                            busy.is_bucket_gone = true;
+                            continue;
+                        }
                         Ok(batch) => {
                             busy.cursor = Some(batch.cursor.clone());
                             Event::Changed { changes: changes(batch.events), cursor: batch.cursor }
@@ -195,6 +212,10 @@ impl Run<'_> {
                             Event::Existing { changes, cursor, is_last }
                         }
                         (Ok(_), None) => Event::Tick,
+                        (Err(survey::Error::Store(store::Error::NoSuchBucket(_))), _) => {
+                            busy.is_bucket_gone = true;
+                            continue;
+                        }
                         (Err(survey::Error::Store(e)), _) => Box::pin(self.stalls(e)).await,
                         (Err(e), survey) => {
                             tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, error = %e, "A page of keys is compared again.");
@@ -214,6 +235,12 @@ impl Run<'_> {
                     if self.line.borrow_and_update().is_some() { Event::PeerUp } else { Event::PeerDown }
                 },
                 Ok(()) = self.conditions.changed() => self.altered(),
+                Ok(()) = covered.changed() => {
+                    if let (Some(scope), Some(_)) = (covered.borrow_and_update().clone(), self.link.remade()) {
+                        self.step(&mut busy, Event::Covered { scope });
+                    }
+                    self.altered()
+                }
                 command = self.commands.recv(), if !busy.is_abandoned => match command {
                     Some(Command::Alter(view)) => {
                         *self.view = *view;
@@ -259,7 +286,7 @@ impl Run<'_> {
 
     /// The settings that hold now: of the rule, and suspended while the buckets do not fit each other.
     fn altered(&mut self) -> Event {
-        let mut settings = self.view.settings();
+        let mut settings = remade::settings(self.view, self.link.remade());
         settings.suspend |= self.conditions.borrow().iter().any(|c| c.holds);
         self.settings = Arc::new(settings.clone());
         Event::RuleAltered(settings)
@@ -402,6 +429,14 @@ impl Run<'_> {
     /// One snapshot: what the link knows and what waits in the feed behind its cursor.
     async fn show(&mut self, busy: &mut Busy) {
         let now = self.clock.now_millis();
+        // Whoever waits for changes is told when the bucket goes.
+        if busy.reading.is_none() {
+            let seen = self.route.store.bucket(&self.route.bucket).await;
+            busy.is_bucket_gone = match seen {
+                Ok(bucket) => bucket.id != self.route.id.bucket,
+                Err(e) => matches!(e, store::Error::NoSuchBucket(_)),
+            };
+        }
         let behind =
             match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.settings.interest()).await {
                 Ok(behind) => Some(behind),
@@ -414,7 +449,10 @@ impl Run<'_> {
             self.step(busy, Event::CaughtUp);
         }
         let existing = self.existing(busy, behind).await;
-        let mut report = LinkReport::new(&self.labels, now, self.link.shown(now), behind, existing);
+        let shown = self.link.shown(now);
+        let left = remade::condition(&self.view.rule, self.link.remade(), shown.copies_since);
+        let mut report = LinkReport::new(&self.labels, now, shown, behind, existing);
+        report.conditions.extend(left);
         report.last_error = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(report.last_error);
         report.measure(&self.labels, &self.metrics);
         busy.is_idle =

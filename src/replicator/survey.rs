@@ -46,6 +46,9 @@ pub async fn read(
         return compare(&route, &settings, line, since, survey).await;
     }
     let batch = route.store.changes(&route.bucket, survey.cursor.as_ref(), BATCH).await?;
+    if !batch.bucket.is_empty() && batch.bucket != route.id.bucket {
+        return Err(store::Error::NoSuchBucket(route.bucket.clone()).into());
+    }
     let is_last = batch.cursor.has_passed(&survey.until);
     Ok(Surveyed { changes: changes(batch.events), cursor: batch.cursor, is_last })
 }
@@ -81,6 +84,9 @@ async fn compare(
         let Some(version) = route.store.stat(&route.bucket, &key, version_id).await? else { continue };
         let pending_since = version.max_hlc().millis();
         changes.push(Change { version: Arc::new(version), pending_since, traceparent: None });
+    }
+    if route.store.bucket(&route.bucket).await?.id != route.id.bucket {
+        return Err(store::Error::NoSuchBucket(route.bucket.clone()).into());
     }
     let is_last = end.is_none();
     let cursor = end.map_or_else(|| survey.until.clone(), |key| Cursor(key.into_bytes().into()));

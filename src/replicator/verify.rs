@@ -70,6 +70,9 @@ pub struct Verify {
 pub struct VerifyReport {
     pub rule: String,
     pub repair: bool,
+    /// It looks too at versions that the rule leaves where they are.
+    #[serde(default)]
+    pub existing: bool,
     /// One a peer.
     pub links: Vec<LinkVerify>,
 }
@@ -133,7 +136,8 @@ impl VerifyReport {
             verdict: "running".into(),
             ..LinkVerify::default()
         };
-        VerifyReport { rule: rule.into(), repair, links: links.iter().map(begun).collect() }
+        let existing = links.iter().any(|link| link.existing);
+        VerifyReport { rule: rule.into(), repair, existing, links: links.iter().map(begun).collect() }
     }
     /// Whether some link has no verdict yet.
     pub fn is_running(&self) -> bool {
@@ -213,6 +217,11 @@ pub async fn run(links: Vec<Verify>, show: watch::Sender<VerifyReport>) {
             if let Some(ended) = ended.take() {
                 report.conclude(ended);
             }
+            // What the peer holds besides is no matter: a former bucket of the name may have left it there.
+            let lacks = report.missing_there + report.unlike + report.pending;
+            if link.repair && link.existing && report.error.is_none() && lacks == 0 {
+                link.tell_covered();
+            }
             tracing::info!(
                 peer = report.peer,
                 bucket = report.bucket,
@@ -246,6 +255,13 @@ impl Verify {
             lease: self.route.borrow().as_ref().map(|route| route.lease.clone()),
             wire_bytes: 0.into(),
             questions: 0.into(),
+        }
+    }
+
+    /// The link need not bring what was found, or made, to be at the peer whatever its age.
+    fn tell_covered(&self) {
+        if let Some(route) = self.route.borrow().as_ref() {
+            route.covered.send_replace(Some(self.settings.scope()));
         }
     }
 

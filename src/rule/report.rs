@@ -7,11 +7,12 @@
 pub mod drill;
 pub mod events;
 pub mod job;
+mod reason;
 pub mod status;
 
 use super::resource::API_VERSION;
 use super::watch_kube::cluster::{Cluster, chain};
-use super::watch_kube::{Object, ObjectId, Objects};
+use super::watch_kube::{Object, ObjectId, Objects, Packed};
 use events::Said;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -46,7 +47,7 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 struct Written {
     uid: String,
-    status: Json,
+    status: Packed,
     at: Option<Instant>,
 }
 
@@ -76,7 +77,7 @@ impl Writer {
 
     /// Writes what is due, and the Events of what changed, for about a round. What the server does not take and what it
     /// has no time for comes again with the next call.
-    pub async fn write(&mut self, objects: &Objects, wanted: Vec<Wanted>) {
+    pub async fn write(&mut self, objects: &Objects, wanted: impl IntoIterator<Item = Wanted>) {
         let now = Instant::now();
         self.written.retain(|id, written| objects.get(id).is_some_and(|o| o.uid == written.uid));
         let due = wanted.into_iter().filter_map(|wanted| {
@@ -86,7 +87,7 @@ impl Writer {
                 status: object.status.clone(),
                 at: None,
             });
-            let due = due(&wanted.status, &last.status, last.at, now)?;
+            let due = due(&wanted.status, &last.status.json(), last.at, now)?;
             Some(((due, last.at), wanted, last.status.clone()))
         });
         let mut due: Vec<_> = due.collect();
@@ -96,7 +97,7 @@ impl Writer {
         let writes = in_time(now, due).map(|(_, wanted, before)| async move {
             let applied = apply_status(cluster, &wanted).await;
             if applied {
-                for said in events::between(wanted.id.0, &before, &wanted.status) {
+                for said in events::between(wanted.id.0, &before.json(), &wanted.status) {
                     tell(cluster, recorder, &wanted, said).await;
                 }
             }
@@ -104,7 +105,7 @@ impl Writer {
         });
         let done: Vec<_> = writes.buffer_unordered(WRITES_AT_ONCE).filter_map(futures::future::ready).collect().await;
         for Wanted { id, uid, status } in done {
-            self.written.insert(id, Written { uid, status, at: Some(now) });
+            self.written.insert(id, Written { uid, status: Packed::of(&status), at: Some(now) });
         }
     }
 

@@ -57,7 +57,27 @@ pub struct Object {
     pub is_deleting: bool,
     pub finalizers: Vec<String>,
     pub spec: Json,
-    pub status: Json,
+    pub status: Packed,
+}
+
+/// A status as text: a thousand of them as maps would be most of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed(Arc<str>);
+
+impl Packed {
+    pub fn of(status: &Json) -> Packed {
+        Packed(status.to_string().into())
+    }
+
+    pub fn json(&self) -> Json {
+        serde_json::from_str(&self.0).expect("it was JSON")
+    }
+}
+
+impl Default for Packed {
+    fn default() -> Self {
+        Packed::of(&Json::Null)
+    }
 }
 
 impl Object {
@@ -72,7 +92,7 @@ impl Object {
             is_deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.unwrap_or_default(),
             spec: data["spec"].take(),
-            status: data["status"].take(),
+            status: Packed::of(&data["status"]),
         }
     }
 

@@ -21,6 +21,12 @@ impl Link {
         self.existing.survey()
     }
 
+    /// What was in the bucket when it was seen that it had been made again is left where it is: the generation of the rule
+    /// then. `None`: nothing is.
+    pub fn remade(&self) -> Option<u64> {
+        self.existing.remade()
+    }
+
     /// Whether a record as it is now travels on this link.
     pub fn includes(&self, version: &Version) -> bool {
         scope::includes(&self.settings, version)
@@ -51,6 +57,7 @@ impl Link {
             braked_since: self.brake.engaged_at(),
             in_flight: self.flights.len() as u64,
             copies_since: self.existing.since(),
+            compares: self.existing.is_comparing(),
             last_error: self.last_error.clone(),
         }
     }

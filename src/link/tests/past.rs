@@ -176,7 +176,7 @@ fn a_comparison_begins_anew_under_a_wider_rule_and_goes_on_under_a_narrower_one(
 #[test]
 fn a_rule_that_leaves_existing_objects_knows_from_when_it_copies() {
     let late = Settings { existing_objects: false, ..settings() };
-    let since = Since { at: 30, scope: late.scope() };
+    let since = Since { at: 30, scope: late.scope(), remade: None };
     let reach = Some(Reach { since: Some(since), ..Reach::default() });
     let kept = Checkpoint { cursor: Some(cursor(20)), committed_through: 30, reach, ..Checkpoint::default() };
     let mut link = Link::new(late.clone(), Some(kept), Vec::new(), 1);
@@ -231,7 +231,7 @@ fn a_rule_that_is_to_leave_existing_objects_from_now_on_knows_what_it_has_brough
 #[test]
 fn a_comparison_under_a_rule_that_leaves_existing_objects_keeps_to_what_the_rule_covered() {
     let late = Settings { existing_objects: false, ..settings() };
-    let since = Since { at: 30, scope: late.scope() };
+    let since = Since { at: 30, scope: late.scope(), remade: None };
     let reach = Some(Reach { since: Some(since), ..Reach::default() });
     let kept = Checkpoint { cursor: Some(cursor(20)), committed_through: 30, reach, ..Checkpoint::default() };
     let mut link = Link::new(late.clone(), Some(kept), Vec::new(), 1);
@@ -253,4 +253,41 @@ fn a_comparison_under_a_rule_that_leaves_existing_objects_keeps_to_what_the_rule
     assert_eq!(told(Settings { prefix: "key-1".into(), ..late.clone() }), (Some(at_key("key-1")), Some(30)));
     assert_eq!(told(late), (None, Some(30)), "keys it has passed over are covered again");
     assert_eq!(told(settings()), (None, None), "and now what was there before");
+}
+
+#[test]
+fn of_a_bucket_made_again_what_it_held_is_copied_once_a_person_wants_it() {
+    let withheld = Settings { existing_objects: false, ..settings() };
+    let since = Since { at: 30, scope: withheld.scope(), remade: Some(7) };
+    let reach = Some(Reach { since: Some(since), ..Reach::default() });
+    let kept = Checkpoint { cursor: Some(cursor(20)), committed_through: 30, reach, ..Checkpoint::default() };
+    let begun = || {
+        let mut link = Link::new(withheld.clone(), Some(kept.clone()), Vec::new(), 1);
+        let out = link.step(40, Event::PeerUp);
+        settle(&mut link, out);
+        link
+    };
+    let mut link = begun();
+    assert_eq!(pushes(&link.step(41, changed(21..=22))).len(), 2, "what is written from now on goes");
+    // A rule of higher priority has come: not a change of this one.
+    let narrower =
+        Settings { yields_to: vec![Filter { prefix: "key-3".into(), ..Filter::default() }], ..withheld.clone() };
+    link.step(42, Event::RuleAltered(narrower));
+    link.step(43, Event::RuleAltered(withheld.clone()));
+    assert_eq!((link.remade(), link.shown(43).copies_since), (Some(7), Some(43)));
+    let out = link.step(44, Event::RuleAltered(settings()));
+    assert_eq!(survey(&out).map(|s| s.map(|(from, _)| from)), Some(Some(0)), "all of it, from the beginning");
+    assert_eq!((link.remade(), link.shown(44).copies_since), (None, None));
+
+    // A comparison of a part brings a part; one of all brings all, and nothing is sent twice.
+    let mut link = begun();
+    let part = Settings { prefix: "key-1".into(), ..withheld.clone() };
+    let out = link.step(45, Event::Covered { scope: part.scope() });
+    settle(&mut link, out);
+    assert_eq!(link.remade(), Some(7));
+    let out = link.step(46, Event::Covered { scope: withheld.scope() });
+    let kept = settle(&mut link, out).expect("it is durable");
+    assert_eq!(kept.reach.map(|r| (r.covered.is_some(), r.since)), Some((true, None)));
+    let out = link.step(47, Event::RuleAltered(settings()));
+    assert_eq!((survey(&out), link.remade()), (None, None));
 }

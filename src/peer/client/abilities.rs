@@ -35,6 +35,18 @@ pub(super) struct Abilities {
 }
 
 impl Abilities {
+    /// Those it lacks that every build of today has.
+    pub(super) fn lacks(&self) -> Vec<&'static str> {
+        let all = [
+            (self.reconciles, "comparisons"),
+            (self.tells_of_buckets, "telling of its buckets"),
+            (self.takes_pieces, "large versions in pieces"),
+            (self.lends, "reads for a peer"),
+            (self.tells_of_contents, "comparisons of contents"),
+        ];
+        all.into_iter().filter(|(has, _)| !has).map(|(_, what)| what).collect()
+    }
+
     /// Those named in a Hello; others are passed over.
     pub(super) fn of(features: &[String]) -> Self {
         let says = |ability: &str| features.iter().any(|f| f == ability);

@@ -128,7 +128,7 @@ impl Replicator {
     /// Begins to compare what the links from here have brought.
     pub(super) fn compare_acted(&self, id: &str) -> Result<(), String> {
         for Acted { name, rule } in self.drills.acted(id) {
-            self.verify_to(&rule, Some(&name.peer), false)
+            self.verify_to(&rule, Some(&name.peer), false, false)
                 .ok_or_else(|| format!("the link of rule {rule} does not run"))?;
         }
         Ok(())

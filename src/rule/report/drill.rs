@@ -41,12 +41,12 @@ pub fn spec(object: &Object) -> Option<FailoverDrillSpec> {
 
 /// Whether its status says that it has ended.
 pub fn is_over(object: &Object) -> bool {
-    matches!(object.status["phase"].as_str(), Some("Succeeded" | "Failed" | "Aborted"))
+    matches!(object.status.json()["phase"].as_str(), Some("Succeeded" | "Failed" | "Aborted"))
 }
 
 /// Whether some leader has begun it.
 pub fn is_claimed(object: &Object) -> bool {
-    object.status["startTime"].is_string()
+    object.status.json()["startTime"].is_string()
 }
 
 /// The id of its canary: the same for every process that sees the object.
@@ -119,7 +119,7 @@ fn load(workload: &Workload) -> Result<Load, Stage> {
 
 /// Status of a drill.
 pub fn status(object: &Object, stage: &Stage, now: u64) -> FailoverDrillStatus {
-    let old: FailoverDrillStatus = serde_json::from_value(object.status.clone()).unwrap_or_default();
+    let old: FailoverDrillStatus = serde_json::from_value(object.status.json()).unwrap_or_default();
     let mut status = FailoverDrillStatus { observed_generation: i64::try_from(object.generation).ok(), ..old };
     let accepted = || verdict("Accepted", "True", "Accepted", "");
     let failed = |reason: &str, why: &str| verdict("Failed", "True", reason, why);
@@ -249,6 +249,7 @@ fn figures(report: &Report) -> DrillReport {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::watch_kube::Packed;
     use super::*;
     use crate::drill::ledger::AtRisk;
     use crate::rule::report::events;
@@ -383,7 +384,8 @@ mod tests {
             let status = status(&object, &stage, NOW);
             assert_eq!((status.phase.as_deref(), said(&status, "Failed")), (Some(phase), is("True", reason)));
             assert!(status.report.is_none() && status.completion_time.is_some());
-            let ended = Object { status: serde_json::to_value(&status).expect("a status"), ..object.clone() };
+            let ended =
+                Object { status: Packed::of(&serde_json::to_value(&status).expect("a status")), ..object.clone() };
             assert!(is_over(&ended));
         }
         let waits = status(&object, &Stage::Pending("RuleNotFound", "x".into()), NOW);

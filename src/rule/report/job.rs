@@ -26,7 +26,7 @@ pub fn spec(object: &Object) -> Option<ReplicationJobSpec> {
 
 /// Whether its status says that it has ended.
 pub fn is_over(object: &Object) -> bool {
-    matches!(object.status["phase"].as_str(), Some("Complete" | "Failed"))
+    matches!(object.status.json()["phase"].as_str(), Some("Complete" | "Failed"))
 }
 
 /// What cannot be done for a job whose links go to these peers of type S3.
@@ -61,7 +61,7 @@ pub fn status(
     began: Option<u64>,
     now: u64,
 ) -> ReplicationJobStatus {
-    let old: ReplicationJobStatus = serde_json::from_value(object.status.clone()).unwrap_or_default();
+    let old: ReplicationJobStatus = serde_json::from_value(object.status.json()).unwrap_or_default();
     let mut status = ReplicationJobStatus {
         observed_generation: i64::try_from(object.generation).ok(),
         start_time: began.map(time).or(old.start_time.clone()),
@@ -133,7 +133,7 @@ fn result(spec: &ReplicationJobSpec, report: &VerifyReport) -> &'static str {
 
 /// When an object that has ended goes, Unix milliseconds; `None`: never.
 pub fn ends_at(object: &Object, ttl_millis: Option<u64>) -> Option<u64> {
-    let ended: Json = object.status["completionTime"].clone();
+    let ended: Json = object.status.json()["completionTime"].take();
     let ended: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time = serde_json::from_value(ended).ok()?;
     u64::try_from(ended.0.as_millisecond()).ok()?.checked_add(ttl_millis?)
 }

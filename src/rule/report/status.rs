@@ -8,6 +8,8 @@ use super::super::resource::shared::Bytes;
 use super::super::resource::site::SiteStatus;
 use super::super::watch_kube::Object;
 use super::super::{Problem, Rule, RuleSet, SiteDoc};
+use super::reason;
+use crate::replicator::remade;
 use crate::replicator::report::{Certificate, LinkReport, PeerReport, SiteReport};
 use crate::words::utc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -54,7 +56,7 @@ pub fn time(millis: u64) -> Time {
 
 /// Conditions with their generation; one whose status is as before keeps the time of its last change.
 pub fn conditions(verdicts: Vec<Verdict>, object: &Object, now: u64) -> Vec<Condition> {
-    conditions_at(verdicts, &object.status["conditions"], object.generation, now)
+    conditions_at(verdicts, &object.status.json()["conditions"], object.generation, now)
 }
 
 fn conditions_at(verdicts: Vec<Verdict>, before: &Json, generation: u64, now: u64) -> Vec<Condition> {
@@ -105,14 +107,25 @@ impl View<'_> {
         {
             all[1] = verdict("ResolvedRefs", "False", "InvalidCertificate", why);
         }
+        if let (Some(site), Some(own)) = (doc, self.report.certificate)
+            && own.expires_at <= self.now
+            && all[1].status == "True"
+        {
+            let why = format!(
+                "spec.listener.tlsSecretRef: tls.crt of Secret {} held until {}; renew it",
+                site.tls_secret,
+                utc(own.expires_at)
+            );
+            all[1] = verdict("ResolvedRefs", "False", "CertificateExpired", why);
+        }
         all.push(match &self.report.store_error {
             None => verdict("StoreReachable", "True", "Reachable", ""),
-            Some(why) => verdict("StoreReachable", "False", "Unreachable", why),
+            Some(why) => verdict("StoreReachable", "False", reason::of_store(why), why),
         });
-        let journal = self.report.links.iter().filter_map(|l| l.last_error.as_deref());
-        all.push(match journal.into_iter().find(|e| e.starts_with("journal is unavailable")) {
+        let errors = self.report.links.iter().filter_map(|l| l.last_error.as_deref());
+        all.push(match errors.into_iter().find_map(|e| Some((reason::of_journal(e)?, e))) {
             None => verdict("JournalReady", "True", "Ready", ""),
-            Some(why) => verdict("JournalReady", "False", "Unreachable", why),
+            Some((word, why)) => verdict("JournalReady", "False", word, why),
         });
         let suspended = doc.is_some_and(|s| s.suspend);
         all.push(ready(&all, suspended, "Ready"));
@@ -169,9 +182,15 @@ impl View<'_> {
         let mut all = self.documents(object);
         let shown = self.report.peers.iter().find(|p| p.peer == object.name);
         let suspended = object.spec["suspend"] == true;
-        all.push(connected(shown, suspended));
-        all.push(match shown {
-            Some(p) if p.is_up => verdict("Compatible", "True", "Compatible", ""),
+        if let Some((word, why)) = shown.and_then(|p| Some((reason::of_files(p)?, p.last_error.as_ref()?)))
+            && all[1].status == "True"
+        {
+            all[1] = verdict("ResolvedRefs", "False", word, why);
+        }
+        all.push(connected(shown, suspended, object.spec["type"] == "S3"));
+        all.push(match (shown.and_then(reason::of_fit), shown) {
+            (Some((word, why)), _) => verdict("Compatible", "False", word, why),
+            (None, Some(p)) if p.is_up => verdict("Compatible", "True", "Compatible", ""),
             _ => verdict("Compatible", "Unknown", "NotConnected", "known once it is connected"),
         });
         all.push(ready(&all, suspended, "Ready"));
@@ -204,7 +223,18 @@ impl View<'_> {
         if let Some((link, word)) = links.iter().find_map(|l| Some((l, l.blocked_reason.as_ref()?)))
             && all[0].status == "True"
         {
-            all[0] = verdict("Accepted", "False", word, link.last_error.clone().unwrap_or_default());
+            let why = link.last_error.clone().unwrap_or_default();
+            // The bucket here belongs to the rule, the one there to what it refers to.
+            match word == "BucketNotFound" && why.contains(&format!("does not exist at {}", link.peer)) {
+                true => all[1] = verdict("ResolvedRefs", "False", word, why),
+                false => all[0] = verdict("Accepted", "False", word, why),
+            }
+        }
+        let refused = links.iter().flat_map(|l| l.conditions.iter().map(|c| (l.peer.as_str(), c)));
+        if let Some((peer, c)) = refused.into_iter().find(|(_, c)| c.reason == "RefusedByPeer")
+            && all[1].status == "True"
+        {
+            all[1] = verdict("ResolvedRefs", "False", &c.reason, format!("{peer}: {}", c.message));
         }
         let suspended =
             rule.is_some_and(|r| r.suspend) || !links.is_empty() && links.iter().all(|l| l.suspended.is_some());
@@ -237,7 +267,8 @@ impl View<'_> {
     }
 
     fn destination(&self, link: &LinkReport, object: &Object) -> DestinationStatus {
-        let before = object.status["destinations"].as_array().into_iter().flatten();
+        let status = object.status.json();
+        let before = status["destinations"].as_array().into_iter().flatten();
         let before = before.filter(|d| d["peer"] == link.peer.as_str()).map(|d| d["conditions"].clone()).next();
         let one = [link];
         let mut all = vec![stalled(&one)];
@@ -271,32 +302,20 @@ fn quantity(bytes: i64) -> Bytes {
 }
 
 fn last_seen(object: &Object) -> Option<Time> {
-    serde_json::from_value(object.status["lastSeenTime"].clone()).ok()
+    serde_json::from_value(object.status.json()["lastSeenTime"].take()).ok()
 }
 
-fn connected(shown: Option<&PeerReport>, suspended: bool) -> Verdict {
+fn connected(shown: Option<&PeerReport>, suspended: bool, is_s3: bool) -> Verdict {
     let kind = "Connected";
     match shown {
         _ if suspended => verdict(kind, "False", "Suspended", "spec.suspend is true"),
         Some(p) if p.is_up => verdict(kind, "True", "Connected", ""),
-        Some(PeerReport { last_error: Some(why), .. }) => verdict(kind, "False", word_of(why), why),
+        Some(PeerReport { last_error: Some(why), .. }) => match reason::of_line(why, is_s3) {
+            Some(word) => verdict(kind, "False", word, why),
+            None => verdict(kind, "True", "Connected", "it answers; Compatible says what is wrong"),
+        },
         Some(_) => verdict(kind, "Unknown", "Dialling", "it is being dialled"),
         None => verdict(kind, "Unknown", "NotDialled", "no rule in force needs it, or the document is not accepted"),
-    }
-}
-
-/// The word for why a peer cannot be reached.
-fn word_of(why: &str) -> &'static str {
-    let lower = why.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|w| lower.contains(w));
-    if has(&["identit", "spiffe", "one uri"]) {
-        "IdentityMismatch"
-    } else if has(&["announces", "another site"]) {
-        "SiteIDMismatch"
-    } else if has(&["certificate", "tls", "handshake", "pem"]) {
-        "TLSFailed"
-    } else {
-        "DialFailed"
     }
 }
 
@@ -306,6 +325,13 @@ fn existing(rule: Option<&Rule>, links: &[&LinkReport]) -> Verdict {
         None => verdict(kind, "Unknown", "NotInForce", "the rule is not in force"),
         Some(r) if !r.replicate.existing_objects => {
             verdict(kind, "False", "Disabled", "replicate.existingObjects is Disabled")
+        }
+        Some(_) if links.iter().any(|l| l.is_of_remade_bucket()) => {
+            let left: Vec<_> = links.iter().filter(|l| l.is_of_remade_bucket()).collect();
+            let peers: Vec<&str> = left.iter().map(|l| l.peer.as_str()).collect();
+            let why = left.iter().flat_map(|l| &l.conditions).find(|c| c.reason == remade::REASON);
+            let why = why.map(|c| c.message.clone()).unwrap_or_default();
+            verdict(kind, "False", remade::REASON, format!("to {}: {why}", peers.join(", ")))
         }
         Some(_) if links.iter().any(|l| l.existing_versions.is_none()) || links.is_empty() => {
             verdict(kind, "Unknown", "Counting", "not counted yet")
@@ -348,6 +374,10 @@ fn stalled(links: &[&LinkReport]) -> Verdict {
             format!("deletes to {peers} came in a mass and are held back; raise spec.brakeRelease to let them go");
         return verdict(kind, "True", "BrakeEngaged", message);
     }
+    if let Some(peers) = named(&reason::is_full) {
+        let why = links.iter().find(|l| reason::is_full(l)).and_then(|l| l.last_error.clone()).unwrap_or_default();
+        return verdict(kind, "True", "TargetFull", format!("no room at {peers}; changes wait: {why}"));
+    }
     if let Some(peers) = named(&|l| l.state == "peer_down") {
         return verdict(
             kind,
@@ -355,6 +385,12 @@ fn stalled(links: &[&LinkReport]) -> Verdict {
             "PeerUnreachable",
             format!("cannot be reached: {peers}; changes wait in the store's feed"),
         );
+    }
+    if let Some(peers) = named(&|l| l.compares) {
+        let message = format!(
+            "the store does not know the place in its feed any more of the links to {peers}: every key is compared with the peer, and until that is through their lag is not known"
+        );
+        return verdict(kind, "True", "CursorExpired", message);
     }
     verdict(kind, "False", "Progressing", "")
 }

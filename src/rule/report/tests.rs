@@ -1,6 +1,6 @@
 use super::status::View;
 use super::*;
-use crate::replicator::report::{Certificate, LinkReport, OtherCertificate, PeerReport, SiteReport};
+use crate::replicator::report::{Certificate, ConditionReport, LinkReport, OtherCertificate, PeerReport, SiteReport};
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::Judged;
 use crate::rule::watch_kube::mock::{Mock, specs};
@@ -76,6 +76,14 @@ fn ready_takes_the_reason_of_what_fails_first() {
     let braked = LinkReport { state: "braked".into(), braked_since: Some(NOW), ..link("a") };
     let held = crate::replicator::told::Suspended::default();
     let suspended = LinkReport { state: "suspended".into(), suspended: Some(held), ..link("a") };
+    let there = "bucket logs does not exist at ams; make it there, with versioning enabled".to_string();
+    let lacks = LinkReport { last_error: Some(there), ..blocked.clone() };
+    let said = |reason: &str| ConditionReport { reason: reason.into(), message: "why".into(), holds: false };
+    let refused = LinkReport { conditions: vec![said("RefusedByPeer")], ..link("a") };
+    let no_room = "the drives are full".to_string();
+    let full = LinkReport { retry_versions: 3, last_error: Some(no_room), ..link("a") };
+    let expired = LinkReport { compares: true, lag_seconds: None, existing_versions: None, ..link("a") };
+    let remade = LinkReport { conditions: vec![said("BucketRecreated")], ..link("a") };
     let table = [
         (rule(), Some(link("a")), "True Replicating"),
         (rule(), None, "Unknown Starting"),
@@ -83,6 +91,12 @@ fn ready_takes_the_reason_of_what_fails_first() {
         (rule(), Some(down), "False PeerUnreachable"),
         (rule(), Some(braked), "False BrakeEngaged"),
         (rule(), Some(suspended), "False Suspended"),
+        (rule(), Some(lacks), "False BucketNotFound"),
+        (rule(), Some(refused), "False RefusedByPeer"),
+        (rule(), Some(full.clone()), "False TargetFull"),
+        (rule(), Some(LinkReport { retry_versions: 0, ..full }), "True Replicating"),
+        (rule(), Some(expired), "False CursorExpired"),
+        (rule(), Some(remade), "True Replicating"),
         (specs::rule("logs", "gone"), None, "False PeerNotFound"),
         (with("siteRef", json!({"name": "elsewhere"})), None, "False SiteNotFound"),
         (with("recoveryPointObjective", json!("25h")), None, "False InvalidSpec"),
@@ -91,6 +105,81 @@ fn ready_takes_the_reason_of_what_fails_first() {
         let (status, conditions) = shown(spec, link);
         assert_eq!(conditions["Ready"], ready, "{status:#}");
     }
+}
+
+#[test]
+fn of_a_bucket_made_again_the_rule_says_what_is_not_copied_and_what_to_do() {
+    let left = ConditionReport { reason: "BucketRecreated".into(), message: "do this".into(), holds: false };
+    let remade = LinkReport { conditions: vec![left], ..link("a") };
+    let (status, conditions) = shown(specs::rule("logs", "ams"), Some(remade));
+    assert_eq!(conditions["ExistingObjectsCopied"], "False BucketRecreated");
+    let all = status["conditions"].as_array().unwrap();
+    let told = all.iter().find(|c| c["type"] == "ExistingObjectsCopied").unwrap();
+    assert_eq!(told["message"], "to ams: do this");
+}
+
+#[test]
+fn a_bucket_that_is_not_at_the_peer_is_what_the_rule_refers_to() {
+    let blocked = |why: &str| LinkReport {
+        state: "blocked".into(),
+        blocked_reason: Some("BucketNotFound".into()),
+        last_error: Some(why.into()),
+        ..link("a")
+    };
+    let of = |why: &str| {
+        let (_, conditions) = shown(specs::rule("logs", "ams"), Some(blocked(why)));
+        [conditions["Accepted"].clone(), conditions["ResolvedRefs"].clone()]
+    };
+    assert_eq!(of("bucket logs does not exist at this site"), ["False BucketNotFound", "True ResolvedRefs"]);
+    assert_eq!(of("bucket logs does not exist at ams; make it"), ["True Accepted", "False BucketNotFound"]);
+}
+
+/// Conditions of Peer `ams` as it is shown.
+fn peer_conditions(peer: PeerReport) -> BTreeMap<String, String> {
+    let objects = objects(&[]);
+    let Snapshot { rules, problems, .. } = Judged::default().snapshot(&objects, "default");
+    let report = SiteReport { peers: vec![PeerReport { peer: "ams".into(), ..peer }], ..SiteReport::default() };
+    let status = view(&rules, &problems, &report).peer(&objects[&("Peer", "ams".to_string())]);
+    conditions_of(&serde_json::to_value(status).unwrap())
+}
+
+#[test]
+fn a_peer_says_which_of_its_files_its_line_or_its_build_is_to_be_mended() {
+    let down = |why: &str| peer_conditions(PeerReport { last_error: Some(why.into()), ..PeerReport::default() });
+    let list = down("InvalidCRL: read ca.crl: no such file");
+    assert_eq!([&list["ResolvedRefs"], &list["Ready"]], ["False InvalidCRL"; 2]);
+    assert_eq!(down("InvalidCertificate: tls.crt: no certificate in it")["ResolvedRefs"], "False InvalidCertificate");
+    let old = down("reach ams: it says goodbye: this end speaks protocol version 9 only");
+    assert_eq!(old["Compatible"], "False ProtocolTooOld");
+    let skewed = PeerReport { is_up: true, clock_offset_ms: Some(90_000), ..PeerReport::default() };
+    let skewed = peer_conditions(skewed);
+    assert_eq!([&skewed["Connected"], &skewed["Ready"]], ["True Connected", "False ClockSkewTooLarge"]);
+    let young = PeerReport { is_up: true, lacks: vec!["comparisons".into()], ..PeerReport::default() };
+    assert_eq!(peer_conditions(young)["Compatible"], "False FeatureMissing");
+    assert_eq!(peer_conditions(PeerReport { is_up: true, ..PeerReport::default() })["Ready"], "True Ready");
+}
+
+#[test]
+fn a_site_says_what_ails_its_certificate_its_store_and_its_journal() {
+    let objects = objects(&[]);
+    let Snapshot { rules, problems, .. } = Judged::default().snapshot(&objects, "default");
+    let said = |report: SiteReport| {
+        let status = view(&rules, &problems, &report).site(&objects[&("Site", "fra".to_string())]);
+        conditions_of(&serde_json::to_value(status).unwrap())
+    };
+    let over = Some(Certificate { issued_at: NOW - 1_000, expires_at: NOW });
+    let over = said(SiteReport { certificate: over, ..SiteReport::default() });
+    assert_eq!([&over["ResolvedRefs"], &over["Ready"]], ["False CertificateExpired"; 2]);
+    let tls = Some("TLS: invalid peer certificate: UnknownIssuer".into());
+    assert_eq!(said(SiteReport { store_error: tls, ..SiteReport::default() })["StoreReachable"], "False TLSFailed");
+    let of_link = |why: &str| SiteReport {
+        links: vec![LinkReport { last_error: Some(why.into()), ..link("a") }],
+        ..SiteReport::default()
+    };
+    let journal = |why: &str| said(of_link(why))["JournalReady"].clone();
+    assert_eq!(journal("journal is unavailable: (code: 13) database or disk is full"), "False Full");
+    assert_eq!(journal("journal cannot be used: database disk image is malformed"), "False Corrupt");
+    assert_eq!(journal("the drives are full"), "True Ready");
 }
 
 #[test]
@@ -362,7 +451,7 @@ fn a_job_says_what_it_found() {
             error: error.map(Into::into),
             ..LinkVerify::default()
         };
-        VerifyReport { rule: "a".into(), repair: kind_repairs(repaired), links: vec![link] }
+        VerifyReport { rule: "a".into(), repair: kind_repairs(repaired), existing: false, links: vec![link] }
     };
     fn kind_repairs(repaired: u64) -> bool {
         repaired > 0

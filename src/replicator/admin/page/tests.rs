@@ -69,7 +69,7 @@ fn drives_clocks_and_certificates_are_shown_as_far_as_they_are_known() {
     assert!(text.contains("<p>Not known now.</p>") && !text.contains("drives offline"), "{text}");
     let drive = |drive, offline| DriveReport { drive, offline, free_bytes: 3 << 30, total_bytes: 4 << 30 };
     let drives = vec![drive(0, None), drive(1, Some("No such file: /secret/path".into()))];
-    report.store = Some(StoreReport { drives, below_target: 7 });
+    report.store = Some(StoreReport { drives, below_target: 7, ..StoreReport::default() });
     report.peers[0].clock_offset_ms = Some(-700);
     report.peers[0].certificate_until = Some(1_800_000_000_000);
     let text = shown(&report, &History::default());
