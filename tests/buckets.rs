@@ -339,7 +339,7 @@ async fn what_a_bucket_made_again_held_is_copied_once_its_rule_changes() {
     world.shows("good", "a restart keeps it", |l| has("BucketRecreated")(l) && l.state == "live").await;
     assert_eq!(world.ams.stat("good", "k", held.id).await.unwrap(), None, "nobody wanted it copied");
     let places = world.replicator.explain("good", "k", Some(held.id)).await.unwrap().versions.remove(0).places;
-    assert!(places[0].state == "left" && places[0].why.contains("made again"), "{places:?}");
+    assert!(places[0].state == "not_in_scope" && places[0].why.contains("made again"), "{places:?}");
     let asked = Asked { rule: "good".into(), ..Asked::default() };
     assert_eq!(job(&world.replicator, "verify", asked).await.verdict, "equal", "it is no difference");
     let known = world.journal.links(None).await.unwrap();

@@ -138,6 +138,13 @@ fn state(
     };
     match held {
         Some(theirs) if is_there(theirs) => return ("there", String::new()),
+        _ if is_left && shown.is_some_and(LinkReport::is_of_remade_bucket) => {
+            let verb = format!("isthmus verify {} --repair --existing", view.rule.name);
+            return (
+                "not_in_scope",
+                format!("it was there when it was seen that the bucket had been made again; {verb}"),
+            );
+        }
         _ if is_left => {
             return ("not_in_scope", "older than the rule, which leaves existing objects where they are".into());
         }
@@ -165,16 +172,6 @@ fn state(
         (_, _) if is_delete(version) && shown.is_some_and(|l| l.braked_since.is_some()) && there.is_ok() => {
             ("braked", format!("held back as part of a mass delete; isthmus release {}", view.rule.name))
         }
-        (_, _) if there.is_ok() && is_left(version, shown) => match shown.filter(|l| l.is_of_remade_bucket()) {
-            Some(_) => (
-                "left",
-                format!(
-                    "it was there when it was seen that the bucket had been made again; isthmus verify {} --repair --existing",
-                    view.rule.name
-                ),
-            ),
-            None => ("left", "it is older than the rule, which leaves existing objects where they are".into()),
-        },
         (_, _) if there.is_ok() => ("pending", "waits in the feed".into()),
         (_, _) => ("unknown", String::new()),
     };
@@ -183,11 +180,6 @@ fn state(
         Err(reason) if why.is_empty() => (state, reason.clone()),
         Err(reason) => (state, format!("{why}; {reason}")),
     }
-}
-
-/// Whether the link leaves the version where it is, for its age.
-fn is_left(version: &Version, shown: Option<&LinkReport>) -> bool {
-    shown.and_then(|l| l.copies_since).is_some_and(|at| version.max_hlc().millis() < at)
 }
 
 fn is_delete(version: &Version) -> bool {
