@@ -395,6 +395,7 @@ impl Replicator {
             store: self.health.borrow().clone(),
             certificate: self.listener.valid_millis().map(Certificate::from),
             certificate_uri: self.listener.uri(),
+            authorities: self.listener.authorities_valid_millis().map(Certificate::from),
             other_certificates: self.certificates_elsewhere(),
         }
     }

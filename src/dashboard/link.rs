@@ -148,7 +148,10 @@ fn trouble() -> Vec<Panel> {
             "operating.md",
             "Seconds waited a second, added up over versions. If lag grows with it: raise `bandwidth` or `maxConcurrentTransfers`.",
         )
-        .asks(EACH, format!("sum by ({LINK}) (rate(isthmus_link_throttled_seconds_total{{{WAY}}}[$__rate_interval]))"))
+        .asks(
+            "{{site}}: {{rule}} to {{peer}}, {{limit}}",
+            format!("sum by ({LINK}, limit) (rate(isthmus_link_throttled_seconds_total{{{WAY}}}[$__rate_interval]))"),
+        )
         .worse_from(10.0, 1000.0),
         Panel::new(
             Look::Lines,

@@ -287,6 +287,9 @@ pub struct SiteReport {
     /// The URI in what the peer listener shows; absent: it names nobody.
     #[serde(default)]
     pub certificate_uri: Option<String>,
+    /// The CAs the peer listener believes: the first bundle to come to its end; absent: there is none.
+    #[serde(default)]
+    pub authorities: Option<Certificate>,
     /// What this process shows elsewhere.
     #[serde(default)]
     pub other_certificates: Vec<OtherCertificate>,

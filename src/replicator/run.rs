@@ -460,7 +460,7 @@ impl Run<'_> {
         if let Some(pending) = report.backlog_versions {
             self.metrics.late(&self.labels, busy.lateness.measured(now, busy.done, pending));
         }
-        self.metrics.throttled.get_or_create(&self.labels).inc_by(self.route.toll.waited_seconds());
+        self.metrics.throttled(&self.labels, self.route.toll.waited_seconds());
         self.shown.send_replace(report);
     }
 

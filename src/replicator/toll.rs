@@ -62,16 +62,19 @@ impl Limit {
     }
 }
 
-/// Waits until so many bytes may go by all of these limits, slice by slice.
-async fn pay(limits: &[&Limit], bytes: u64, class: impl Fn() -> Class) {
-    let mut left = bytes;
+/// Waits until so many bytes may go by all of these limits, slice by slice; the times waited at each are told.
+async fn pay<const N: usize>(limits: [&Limit; N], bytes: u64, class: impl Fn() -> Class) -> [Duration; N] {
+    let (mut left, mut waited) = (bytes, [Duration::ZERO; N]);
     while left > 0 {
         let slice = left.min(SLICE_BYTES);
-        for limit in limits {
+        for (limit, waited) in limits.iter().zip(&mut waited) {
+            let began = Instant::now();
             limit.take(slice, class()).await;
+            *waited += began.elapsed();
         }
         left -= slice;
     }
+    waited
 }
 
 /// How long a wait goes on at most before the limit is looked at again: it may have changed.
@@ -109,6 +112,11 @@ pub struct Tolls {
     flights: Arc<Flights>,
 }
 
+/// What versions wait for: bandwidth of their rule, their peer and the site, and the site's versions in flight.
+pub const LIMITS: [&str; 4] = ["rule", "peer", "site", "transfers"];
+/// The place of the last among [`LIMITS`].
+const TRANSFERS: usize = 3;
+
 /// What one link passes.
 #[derive(Clone)]
 pub struct Toll {
@@ -116,8 +124,8 @@ pub struct Toll {
     peer: Arc<Limit>,
     site: Arc<Limit>,
     flights: Arc<Flights>,
-    /// Microseconds versions of the link have waited here.
-    waited: Arc<AtomicU64>,
+    /// Microseconds versions of the link have waited here, by the limit ([`LIMITS`]).
+    waited: Arc<[AtomicU64; 4]>,
 }
 
 impl Tolls {
@@ -171,7 +179,7 @@ impl Allowance {
 
     /// Waits until a version of so many bytes may go: it is paid for before it is sent, so that nothing is held meanwhile.
     pub async fn pass(&self, bytes: u64) {
-        pay(&[&self.0], bytes, || Class::Interactive).await;
+        pay([&self.0], bytes, || Class::Interactive).await;
     }
 }
 
@@ -180,14 +188,14 @@ impl Toll {
         if self.rule.is_bulk.load(Ordering::Relaxed) { Class::Bulk } else { Class::Interactive }
     }
 
-    /// Seconds waited since this was asked the last time, added up over versions.
-    pub fn waited_seconds(&self) -> f64 {
-        Duration::from_micros(self.waited.swap(0, Ordering::Relaxed)).as_secs_f64()
+    /// Seconds waited at each of [`LIMITS`] since this was asked the last time, added up over versions.
+    pub fn waited_seconds(&self) -> [f64; 4] {
+        self.waited.each_ref().map(|at| Duration::from_micros(at.swap(0, Ordering::Relaxed)).as_secs_f64())
     }
 
-    fn waited_since(&self, began: Instant) {
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.waited.fetch_add(micros, Ordering::Relaxed);
+    fn waited(&self, limit: usize, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.waited[limit].fetch_add(micros, Ordering::Relaxed);
     }
 
     /// Waits until one more version may fly; it does while the permit is held.
@@ -196,15 +204,16 @@ impl Toll {
         let _turn = self.flights.lanes[usize::from(self.class() == Class::Bulk)].lock().await;
         let permits = self.flights.permits.lock().expect("no panic while held").1.clone();
         let permit = permits.acquire_owned().await.expect("it is never closed");
-        self.waited_since(began);
+        self.waited(TRANSFERS, began.elapsed());
         permit
     }
 
     /// Waits until so many bytes may go.
     pub async fn pass(&self, bytes: u64) {
-        let began = Instant::now();
-        pay(&[&self.rule.limit, &self.peer, &self.site], bytes, || self.class()).await;
-        self.waited_since(began);
+        let times = pay([&self.rule.limit, &self.peer, &self.site], bytes, || self.class()).await;
+        for (limit, time) in times.into_iter().enumerate() {
+            self.waited(limit, time);
+        }
     }
 
     /// The same body, each piece of it after it was paid for.
@@ -244,9 +253,10 @@ mod tests {
         let took = began.elapsed();
         // 0.5 s less the burst; each by itself would take half of it.
         assert!(took >= Duration::from_millis(380), "2 MiB at 4 MiB/s took {took:?}");
-        let waited = first.waited_seconds() + second.waited_seconds();
-        assert!(waited >= 0.38, "{waited} s were counted");
-        assert_eq!(first.waited_seconds(), 0.0, "counted once");
+        let [[rule, peer, site, transfers], second] = [first.waited_seconds(), second.waited_seconds()];
+        assert!(peer + second[1] >= 0.38, "{peer} and {second:?} s were counted");
+        assert!(rule + site + transfers < 0.1, "of what has no limit: {rule}, {site}, {transfers} s");
+        assert_eq!(first.waited_seconds(), [0.0; 4], "counted once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use crate::journal::LinkId;
 use crate::link::Outcome;
 use crate::replicator::lateness::IN_TIME_MS;
 use crate::replicator::report::SiteReport;
+use crate::replicator::toll::LIMITS;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
@@ -34,6 +35,15 @@ pub struct ResultLabels {
     pub bucket: String,
     pub peer: String,
     pub result: String,
+}
+
+/// A link and what its versions waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    pub rule: String,
+    pub bucket: String,
+    pub peer: String,
+    pub limit: &'static str,
 }
 
 /// The versions of a bucket on their way to a peer.
@@ -124,7 +134,7 @@ pub struct Metrics {
     pub tombstones_unacked: Family<LinkLabels, Gauge>,
     pub oldest_tombstone: Family<LinkLabels, Gauge<f64, AtomicU64>>,
     pub differences: Family<LinkLabels, Counter>,
-    pub throttled: Family<LinkLabels, Counter<f64, AtomicU64>>,
+    pub throttled: Family<LimitLabels, Counter<f64, AtomicU64>>,
     pub commit_to_ack: Family<WayLabels, HistogramWithExemplars<TraceLabels>>,
     pub slo: Family<OutcomeLabels, Counter>,
     pub versions: Family<ResultLabels, Counter>,
@@ -252,7 +262,7 @@ impl Metrics {
         }
         drop(self.bytes.get_or_create(link));
         drop(self.differences.get_or_create(link));
-        drop(self.throttled.get_or_create(link));
+        self.throttled(link, [0.0; LIMITS.len()]);
         drop(self.link_owned.get_or_create(link));
         for outcome in [IN_TIME, LATE] {
             drop(self.slo.get_or_create(&outcome_labels(link, outcome)));
@@ -311,6 +321,13 @@ impl Metrics {
         }
     }
 
+    /// Counts the seconds that versions waited at each of [`LIMITS`].
+    pub fn throttled(&self, link: &LinkLabels, seconds: [f64; LIMITS.len()]) {
+        for (limit, seconds) in LIMITS.into_iter().zip(seconds) {
+            self.throttled.get_or_create(&limit_labels(link, limit)).inc_by(seconds);
+        }
+    }
+
     /// Counts versions that were not at the peer in time.
     pub fn late(&self, link: &LinkLabels, versions: u64) {
         self.slo.get_or_create(&outcome_labels(link, LATE)).inc_by(versions);
@@ -349,7 +366,9 @@ impl Metrics {
         self.commit_to_ack.remove(&way_labels(link));
         self.bytes.remove(link);
         self.differences.remove(link);
-        self.throttled.remove(link);
+        for limit in LIMITS {
+            self.throttled.remove(&limit_labels(link, limit));
+        }
         self.link_owned.remove(link);
         self.link_epoch.remove(link);
         self.stop_link(link);
@@ -377,6 +396,11 @@ fn way_labels(link: &LinkLabels) -> WayLabels {
 
 fn outcome_labels(link: &LinkLabels, outcome: &'static str) -> OutcomeLabels {
     OutcomeLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), outcome }
+}
+
+fn limit_labels(link: &LinkLabels, limit: &'static str) -> LimitLabels {
+    let LinkLabels { rule, bucket, peer } = link.clone();
+    LimitLabels { rule, bucket, peer, limit }
 }
 
 fn result_labels(link: &LinkLabels, result: &str) -> ResultLabels {

@@ -49,7 +49,7 @@ pub fn registry_of(report: &SiteReport) -> Registry {
     let accepted: std::collections::BTreeSet<&str> = report.links.iter().map(|l| l.rule.as_str()).collect();
     rules.get_or_create(&RuleLabels { state: "accepted" }).set(count(accepted.len()));
     rules.get_or_create(&RuleLabels { state: "rejected" }).set(count(report.problems.len()));
-    certificate(&mut all, report);
+    certificates(&mut all, report);
     all.register("rules", "Rules with links, and documents that are not in force", rules);
     all
 }
@@ -64,16 +64,23 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn certificate(all: &mut Registry, report: &SiteReport) {
-    let Some(own) = report.certificate else { return };
+fn certificates(all: &mut Registry, report: &SiteReport) {
     let seconds = |millis: u64| {
         let gauge = Seconds::default();
         gauge.set(millis as f64 / 1000.0);
         gauge
     };
-    let issued = "The peer listener's certificate holds from then on";
-    all.register("certificate_issued_timestamp_seconds", issued, seconds(own.issued_at));
-    all.register("certificate_expiry_timestamp_seconds", "It holds until then", seconds(own.expires_at));
+    if let Some(own) = report.certificate {
+        let issued = "The peer listener's certificate holds from then on";
+        all.register("certificate_issued_timestamp_seconds", issued, seconds(own.issued_at));
+        all.register("certificate_expiry_timestamp_seconds", "It holds until then", seconds(own.expires_at));
+    }
+    if let Some(first) = report.authorities {
+        let issued = "The first CA bundle to come to its end holds from then on";
+        all.register("certificate_authority_issued_timestamp_seconds", issued, seconds(first.issued_at));
+        let expiry = "It holds until then";
+        all.register("certificate_authority_expiry_timestamp_seconds", expiry, seconds(first.expires_at));
+    }
 }
 
 fn links(all: &mut Registry, report: &SiteReport) {

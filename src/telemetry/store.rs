@@ -96,6 +96,10 @@ impl Collector for Counted {
         let help = "S3 clients that did not get through TLS";
         let mut handshakes = counter(&mut to, "store_handshakes_failed", help)?;
         add(&mut handshakes, &[], seen.handshakes_failed)?;
+        let mut logins = counter(&mut to, "store_logins_failed", "S3 requests that proved no user")?;
+        for (reason, count) in &seen.logins_failed {
+            add(&mut logins, &[("reason", reason)], *count)?;
+        }
         self.encode_certificates(&mut to)?;
         let mut refused = counter(&mut to, "store_callers_refused", "Callers the private API refused")?;
         for (reason, count) in &seen.callers_refused {

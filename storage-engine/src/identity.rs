@@ -120,13 +120,17 @@ struct Current {
     configs: Configs,
     /// What the own certificate says; `None`: it names nobody.
     named: Option<Named>,
+    /// How long the CAs hold; `None`: there are none.
+    authorities: Option<(u64, u64)>,
 }
 
 impl Current {
     fn of(files: &Files, bytes: FileBytes) -> Result<Self, Error> {
         let configs = configs(files, &bytes)?;
         let chain = certificates(&files.certificate, &bytes.certificate)?;
-        Ok(Current { bytes, configs, named: named(Some(&chain)).ok() })
+        let bundles = bytes.authorities.iter().chain(bytes.others.values());
+        let authorities = bundles.filter_map(BundleBytes::valid_millis).min_by_key(|(_, until)| *until);
+        Ok(Current { bytes, configs, named: named(Some(&chain)).ok(), authorities })
     }
 }
 
@@ -160,6 +164,12 @@ impl Identity {
     pub fn valid_millis(&self) -> Option<(u64, u64)> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.named.as_ref().map(|named| (named.not_before_millis, named.not_after_millis))
+    }
+
+    /// The same of the CAs that are believed. Of a bundle the CA counts that holds longest: the others are on their way
+    /// out. Of several bundles the first that comes to its end.
+    pub fn authorities_valid_millis(&self) -> Option<(u64, u64)> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).authorities
     }
 
     /// The one URI of the own certificate; `None`: it names nobody.
@@ -203,6 +213,13 @@ struct FileBytes {
 struct BundleBytes {
     authorities: Vec<u8>,
     revocations: Option<Vec<u8>>,
+}
+
+impl BundleBytes {
+    fn valid_millis(&self) -> Option<(u64, u64)> {
+        let authorities = CertificateDer::pem_slice_iter(&self.authorities).filter_map(Result::ok);
+        authorities.filter_map(|ca| validity_millis(&ca).ok()).max_by_key(|(_, until)| *until)
+    }
 }
 
 impl FileBytes {

@@ -66,10 +66,16 @@ pub struct Metrics {
     handshakes_failed: AtomicU64,
     /// Callers refused by the private API, by reason: constants.
     callers_refused: Mutex<BTreeMap<&'static str, u64>>,
+    /// S3 requests that proved no user, by reason: constants.
+    logins_failed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// Why the private API refuses a caller.
 pub const CALLER_REFUSALS: [&str; 4] = ["handshake", "certificate", "name", "unknown_client"];
+
+/// Why an S3 request proves no user: a wrong secret or a user there is none of, which is not told apart; a clock that is
+/// off; no signature, or one that has expired; too many wrong ones before.
+pub const LOGIN_FAILURES: [&str; 4] = ["signature", "clock", "denied", "too_often"];
 
 /// The counters at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +97,8 @@ pub struct Snapshot {
     pub handshakes_failed: u64,
     /// Callers refused by the private API, by reason; each of [`CALLER_REFUSALS`] stands there from the start.
     pub callers_refused: BTreeMap<&'static str, u64>,
+    /// S3 requests that proved no user, by reason; each of [`LOGIN_FAILURES`] stands there from the start.
+    pub logins_failed: BTreeMap<&'static str, u64>,
 }
 
 impl Default for Metrics {
@@ -105,6 +113,7 @@ impl Default for Metrics {
             purges_voided: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             callers_refused: Mutex::new(CALLER_REFUSALS.into_iter().map(|reason| (reason, 0)).collect()),
+            logins_failed: Mutex::new(LOGIN_FAILURES.into_iter().map(|reason| (reason, 0)).collect()),
         }
     }
 }
@@ -149,6 +158,11 @@ impl Metrics {
         let mut refused = self.callers_refused.lock().expect("nothing panics while it counts");
         *refused.entry(reason).or_default() += 1;
     }
+    /// Counts an S3 request that proved no user; `reason` is one of [`LOGIN_FAILURES`].
+    pub fn login_failed(&self, reason: &'static str) {
+        let mut failed = self.logins_failed.lock().expect("nothing panics while it counts");
+        *failed.entry(reason).or_default() += 1;
+    }
     /// Counts a record that was acked and is not whole on every drive.
     pub fn committed_below_target(&self) {
         self.commits_below_target.fetch_add(1, Ordering::Relaxed);
@@ -167,6 +181,7 @@ impl Metrics {
             attempts_unresolved: self.attempts_unresolved.load(Ordering::Relaxed),
             commits_below_target: self.commits_below_target.load(Ordering::Relaxed),
             callers_refused: self.callers_refused.lock().expect("nothing panics while it counts").clone(),
+            logins_failed: self.logins_failed.lock().expect("nothing panics while it counts").clone(),
             purges_voided: self.purges_voided.load(Ordering::Relaxed),
             handshakes_failed: self.handshakes_failed.load(Ordering::Relaxed),
         }

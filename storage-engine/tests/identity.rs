@@ -18,8 +18,14 @@ struct Authority {
 
 impl Authority {
     fn new() -> Authority {
+        Authority::until(2030)
+    }
+
+    /// One that holds until the end of the year before `until`.
+    fn until(until: i32) -> Authority {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(until, 1, 1));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -116,4 +122,19 @@ async fn a_listener_that_was_revoked_is_not_spoken_to() {
         let (_, dialled) = tokio::join!(accepting, dialled);
         assert_eq!(dialled.is_ok(), is_believed, "{serial}: {:?}", dialled.err());
     }
+}
+
+#[tokio::test]
+async fn the_bundle_that_ends_first_is_told_and_of_a_bundle_the_ca_that_ends_last() {
+    let millis = |year: i32| u64::try_from(date_time_ymd(year, 1, 1).unix_timestamp()).unwrap() * 1000;
+    let (own, peers, next) = (Authority::until(2029), Authority::until(2027), Authority::until(2031));
+    let identity = Identity::load(own.issue(1, own.plain())).await.unwrap();
+    let ends = |identity: &Identity| identity.authorities_valid_millis().unwrap();
+    assert_eq!(ends(&identity), (millis(2025), millis(2029)));
+    identity.trust(vec![peers.plain()]).await.unwrap();
+    assert_eq!(ends(&identity).1, millis(2027), "a peer's CA ends before");
+    let both = peers.ca.pem() + &next.ca.pem();
+    std::fs::write(peers.folder.path().join("ca.crt"), both).unwrap();
+    identity.reload().await.unwrap();
+    assert_eq!(ends(&identity).1, millis(2029), "its successor stands beside it");
 }

@@ -27,6 +27,8 @@ pub struct Site {
     pub name: String,
     pub dir: PathBuf,
     pub endpoint: String,
+    /// URL of its status page.
+    pub page: String,
     pub secret_key: String,
     pub client: Client,
 }
@@ -64,7 +66,8 @@ impl Sites {
             write_site(dir.path(), name, &ports, i, &secret).with_context(|| format!("write the files of {name}"))?;
             let endpoint = format!("http://127.0.0.1:{}", port(0));
             let client = client(&endpoint, &secret).await;
-            sites.push(Site { name: (*name).into(), dir: dir.path().join(name), endpoint, secret_key: secret, client });
+            let (name, dir, page) = ((*name).into(), dir.path().join(name), format!("http://127.0.0.1:{}/", port(2)));
+            sites.push(Site { name, dir, endpoint, page, secret_key: secret, client });
         }
         let mut started = Sites { dir, children: sites.iter().map(|_| None).collect(), sites, away: Arc::default() };
         for i in 0..started.sites.len() {
@@ -212,9 +215,10 @@ impl Sites {
 
 impl Site {
     fn how_to_reach(&self) -> String {
-        let (name, endpoint, secret) = (&self.name, &self.endpoint, &self.secret_key);
+        let (name, endpoint, page, secret) = (&self.name, &self.endpoint, &self.page, &self.secret_key);
         format!(
             "\nsite {name}: {endpoint}  access key {ACCESS_KEY}  secret key {secret}\n  \
+             status page {page}\n  \
              AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={secret} AWS_REGION=us-east-1 aws --endpoint-url {endpoint} s3 ls s3://{BUCKET}\n  \
              mc alias set {name} {endpoint} {ACCESS_KEY} {secret} && mc ls --versions {name}/{BUCKET}\n  \
              rclone lsf \":s3,provider=Other,endpoint='{endpoint}',access_key_id={ACCESS_KEY},secret_access_key={secret}:{BUCKET}\"\n  \

@@ -65,8 +65,11 @@ impl Gate {
         };
         response.headers_mut().extend(for_pages);
         let name = operation.name.get().map_or("none", String::as_str);
-        if operation.name.get().is_none() && is_wrong_signature(&response) {
-            self.failures.failed(client, &access_key, start);
+        if let Some(reason) = login_failure(&response).filter(|_| operation.name.get().is_none()) {
+            self.metrics.login_failed(reason);
+            if reason == "signature" {
+                self.failures.failed(client, &access_key, start);
+            }
         }
         let trace_id = operation.trace_id.get().map(String::as_str);
         Ok(self.sent((name, trace_id), response, end.was_seen(), start))
@@ -122,10 +125,25 @@ fn slow_down(wait: Duration) -> S3Error {
     error::with_headers(error, [(error::header("retry-after"), seconds.to_string())])
 }
 
-fn is_wrong_signature(response: &HttpResponse) -> bool {
-    let wrong = b"<Code>SignatureDoesNotMatch</Code>";
-    response.status() == StatusCode::FORBIDDEN
-        && response.body().bytes().is_some_and(|b| b.windows(wrong.len()).any(|w| w == wrong))
+/// Which of `LOGIN_FAILURES` an answer is that came before the operation was known.
+fn login_failure(response: &HttpResponse) -> Option<&'static str> {
+    if !matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let document = response.body().bytes()?;
+    let reasons = [
+        ("SignatureDoesNotMatch", "signature"),
+        ("RequestTimeTooSkewed", "clock"),
+        ("AccessDenied", "denied"),
+        ("SlowDown", "too_often"),
+    ];
+    let code = code(std::str::from_utf8(&document).ok()?);
+    reasons.into_iter().find(|(name, _)| *name == code).map(|(_, reason)| reason)
+}
+
+/// The code of an error document; the empty one: there is none.
+fn code(document: &str) -> &str {
+    document.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code)
 }
 
 /// The bucket a path names; the empty one: none.
@@ -212,9 +230,7 @@ fn dress(operation: &str, response: &mut HttpResponse) {
 
 /// An error document with its request id, and with words where the codec gives only a code.
 fn complete(document: &str, id: &str) -> String {
-    let code =
-        document.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code);
-    let message = match code {
+    let message = match code(document) {
         _ if document.contains("<Message>") => None,
         "SignatureDoesNotMatch" => {
             Some("The signature does not match; check the access key, the secret and the clock.")

@@ -1,7 +1,9 @@
 //! Who gets in, and what every answer looks like.
 use crate::client::{Call, Store, settings};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage_engine::clock::SystemClock;
+use storage_engine::config::Limits;
 use storage_engine::node::StoreNode;
 use storage_engine::version::Origin;
 
@@ -15,6 +17,23 @@ async fn wrong_secrets_and_unknown_keys_get_the_same_answer() {
     let wrong = store.call(wrong).await.error(403, "SignatureDoesNotMatch");
     let unknown = store.call(unknown).await.error(403, "SignatureDoesNotMatch");
     assert_eq!(wrong.one("Message"), unknown.one("Message"));
+}
+
+#[tokio::test]
+async fn failed_logins_are_counted_by_reason_and_what_a_user_may_not_do_is_none() {
+    let store = Store::with_limits(Limits { failed_logins_per_minute_max: 1, ..Limits::default() }).await;
+    let get = || Call::new("GET", "/box/k");
+    let (mut wrong, mut skewed) = (get(), get());
+    wrong.access_key = "nobody".into();
+    skewed.at -= 16 * 60;
+    store.send(&get().unsigned(store.addr)).await.error(403, "AccessDenied");
+    store.call(skewed).await.error(403, "RequestTimeTooSkewed");
+    store.call(wrong.clone()).await.error(403, "SignatureDoesNotMatch");
+    store.call(wrong).await.error(503, "SlowDown");
+    store.call(get()).await.error(404, "NoSuchKey");
+    store.call(Call::new("HEAD", "/box/k")).await.expect(404);
+    let failed = store.metrics.snapshot().logins_failed;
+    assert_eq!(failed, BTreeMap::from([("clock", 1), ("denied", 1), ("signature", 1), ("too_often", 1)]));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage_engine::clock::SystemClock;
 use storage_engine::config::{Limits, Settings, User};
+use storage_engine::metrics::Metrics;
 use storage_engine::node::StoreNode;
 use storage_engine::version::Origin;
 use tempfile::TempDir;
@@ -28,6 +29,7 @@ pub const REGION: &str = "us-east-1";
 pub struct Store {
     pub dir: TempDir,
     pub addr: SocketAddr,
+    pub metrics: Arc<Metrics>,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -76,10 +78,10 @@ impl Store {
     /// The node on a socket of its own.
     pub async fn serve(dir: TempDir, mut node: StoreNode) -> Store {
         node.bind().await.unwrap();
-        let addr = node.s3_addr().unwrap();
+        let (addr, metrics) = (node.s3_addr().unwrap(), node.metrics());
         let stop = CancellationToken::new();
         let task = tokio::spawn(node.run(stop.clone()));
-        Store { dir, addr, stop, task }
+        Store { dir, addr, metrics, stop, task }
     }
     pub async fn stop(self) -> TempDir {
         self.stop.cancel();
