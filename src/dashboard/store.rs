@@ -87,6 +87,15 @@ fn requests() -> Vec<Panel> {
         .absent("none"),
         Panel::new(
             Look::Lines,
+            "Who cannot log in?",
+            Unit::RequestsPerSecond,
+            "metrics.md",
+            "signature: a wrong secret, or a user there is none of. clock: a client more than 15 min off. too_often: somebody guesses.",
+        )
+        .asks("{{site}}: {{reason}}", "sum by (site, reason) (rate(isthmus_store_logins_failed_total[$__rate_interval]))")
+        .bad_from(0.1),
+        Panel::new(
+            Look::Lines,
             "How long does an answer take?",
             Unit::Seconds,
             "figures.md",
