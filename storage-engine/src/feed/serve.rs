@@ -99,15 +99,18 @@ impl Objects {
             everybody = if has_more && merged.undecided.is_empty() {
                 false
             } else {
-                tokio::select! {
-                    has_moved = moved(&mut moves, patience) => !has_moved && until_told.is_none(),
-                    _ = buckets.changed() => {
-                        if self.bucket(name).await?.id != bucket {
+                let moving = moved(&mut moves, patience);
+                tokio::pin!(moving);
+                let has_moved = loop {
+                    tokio::select! {
+                        has_moved = &mut moving => break has_moved,
+                        // Of any bucket: no reason to read the logs of this one.
+                        _ = buckets.changed() => if self.bucket(name).await?.id != bucket {
                             return Err(Error::NoSuchBucket(name.to_owned()));
                         }
-                        false
                     }
-                }
+                };
+                !has_moved && until_told.is_none()
             };
         }
     }
