@@ -23,7 +23,10 @@ pub async fn suspend(args: &Args) -> u8 {
         Ok(links) => links,
         Err(failed) => return failed.say(),
     };
-    let said = format!("SUSPENDED  {}, kept over restarts. Next: isthmus resume", count(links.len()));
+    let named = [("--rule", &args.rule), ("--peer", &args.peer)];
+    let named: String =
+        named.into_iter().filter_map(|(flag, name)| Some(format!(" {flag} {}", name.as_ref()?))).collect();
+    let said = format!("SUSPENDED  {}, kept over restarts. Next: isthmus resume{named}", count(links.len()));
     print(args.asking.output, &said, &links);
     exit::OK
 }

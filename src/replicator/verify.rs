@@ -396,7 +396,8 @@ impl Verify {
             return None;
         }
         let holding = self.conditions.borrow().iter().find(|c| c.holds).map(|c| format!("{}: {}", c.reason, c.message));
-        let suspended = "the link is suspended or ends; `isthmus status` says by what, `isthmus resume` lets it go on";
+        let suspended =
+            "the link is suspended or ends; `isthmus status` says by what, `isthmus resume --rule RULE` lets it go on";
         Some(holding.unwrap_or_else(|| suspended.into()))
     }
 

@@ -56,7 +56,7 @@ pub fn verdict(report: &SiteReport) -> String {
     }
     let suspended = report.links.iter().filter(|l| l.suspended.is_some()).count();
     if suspended > 0 {
-        why.push(format!("{suspended} of {} links suspended: isthmus resume", report.links.len()));
+        why.push(format!("{suspended} of {} links suspended: isthmus resume --rule RULE", report.links.len()));
     }
     let unfit = report.links.iter().filter(|l| !l.conditions.is_empty()).count();
     if unfit > 0 {
