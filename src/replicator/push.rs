@@ -9,7 +9,7 @@ use crate::link::{Failure, Held, Outcome, Scope, Settings, includes, to_send};
 use crate::peer::client::{Connection, Error};
 use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing, Portion};
-use crate::store::{self, Store};
+use crate::store::{self, Batch, Cursor, Store};
 use std::sync::Arc;
 use storage_engine::version::{Kind, Version, VersionId};
 use tokio::sync::{Notify, watch};
@@ -32,6 +32,31 @@ pub struct Route {
     pub measure: Notify,
     /// What a comparison without regard to age found, or made, to be at the peer.
     pub covered: watch::Sender<Option<Scope>>,
+}
+
+impl Route {
+    /// What stands behind `cursor` in the feed of the link's bucket, at most `limit` changes.
+    ///
+    /// # Errors
+    /// As the store's; [`store::Error::NoSuchBucket`] also where another bucket stands under its name.
+    pub async fn changes(&self, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, store::Error> {
+        let batch = self.store.changes(&self.bucket, cursor, limit).await?;
+        // A store of before does not say of which bucket it is.
+        if batch.bucket.is_empty() || batch.bucket == self.id.bucket { Ok(batch) } else { Err(self.gone()) }
+    }
+
+    /// Whether the link's bucket is still there.
+    ///
+    /// # Errors
+    /// As [`Route::changes`].
+    pub async fn look(&self) -> Result<(), store::Error> {
+        let bucket = self.store.bucket(&self.bucket).await?;
+        if bucket.id == self.id.bucket { Ok(()) } else { Err(self.gone()) }
+    }
+
+    fn gone(&self) -> store::Error {
+        store::Error::NoSuchBucket(self.bucket.clone())
+    }
 }
 
 /// What a head counts for in limits of bandwidth: deletes are not free.

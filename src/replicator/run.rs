@@ -188,10 +188,6 @@ impl Run<'_> {
                 read = wait(&mut busy.reading) => {
                     busy.reading = None;
                     match read {
-                        Ok(batch) if !batch.bucket.is_empty() && batch.bucket != self.route.id.bucket => {
-                            busy.is_bucket_gone = true;
-                            continue;
-                        }
                         Err(store::Error::NoSuchBucket(_)) => {
                             busy.is_bucket_gone = true;
                             continue;
@@ -371,8 +367,7 @@ impl Run<'_> {
     fn read_on(&self, busy: &mut Busy) {
         if busy.intake && busy.reading.is_none() {
             let (route, cursor) = (self.route.clone(), busy.cursor.clone());
-            busy.reading =
-                Some(Box::pin(async move { route.store.changes(&route.bucket, cursor.as_ref(), BATCH).await }));
+            busy.reading = Some(Box::pin(async move { route.changes(cursor.as_ref(), BATCH).await }));
         }
         if let (Some(survey), None) = (&busy.survey, &busy.surveying) {
             busy.surveying = Some(self.survey(survey.clone(), Duration::ZERO));
@@ -431,11 +426,7 @@ impl Run<'_> {
         let now = self.clock.now_millis();
         // Whoever waits for changes is told when the bucket goes.
         if busy.reading.is_none() {
-            let seen = self.route.store.bucket(&self.route.bucket).await;
-            busy.is_bucket_gone = match seen {
-                Ok(bucket) => bucket.id != self.route.id.bucket,
-                Err(e) => matches!(e, store::Error::NoSuchBucket(_)),
-            };
+            busy.is_bucket_gone = matches!(self.route.look().await, Err(store::Error::NoSuchBucket(_)));
         }
         let behind =
             match self.route.store.backlog(&self.route.bucket, busy.cursor.as_ref(), &self.settings.interest()).await {

@@ -45,10 +45,7 @@ pub async fn read(
     if survey.compares {
         return compare(&route, &settings, line, since, survey).await;
     }
-    let batch = route.store.changes(&route.bucket, survey.cursor.as_ref(), BATCH).await?;
-    if !batch.bucket.is_empty() && batch.bucket != route.id.bucket {
-        return Err(store::Error::NoSuchBucket(route.bucket.clone()).into());
-    }
+    let batch = route.changes(survey.cursor.as_ref(), BATCH).await?;
     let is_last = batch.cursor.has_passed(&survey.until);
     Ok(Surveyed { changes: changes(batch.events), cursor: batch.cursor, is_last })
 }
@@ -85,9 +82,7 @@ async fn compare(
         let pending_since = version.max_hlc().millis();
         changes.push(Change { version: Arc::new(version), pending_since, traceparent: None });
     }
-    if route.store.bucket(&route.bucket).await?.id != route.id.bucket {
-        return Err(store::Error::NoSuchBucket(route.bucket.clone()).into());
-    }
+    route.look().await?;
     let is_last = end.is_none();
     let cursor = end.map_or_else(|| survey.until.clone(), |key| Cursor(key.into_bytes().into()));
     Ok(Surveyed { changes, cursor, is_last })

@@ -64,10 +64,26 @@ pub struct Metrics {
     commits_below_target: AtomicU64,
     purges_voided: AtomicU64,
     handshakes_failed: AtomicU64,
-    /// Callers refused by the private API, by reason: constants.
-    callers_refused: Mutex<BTreeMap<&'static str, u64>>,
-    /// S3 requests that proved no user, by reason: constants.
-    logins_failed: Mutex<BTreeMap<&'static str, u64>>,
+    /// Callers refused by the private API.
+    callers_refused: Reasons,
+    /// S3 requests that proved no user.
+    logins_failed: Reasons,
+}
+
+/// What was counted by reason: constants, each there from the start.
+#[derive(Debug)]
+struct Reasons(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Reasons {
+    fn of(all: &[&'static str]) -> Self {
+        Reasons(Mutex::new(all.iter().map(|reason| (*reason, 0)).collect()))
+    }
+    fn count(&self, reason: &'static str) {
+        *self.0.lock().expect("nothing panics while it counts").entry(reason).or_default() += 1;
+    }
+    fn read(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().expect("nothing panics while it counts").clone()
+    }
 }
 
 /// Why the private API refuses a caller.
@@ -112,8 +128,8 @@ impl Default for Metrics {
             commits_below_target: AtomicU64::new(0),
             purges_voided: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
-            callers_refused: Mutex::new(CALLER_REFUSALS.into_iter().map(|reason| (reason, 0)).collect()),
-            logins_failed: Mutex::new(LOGIN_FAILURES.into_iter().map(|reason| (reason, 0)).collect()),
+            callers_refused: Reasons::of(&CALLER_REFUSALS),
+            logins_failed: Reasons::of(&LOGIN_FAILURES),
         }
     }
 }
@@ -155,13 +171,11 @@ impl Metrics {
     }
     /// Counts a caller that the private API refused.
     pub fn caller_refused(&self, reason: &'static str) {
-        let mut refused = self.callers_refused.lock().expect("nothing panics while it counts");
-        *refused.entry(reason).or_default() += 1;
+        self.callers_refused.count(reason);
     }
     /// Counts an S3 request that proved no user; `reason` is one of [`LOGIN_FAILURES`].
     pub fn login_failed(&self, reason: &'static str) {
-        let mut failed = self.logins_failed.lock().expect("nothing panics while it counts");
-        *failed.entry(reason).or_default() += 1;
+        self.logins_failed.count(reason);
     }
     /// Counts a record that was acked and is not whole on every drive.
     pub fn committed_below_target(&self) {
@@ -180,8 +194,8 @@ impl Metrics {
             writes_without_quorum: self.writes_without_quorum.load(Ordering::Relaxed),
             attempts_unresolved: self.attempts_unresolved.load(Ordering::Relaxed),
             commits_below_target: self.commits_below_target.load(Ordering::Relaxed),
-            callers_refused: self.callers_refused.lock().expect("nothing panics while it counts").clone(),
-            logins_failed: self.logins_failed.lock().expect("nothing panics while it counts").clone(),
+            callers_refused: self.callers_refused.read(),
+            logins_failed: self.logins_failed.read(),
             purges_voided: self.purges_voided.load(Ordering::Relaxed),
             handshakes_failed: self.handshakes_failed.load(Ordering::Relaxed),
         }

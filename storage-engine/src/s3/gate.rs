@@ -65,7 +65,9 @@ impl Gate {
         };
         response.headers_mut().extend(for_pages);
         let name = operation.name.get().map_or("none", String::as_str);
-        if let Some(reason) = login_failure(&response).filter(|_| operation.name.get().is_none()) {
+        if operation.name.get().is_none()
+            && let Some(reason) = login_failure(&response)
+        {
             self.metrics.login_failed(reason);
             if reason == "signature" {
                 self.failures.failed(client, &access_key, start);
