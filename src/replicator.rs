@@ -51,6 +51,7 @@ use bucket::Watcher;
 use drill::Drills;
 use far::{Far, FarEnd};
 use foreign::gate::Gate;
+use health::Health;
 use job::Jobs;
 use line::{Line, Standing};
 use neighbour::Lender;
@@ -60,7 +61,6 @@ use push::Route;
 use receive::Receive;
 use report::{
     Certificate, ConditionReport, LinkReport, OtherCertificates, PeerReport, ProblemReport, ProofReport, SiteReport,
-    StoreReport,
 };
 use run::Command;
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,7 +187,7 @@ pub struct Replicator {
     /// This site's parts in failover drills.
     drills: Arc<Drills>,
     /// How the own store is, as last seen.
-    health: watch::Sender<Option<StoreReport>>,
+    health: Arc<Health>,
     ready: AtomicBool,
     /// Comparisons end with it; what they had repaired stays.
     stopping: CancellationToken,
@@ -233,7 +233,7 @@ impl Replicator {
             jobs: watch::Sender::default(),
             tolls: Tolls::default(),
             drills,
-            health: watch::Sender::new(None),
+            health: Arc::default(),
             ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
         }
@@ -277,7 +277,7 @@ impl Replicator {
         let keeper = tokio::spawn(async move { tenure.keep(told).await });
         let forget = leftovers::forget(self.shared.store.clone(), self.rules.clone(), self.shared.clock.clone());
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(forget));
-        let look = health::watch(self.shared.store.clone(), self.health.clone());
+        let look = self.health.clone().watch(self.shared.store.clone());
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(look));
         let mut kept = Kept::default();
         stop.run_until_cancelled(self.first_suspensions()).await;
@@ -392,7 +392,7 @@ impl Replicator {
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
             store_error: self.shared.store.trouble(),
-            store: self.health.borrow().clone(),
+            store: self.health.seen(),
             certificate: self.listener.valid_millis().map(Certificate::from),
             certificate_uri: self.listener.uri(),
             authorities: self.listener.authorities_valid_millis().map(Certificate::from),
