@@ -292,3 +292,31 @@ async fn after_a_restart_a_broken_file_leaves_its_rule_running_and_is_said() {
     assert!(problems.iter().any(|p| p.place.contains("rule.yaml:") && p.reason == "NotYaml"), "{problems:?}");
     life.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_site_tells_of_itself_while_everything_it_tells_changes() {
+    const REPORTS: usize = 5_000;
+    let world = World::new().await;
+    world.write_rule("  destinations: [{peer: ams}]");
+    let life = world.start().await;
+    life.is_live().await;
+    let (done, told) = std::sync::mpsc::channel();
+    for _ in 0..3 {
+        let (replicator, done) = (life.replicator.clone(), done.clone());
+        std::thread::spawn(move || {
+            let links: usize = (0..REPORTS).map(|_| replicator.report().links.len()).sum();
+            let _ = done.send(links);
+        });
+    }
+    let over = CancellationToken::new();
+    let (tell, changes) = (life.tell.clone(), over.clone());
+    std::thread::spawn(move || {
+        while !changes.is_cancelled() {
+            tell.send_modify(|_| {});
+        }
+    });
+    let all = tokio::task::spawn_blocking(move || (0..3).map(|_| told.recv_timeout(PATIENCE)).collect::<Vec<_>>());
+    assert_eq!(all.await.unwrap(), [Ok(REPORTS); 3], "reports that wait for one another never come");
+    over.cancel();
+    life.end().await;
+}
