@@ -17,6 +17,7 @@ pub use foreign::{Mapped, Upload};
 
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +131,15 @@ pub struct Renewed {
     pub holders: u64,
 }
 
+/// How much a journal keeps, and how much more it can.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Rows of each of [`sql::KEPT`].
+    pub rows: BTreeMap<String, u64>,
+    /// Bytes left where it lies; `None`: only the database's own machine knows.
+    pub free_bytes: Option<u64>,
+}
+
 /// Durable memory of a replicator; every write is durable when the call returns.
 ///
 /// Who owns a link is decided here alone. Where several processes share a journal a claim ends by the database's
@@ -214,6 +224,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn verb_states(&self) -> Result<Vec<(String, String)>, Error>;
     /// Keeps what a verb sets; `None`: forgets it.
     async fn set_verb_state(&self, subject: &str, state: Option<&str>) -> Result<(), Error>;
+
+    /// How much it keeps; counts every row, so it is asked now and then.
+    async fn extent(&self) -> Result<Extent, Error>;
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ pub struct Replicator {
     tolls: Tolls,
     /// This site's parts in failover drills.
     drills: Arc<Drills>,
-    /// How the own store is, as last seen.
+    /// How the own store and the journal are, as last seen.
     health: Arc<Health>,
     ready: AtomicBool,
     /// Comparisons end with it; what they had repaired stays.
@@ -277,7 +277,7 @@ impl Replicator {
         let keeper = tokio::spawn(async move { tenure.keep(told).await });
         let forget = leftovers::forget(self.shared.store.clone(), self.rules.clone(), self.shared.clock.clone());
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(forget));
-        let look = self.health.clone().watch(self.shared.store.clone());
+        let look = self.health.clone().watch(self.shared.store.clone(), self.shared.journal.clone());
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(look));
         let mut kept = Kept::default();
         stop.run_until_cancelled(self.first_suspensions()).await;
@@ -392,7 +392,8 @@ impl Replicator {
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
             store_error: self.shared.store.trouble(),
-            store: self.health.seen(),
+            store: self.health.store.get(),
+            journal: self.health.journal.get(),
             certificate: self.listener.valid_millis().map(Certificate::from),
             certificate_uri: self.listener.uri(),
             authorities: self.listener.authorities_valid_millis().map(Certificate::from),

@@ -2,7 +2,7 @@
 use super::output::{self, Format};
 use super::{exit, socket};
 use crate::replicator::report::verdict::{verdict, why};
-use crate::replicator::report::{LinkReport, PeerReport, SiteReport, StoreReport};
+use crate::replicator::report::{JournalReport, LinkReport, PeerReport, SiteReport, StoreReport};
 use std::path::Path;
 
 /// Asks and prints. Exit code: 0 healthy, 1 degraded, 2 could not find out.
@@ -50,6 +50,14 @@ fn drives(store: &StoreReport) -> String {
         store.drives.iter().filter_map(|d| Some(format!(", drive {} offline: {}", d.drive, d.offline.as_ref()?)));
     let (online, all) = (store.online(), store.drives.len());
     format!("{online}/{all} drives, least free {}{}", output::bytes(free), offline.collect::<String>())
+}
+
+/// What the journal keeps in a line: its links, versions that failed, those mapped to ids of S3 endpoints, and its room.
+fn kept(journal: &JournalReport) -> String {
+    let rows = |table: &str| journal.rows.get(table).copied().unwrap_or_default();
+    let mapped = Some(rows("version_map")).filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} mapped"));
+    let free = journal.free_bytes.map_or(String::new(), |free| format!(", {} free", output::bytes(free)));
+    format!("{} links, {} retried or parked{mapped}{free}", rows("checkpoint"), rows("link_row"))
 }
 
 /// Columns of links that are shown where there is room for them.
@@ -102,6 +110,9 @@ fn shown(report: &SiteReport, is_wide: bool) -> String {
     if let Some(store) = &report.store {
         out += &format!("\nSTORE  {}\n", drives(store));
     }
+    if let Some(journal) = &report.journal {
+        out += &format!("\nJOURNAL  {}\n", kept(journal));
+    }
     for p in &report.problems {
         out += &format!("\n{}  {}  {}: {}", p.document, p.place, p.reason, p.message);
     }
@@ -123,7 +134,11 @@ mod tests {
         let drive = |drive, offline| DriveReport { drive, offline, free_bytes: 3 << 30, total_bytes: 4 << 30 };
         let store =
             StoreReport { drives: vec![drive(0, None), drive(1, Some("gone".into()))], ..StoreReport::default() };
-        let report = SiteReport { links: vec![link], store: Some(store), ..SiteReport::default() };
+        let rows = [("checkpoint", 2), ("link_row", 7)].map(|(table, n)| (table.to_string(), n)).into();
+        let journal = JournalReport { rows, free_bytes: Some(2 << 30) };
+        let report =
+            SiteReport { links: vec![link], store: Some(store), journal: Some(journal), ..SiteReport::default() };
+        assert!(text(&report).contains("JOURNAL  2 links, 7 retried or parked, 2.0GiB free\n"), "{}", text(&report));
         assert!(
             text(&report).contains("STORE  1/2 drives, least free 3.0GiB, drive 1 offline: gone"),
             "{}",

@@ -29,7 +29,7 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// File with the token that the status page asks for; `None`: it is open, and shows no key.
     pub page_token_file: Option<PathBuf>,
-    /// Between two pages of the slow proof of a link, at least.
+    /// Between two passes of the slow proof of a link, at least.
     pub proof_pause: Duration,
     /// Where the bound addresses are written as JSON.
     pub ports_file: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub struct File {
     /// File with a token of 16 characters or more that the status page asks for, as password or bearer token, and shows
     /// keys then; left out: the page is open, and shows none.
     pub(super) page_token_file: Option<PathBuf>,
-    /// Seconds the slow proof rests between two pages of keys at least, on each link; 1 to 86400.
+    /// Seconds the slow proof rests between two passes over a bucket at least, on each link; 1 to 86400.
     #[serde(default = "proof_pause_seconds")]
     pub(super) proof_pause_seconds: u32,
     /// File the bound addresses are written to, as JSON, once all are bound.

@@ -153,6 +153,23 @@ fn drives() -> Vec<Panel> {
         .good_from(0.0, 10e9),
         Panel::new(
             Look::Lines,
+            "How much room has the journal?",
+            Unit::Bytes,
+            "IsthmusJournalFull",
+            "Where replicators share a database, only that knows. A full journal stops links and loses nothing.",
+        )
+        .asks("{{site}}", "min by (site) (isthmus_journal_free_bytes)")
+        .good_from(1e9, 10e9),
+        Panel::new(
+            Look::Lines,
+            "What does the journal keep?",
+            Unit::Plain,
+            "IsthmusJournalFull",
+            "link_row: versions that failed, wait or are parked. version_map: those at S3 endpoints. The rest is small.",
+        )
+        .asks("{{site}} {{table}}", "sum by (site, table) (isthmus_journal_rows)"),
+        Panel::new(
+            Look::Lines,
             "Whom does the private API turn away?",
             Unit::RequestsPerSecond,
             "roles.md",

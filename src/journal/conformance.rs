@@ -3,6 +3,7 @@
 //!
 //! `open` yields the same journal once more each time, as after a crash: whatever was answered `Ok` before must
 //! be there, and nothing may rely on the earlier handle having been closed.
+use super::sql::KEPT;
 use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Upload};
 use crate::link::{Checkpoint, Existing, Filter, KeptBrake, Reach, Record, Row, RowState, Scope, Since};
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use storage_engine::version::VersionId;
 
 /// Runs the whole suite.
 pub async fn run(mut open: impl AsyncFnMut() -> Arc<dyn Journal>) {
+    what_is_kept_is_counted(&*open().await).await;
     epochs_rise_and_fence(&*open().await).await;
     epochs_survive_a_crash_and_a_release(&mut open).await;
     a_record_is_whole_and_survives_a_crash(&mut open).await;
@@ -88,6 +90,39 @@ fn mapped(key: &str, n: u64, remote: &str) -> Mapped {
         born: n << 16,
         state: u128::MAX - u128::from(n),
     }
+}
+
+async fn what_is_kept_is_counted(j: &dyn Journal) {
+    let counts = async || {
+        let rows = j.extent().await.unwrap().rows;
+        assert!(rows.keys().map(String::as_str).eq(BTreeSet::from(KEPT)), "{rows:?}");
+        KEPT.map(|kept| rows[kept])
+    };
+    let before = counts().await;
+    let more = async || {
+        let now = counts().await;
+        std::array::from_fn::<u64, { KEPT.len() }, _>(|i| now[i] - before[i])
+    };
+    let l = link("counted");
+    let epoch = own(j, &l, 0).await;
+    assert_eq!(more().await, [0; KEPT.len()], "a claim is no row of these");
+    let rows = [row("a", 1, 5, RowState::Pending), row("b", 2, 5, RowState::Parked)];
+    let record = Record { checkpoint: checkpoint(1), upserts: rows.into(), deletes: Vec::new() };
+    j.record(&l, epoch, &record).await.unwrap();
+    j.remap(&l, epoch, &[mapped("a", 1, "r1"), mapped("a", 2, "r2"), mapped("b", 3, "r3")], &[]).await.unwrap();
+    for n in 0..4 {
+        j.set_upload(&l, epoch, ("k", id(n)), Some("upload")).await.unwrap();
+        j.see_epoch(&format!("counted/{}", n % 3), 1).await.unwrap();
+        j.accept_spec(&format!("Rule//counted-{}", n % 2), n, "{}").await.unwrap();
+    }
+    j.set_verb_state("rule/counted", Some("{}")).await.unwrap();
+    assert_eq!(more().await, [1, 2, 3, 4, 3, 0, 2, 1]);
+    j.release(&l, epoch).await.unwrap();
+    assert_eq!(more().await, [0, 0, 0, 0, 3, 0, 2, 1], "the rows of a link go with it");
+    j.forget_spec("Rule//counted-0").await.unwrap();
+    j.forget_spec("Rule//counted-1").await.unwrap();
+    j.set_verb_state("rule/counted", None).await.unwrap();
+    assert_eq!(more().await, [0, 0, 0, 0, 3, 0, 0, 0]);
 }
 
 async fn a_version_map_is_found_by_key_and_fenced(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {
@@ -308,6 +343,7 @@ async fn conflicts_are_kept_once_newest_first_and_within_a_bound(j: &dyn Journal
     }
     let kept = j.conflicts(2 * CONFLICTS_MAX).await.unwrap();
     assert_eq!((kept.len(), kept.last()), (CONFLICTS_MAX, Some(&pair("later 0", 100))));
+    assert_eq!(j.extent().await.unwrap().rows["conflict"], CONFLICTS_MAX as u64);
 }
 
 async fn accepted_specs_are_replaced(open: &mut impl AsyncFnMut() -> Arc<dyn Journal>) {

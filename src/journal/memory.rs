@@ -1,6 +1,9 @@
 //! The journal's twin in memory: for tests and the simulator. It keeps every promise but durability;
 //! clones share one state, so that a simulated crash drops the owner and opens a clone.
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Renewed, Upload};
+use super::sql::KEPT;
+use super::{
+    CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Extent, Journal, LinkId, Mapped, Renewed, Upload,
+};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -271,6 +274,23 @@ impl Journal for MemoryJournal {
             None => state.verbs.remove(subject),
         };
         Ok(())
+    }
+
+    async fn extent(&self) -> Result<Extent, Error> {
+        let state = self.locked();
+        let of_links = |count: fn(&Link) -> usize| state.links.values().map(count).sum();
+        let counts: [usize; KEPT.len()] = [
+            of_links(|link| usize::from(link.checkpoint.is_some())),
+            of_links(|link| link.rows.len()),
+            of_links(|link| link.mapped.len()),
+            of_links(|link| link.uploads.len()),
+            state.inbound.len(),
+            state.conflicts.len(),
+            state.specs.len(),
+            state.verbs.len(),
+        ];
+        let rows = KEPT.iter().zip(counts).map(|(kept, n)| (kept.to_string(), n as u64)).collect();
+        Ok(Extent { rows, free_bytes: None })
     }
 }
 

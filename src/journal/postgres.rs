@@ -13,7 +13,9 @@ pub mod server;
 mod tests;
 
 use super::sql::{self, code, int};
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Renewed, Upload};
+use super::{
+    CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Extent, Journal, LinkId, Mapped, Renewed, Upload,
+};
 use crate::link::{Checkpoint, Record, Row};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
@@ -437,6 +439,14 @@ impl Journal for PostgresJournal {
             };
             query.execute(&self.pool).await?;
             Ok(())
+        })
+        .await
+    }
+
+    async fn extent(&self) -> Result<Extent, Error> {
+        self.attempt(|| async move {
+            let found = sqlx::query_as(sql::COUNT).fetch_all(&self.pool).await?;
+            Ok(Extent { rows: sql::counted(found)?, free_bytes: None })
         })
         .await
     }

@@ -4,6 +4,7 @@ use super::Error;
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgDatabaseError;
+use std::collections::BTreeMap;
 
 /// The migrations of a journal out of their files: name without `.sql`, such as `0003_reach`, and text. A database
 /// remembers the hash of each text it has run, and refuses another: a file that was released is never altered.
@@ -42,6 +43,25 @@ impl From<sqlx::Error> for Error {
         };
         if is_lasting { Error::Unusable(e.to_string()) } else { Error::Unavailable(e.to_string()) }
     }
+}
+
+/// What a journal keeps that grows, by table.
+pub const KEPT: [&str; 8] =
+    ["checkpoint", "link_row", "version_map", "upload", "inbound_epoch", "conflict", "accepted_spec", "verb_state"];
+
+/// Counts the rows of each of [`KEPT`]: name and number.
+pub const COUNT: &str = "SELECT 'checkpoint' AS kept, count(*) AS n FROM checkpoint
+    UNION ALL SELECT 'link_row', count(*) FROM link_row
+    UNION ALL SELECT 'version_map', count(*) FROM version_map
+    UNION ALL SELECT 'upload', count(*) FROM upload
+    UNION ALL SELECT 'inbound_epoch', count(*) FROM inbound_epoch
+    UNION ALL SELECT 'conflict', count(*) FROM conflict
+    UNION ALL SELECT 'accepted_spec', count(*) FROM accepted_spec
+    UNION ALL SELECT 'verb_state', count(*) FROM verb_state";
+
+/// What [`COUNT`] has found.
+pub fn counted(rows: Vec<(String, i64)>) -> Result<BTreeMap<String, u64>, Error> {
+    rows.into_iter().map(|(kept, n)| Ok((kept, uint(n, "n")?))).collect()
 }
 
 /// SQL's integers are signed; what does not fit (a time in the year 292,278,994) is kept as the greatest.

@@ -6,7 +6,9 @@
 mod foreign;
 
 use super::sql::{self, int};
-use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Renewed, Upload};
+use super::{
+    CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Extent, Journal, LinkId, Mapped, Renewed, Upload,
+};
 use crate::link::{Checkpoint, Record, Row, RowState};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +17,9 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Connection, QueryBuilder, Row as _, Sqlite};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use storage_engine::drive::disk;
 use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
 use tokio::sync::Mutex;
@@ -36,6 +39,7 @@ const OPEN_WAIT: Duration = Duration::from_millis(500);
 
 /// A journal in a file.
 pub struct SqliteJournal {
+    path: PathBuf,
     connection: Mutex<SqliteConnection>,
 }
 
@@ -60,7 +64,7 @@ impl SqliteJournal {
         sqlx::query("BEGIN EXCLUSIVE").execute(&mut connection).await.map_err(place)?;
         sqlx::query("COMMIT").execute(&mut connection).await.map_err(place)?;
         match sql::migrator(&MIGRATIONS).run(&mut connection).await {
-            Ok(()) => Ok(SqliteJournal { connection: Mutex::new(connection) }),
+            Ok(()) => Ok(SqliteJournal { path: path.to_owned(), connection: Mutex::new(connection) }),
             Err(MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) => Err(place(e)),
             Err(other) => Err(Error::Unusable(format!("{}: {other}", path.display()))),
         }
@@ -459,6 +463,13 @@ impl Journal for SqliteJournal {
         };
         query.execute(&mut *db).await?;
         Ok(())
+    }
+
+    async fn extent(&self) -> Result<Extent, Error> {
+        let mut db = self.connection.lock().await;
+        let found = sqlx::query_as(sql::COUNT).fetch_all(&mut *db).await?;
+        let free_bytes = disk::space(&self.path).ok().map(|(free, _)| free);
+        Ok(Extent { rows: sql::counted(found)?, free_bytes })
     }
 }
 

@@ -5,6 +5,7 @@
 //! debt) and the bucket's uuid are no part of a [`Version`] and so in no hash. Used by
 //! `replicator/reconcile.rs` on both ends.
 use super::reconcile::{Beside, Core, Item};
+use super::scope::carries;
 use super::{Filter, Settings};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -55,7 +56,8 @@ impl Projection {
     }
 
     /// The same at the side that answers: it says of guards and purges all it holds, for whoever asks is to see that it
-    /// lacks none; and, in no digest, the state of what is older than the rule, which may have been changed there since.
+    /// lacks none; and, in no digest, the state of what is older than the rule or not covered by it as it is held here,
+    /// which may have been changed there since.
     pub fn answer(&self, version: &Version) -> Option<Item> {
         let (guards, purges) = (self.carried(version.guards()), version.purges.clone());
         let Some((core, item)) = self.projected(version) else {
@@ -100,7 +102,7 @@ impl Projection {
             let remains = Version { purges, ..Version::blank(&version.key, version.id) };
             let is_brought = !remains.purges.is_empty() && !self.is_left(&remains);
             let core = if is_brought && self.is_answered_for(&purge.origin) { Core::Gone } else { Core::Settled };
-            return Some((core, is_brought.then_some(remains)));
+            return Some((core, (is_brought && self.covers(version)).then_some(remains)));
         }
         if !self.delete_markers && version.birth.as_ref().is_some_and(|b| b.kind == Kind::DeleteMarker) {
             return None;
@@ -120,14 +122,17 @@ impl Projection {
         }
         // Nothing is beside it: the hash of all that is brought is the core's.
         let core = if is_bare { Core::Settled } else { state() };
-        let has = |(name, value): (&String, &String)| {
-            version.tags.as_ref().is_some_and(|tags| tags.set.get(name) == Some(value))
-        };
-        if self.tags.iter().all(has) && !self.yields_to.iter().any(|higher| higher.covers(version)) {
+        if self.covers(version) {
             return Some((core, Some(part)));
         }
-        // Tagged out of the rule since, or another rule's: what the other side holds of it stays as it was.
-        is_born.then_some((Core::Settled, None))
+        // Not the rule's by its tags as they are held here: as a side that answers it says so by its state, for whoever asks
+        // may have tagged it into the rule since.
+        is_born.then(|| (state(), None))
+    }
+
+    /// Whether a version is the rule's by its tags, as it is held here, and no higher rule's; a tombstone keeps its tags.
+    fn covers(&self, version: &Version) -> bool {
+        carries(version, &self.tags) && !self.yields_to.iter().any(|higher| higher.covers(version))
     }
 
     /// Whether what the link brings of a version is older than what it copies.

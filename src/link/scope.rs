@@ -23,9 +23,7 @@ pub struct Filter {
 impl Filter {
     /// Whether it covers a version. As in S3, a tag filter excludes delete markers: they carry no tags.
     pub fn covers(&self, version: &Version) -> bool {
-        let set = version.tags.as_ref().map(|t| &t.set);
-        let has = |(name, value): (&String, &String)| set.and_then(|s| s.get(name)) == Some(value);
-        version.key.starts_with(&self.prefix) && self.tags.iter().all(has)
+        version.key.starts_with(&self.prefix) && carries(version, &self.tags)
     }
     /// Whether an object can be covered by both.
     pub fn meets(&self, other: &Filter) -> bool {
@@ -37,6 +35,12 @@ impl Filter {
         let has = |(name, value): (&String, &String)| self.tags.get(name) == Some(value);
         self.prefix.starts_with(&outer.prefix) && outer.tags.iter().all(has)
     }
+}
+
+/// Whether every one of these tags is set.
+pub(super) fn carries(version: &Version, tags: &BTreeMap<String, String>) -> bool {
+    let set = version.tags.as_ref().map(|t| &t.set);
+    tags.iter().all(|(name, value)| set.and_then(|s| s.get(name)) == Some(value))
 }
 
 /// What of a bucket travels on a link, origins left out: they never change while the link is the same.

@@ -133,3 +133,63 @@ async fn items(mut walk: Walk, range: &KeyRange, behind: Option<(String, Version
     items.truncate(fitting);
     Ok(Answer::Items { items, is_last })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replicator::reconcile::tests::rig::{peer, projection};
+    use storage_engine::version::{Birth, Guards, Hlc, Order, Origin, Purges, Stamp, Tags};
+
+    const OWN: &str = "ams";
+    const THIRD: &str = "waw";
+    const HERE: &str = "fra";
+
+    fn stamp(site: &str) -> Stamp {
+        Stamp::new(Hlc::ZERO, Origin::new(site))
+    }
+    fn born(site: &str) -> Version {
+        let id = VersionId::from_bytes([1; 16]);
+        let order = Order { hlc: Hlc::ZERO, origin: Origin::new(site), version_id: id };
+        Version { birth: Some(Birth::blank(order, Kind::Object)), ..Version::blank("k", id) }
+    }
+    fn tagged(site: &str, version: Version) -> Version {
+        Version { tags: Some(Tags::new(stamp(site), Default::default())), ..version }
+    }
+    fn purged(site: &str, version: Version) -> Version {
+        Version { purges: Purges::one(Guards::default(), stamp(site)), ..version }
+    }
+    fn held(site: &str, version: Version) -> Version {
+        Version { later_guards: Guards::default().hold(true, &stamp(site)), ..version }
+    }
+
+    /// What the peer may know of each: with this grant of origins, asking by this projection.
+    fn known(origins: &[&str], projection: &Projection, versions: &[Version]) -> Vec<bool> {
+        let mut doc = peer("logs", "");
+        doc.inbound[0].origins = origins.iter().map(|o| o.to_string()).collect();
+        versions.iter().map(|version| may_know(&doc, &doc.inbound[0], projection, version)).collect()
+    }
+
+    #[test]
+    fn a_peer_is_told_of_its_own_versions_and_of_changes_that_it_may_bring_to_others() {
+        let unborn = Version { birth: None, ..born(THIRD) };
+        let versions = [born(OWN), born(THIRD), tagged(OWN, born(THIRD)), tagged(THIRD, born(HERE)), unborn];
+        let asks = Projection { version_deletes: true, object_lock: true, ..projection() };
+        assert_eq!(known(&[], &asks, &versions), [true, false, true, false, true]);
+        let changed = [purged(THIRD, born(THIRD)), purged(OWN, born(HERE)), held(THIRD, born(THIRD))];
+        assert_eq!(known(&[], &asks, &changed), [true; 3]);
+        let asks = Projection { version_deletes: false, object_lock: false, ..projection() };
+        assert_eq!(known(&[], &asks, &changed), [false; 3], "the link brings neither purges nor guards");
+    }
+
+    #[test]
+    fn who_relays_is_told_of_the_origins_it_may_relay() {
+        let asks = Projection { forward_all: true, version_deletes: true, object_lock: true, ..projection() };
+        let versions = [born(OWN), born(THIRD), tagged(THIRD, born(OWN)), purged(THIRD, born(THIRD)), born(HERE)];
+        assert_eq!(known(&["*"], &asks, &versions), [true; 5]);
+        assert_eq!(known(&[OWN], &asks, &versions), [true, false, false, false, true]);
+        assert_eq!(known(&[THIRD], &asks, &versions), [false, true, false, true, true]);
+        let orphan = purged(THIRD, Version { birth: None, ..born(THIRD) });
+        assert_eq!(known(&[OWN], &asks, std::slice::from_ref(&orphan)), [false]);
+        assert_eq!(known(&[THIRD], &asks, &[orphan]), [true]);
+    }
+}

@@ -3,10 +3,12 @@ pub mod verdict;
 
 use super::lateness::IN_TIME_MS;
 use super::told::Suspended;
+use crate::journal::Extent;
 use crate::link::Shown;
 use crate::store::{Backlog, StoreHealth};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage_engine::api::{DriveHealth, ShownCertificate};
 
@@ -281,6 +283,9 @@ pub struct SiteReport {
     /// How it is; absent while that is not known.
     #[serde(default)]
     pub store: Option<StoreReport>,
+    /// How much the journal keeps; absent while that is not known.
+    #[serde(default)]
+    pub journal: Option<JournalReport>,
     /// What the peer listener shows; absent: it names nobody.
     #[serde(default)]
     pub certificate: Option<Certificate>,
@@ -341,6 +346,22 @@ impl From<StoreHealth> for StoreReport {
         }
     }
 }
+
+/// How much the journal keeps, as last counted: once a minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalReport {
+    /// Rows by table: `link_row` has the versions that failed, `version_map` those at S3 endpoints.
+    pub rows: BTreeMap<String, u64>,
+    /// Bytes left where its file lies; absent: it is a database elsewhere.
+    pub free_bytes: Option<u64>,
+}
+
+impl From<Extent> for JournalReport {
+    fn from(Extent { rows, free_bytes }: Extent) -> Self {
+        JournalReport { rows, free_bytes }
+    }
+}
+
 /// A certificate this process shows elsewhere than at the peer listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherCertificate {

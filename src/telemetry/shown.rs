@@ -29,6 +29,12 @@ struct RuleLabels {
     state: &'static str,
 }
 
+/// What the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    table: String,
+}
+
 /// What runs here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
@@ -50,6 +56,7 @@ pub fn registry_of(report: &SiteReport) -> Registry {
     rules.get_or_create(&RuleLabels { state: "accepted" }).set(count(accepted.len()));
     rules.get_or_create(&RuleLabels { state: "rejected" }).set(count(report.problems.len()));
     certificates(&mut all, report);
+    journal(&mut all, report);
     all.register("rules", "Rules with links, and documents that are not in force", rules);
     all
 }
@@ -80,6 +87,20 @@ fn certificates(all: &mut Registry, report: &SiteReport) {
         all.register("certificate_authority_issued_timestamp_seconds", issued, seconds(first.issued_at));
         let expiry = "It holds until then";
         all.register("certificate_authority_expiry_timestamp_seconds", expiry, seconds(first.expires_at));
+    }
+}
+
+fn journal(all: &mut Registry, report: &SiteReport) {
+    let Some(journal) = &report.journal else { return };
+    let rows = Family::<TableLabels, Gauge>::default();
+    for (table, count) in &journal.rows {
+        rows.get_or_create(&TableLabels { table: table.clone() }).set(count.cast_signed());
+    }
+    all.register("journal_rows", "Rows the journal keeps, counted once a minute", rows);
+    if let Some(bytes) = journal.free_bytes {
+        let free = Gauge::<i64>::default();
+        free.set(bytes.cast_signed());
+        all.register("journal_free_bytes", "Bytes left where the journal's file lies", free);
     }
 }
 
@@ -136,13 +157,16 @@ fn peers(all: &mut Registry, report: &SiteReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replicator::report::JournalReport;
 
     #[test]
     fn parts_of_a_backlog_are_shown_where_they_are_known() {
         let link = |rule: &str| LinkReport { rule: rule.into(), state: "live".into(), ..LinkReport::default() };
         let known = LinkReport { measured_at: 1, retry_versions: 3, existing_versions: Some(5), ..link("known") };
         let standby = LinkReport { state: "standby".into(), ..link("elsewhere") };
-        let report = SiteReport { site: "fra".into(), links: vec![known, standby], ..SiteReport::default() };
+        let rows = [("link_row".to_string(), 7)].into();
+        let journal = Some(JournalReport { rows, free_bytes: Some(11) });
+        let report = SiteReport { site: "fra".into(), links: vec![known, standby], journal, ..SiteReport::default() };
         let shown = super::super::metrics::text(&[&registry_of(&report)]);
         for (name, value) in [("retry", 3), ("existing", 5)] {
             let of: Vec<_> =
@@ -151,6 +175,9 @@ mod tests {
                 of.len() == 1 && of[0].contains("rule=\"known\"") && of[0].ends_with(&format!(" {value}")),
                 "{of:?}"
             );
+        }
+        for line in [r#"rows{site="fra",table="link_row"} 7"#, r#"free_bytes{site="fra"} 11"#] {
+            assert!(shown.contains(&format!("isthmus_journal_{line}\n")), "{shown}");
         }
         assert!(shown.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{shown}");
     }

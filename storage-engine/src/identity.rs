@@ -113,6 +113,8 @@ pub struct Identity {
     /// Bundles believed besides, as the caller named them last.
     others: RwLock<Vec<Bundle>>,
     current: RwLock<Current>,
+    /// One reading at a time: an older one must not take back what a newer one has found.
+    reading: tokio::sync::Mutex<()>,
 }
 #[derive(Debug)]
 struct Current {
@@ -142,7 +144,7 @@ impl Identity {
     pub async fn load(files: Files) -> Result<Self, Error> {
         let bytes = FileBytes::read(&files, &[], None).await?;
         let current = RwLock::new(Current::of(&files, bytes)?);
-        Ok(Identity { files, others: RwLock::default(), current })
+        Ok(Identity { files, others: RwLock::default(), current, reading: tokio::sync::Mutex::default() })
     }
 
     /// From now on believes these bundles besides those of its own files, and no others. One that cannot be read is
@@ -182,6 +184,7 @@ impl Identity {
     /// # Errors
     /// Any [`Error`]; the identity in use stays.
     pub async fn reload(&self) -> Result<bool, Error> {
+        let _turn = self.reading.lock().await;
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner).clone();
         let known = self.current.read().unwrap_or_else(PoisonError::into_inner).bytes.others.clone();
         let bytes = FileBytes::read(&self.files, &others, Some(known)).await?;

@@ -4,11 +4,14 @@ use crate::collector::{Collector, Span, tree};
 use crate::proxy::Fault;
 use crate::site::{BUCKET, Fleet, LOOK, Site};
 use aws_sdk_s3::config::http::HttpRequest;
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Tag, Tagging};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{
+    ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode, Tag, Tagging,
+};
 use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
+use storage_engine::clock::{Clock, SystemClock};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const KEY: &str = "a-key-that-nobody-shows";
@@ -19,6 +22,19 @@ server fra
   link.wait internal fra
     link.push client fra
       peer.apply server ams
+        store.commit internal ams
+  store.commit internal fra
+";
+
+/// That of a guard: whoever learns of one passes it on, and is told that it is known.
+const GUARDS_WAY: &str = "\
+server fra
+  link.wait internal fra
+    link.push client fra
+      peer.apply server ams
+        link.wait internal ams
+          link.push client ams
+            peer.apply server fra
         store.commit internal ams
   store.commit internal fra
 ";
@@ -97,6 +113,27 @@ async fn change(fleet: &Fleet, site: &Site, version: &str) -> [(&'static str, St
     [("PutObjectTagging", tagged), ("DeleteObject", marked), ("DeleteObject", purged)]
 }
 
+/// Holds and retains another version, each in a trace of its own; requests and traces.
+async fn guard(fleet: &Fleet, site: &Site) -> [(&'static str, String); 2] {
+    let (client, key) = (site.s3().client, "guarded");
+    let version = put(site, key, 10, Some(traceparent(8, false).1)).await;
+    fleet.drained(PATIENCE).await;
+    let traces = [9, 10].map(|number| traceparent(number, true));
+    let [held, retained] = traces.clone().map(|(_, header)| with(Some(header)));
+    let hold = ObjectLockLegalHold::builder().status(ObjectLockLegalHoldStatus::On).build();
+    let request = client.put_object_legal_hold().bucket(BUCKET).key(key).version_id(&version).legal_hold(hold);
+    request.customize().mutate_request(held).send().await.expect("a hold");
+    fleet.drained(PATIENCE).await;
+    let until = DateTime::from_secs((SystemClock.now_millis() / 1000 + 3600).cast_signed());
+    let retention = ObjectLockRetention::builder().mode(ObjectLockRetentionMode::Governance).retain_until_date(until);
+    let request = client.put_object_retention().bucket(BUCKET).key(key).version_id(&version);
+    let request = request.retention(retention.build());
+    request.customize().mutate_request(retained).send().await.expect("a retention");
+    fleet.drained(PATIENCE).await;
+    let [held, retained] = traces.map(|(trace, _)| trace);
+    [("PutObjectLegalHold", held), ("PutObjectRetention", retained)]
+}
+
 /// Puts a key that the peer does not take, until it says so: the line of its log bears the id of the trace.
 async fn refused(from: &Site, to: &Site) {
     let grant = to.dir.join(format!("rules/peer-{}.yaml", from.name));
@@ -123,6 +160,10 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     let fleet = Fleet::write(&["fra", "ams"], 4).await;
     let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
     for site in [fra, ams] {
+        let settings = site.dir.join("site.yaml");
+        let text = fs::read_to_string(&settings).expect("settings");
+        fs::write(settings, text.replace("versioning: true", "versioning: true, object_lock: true"))
+            .expect("with lock");
         site.set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.addr));
         site.set("OTEL_TRACES_SAMPLER", "parentbased_always_on");
     }
@@ -149,6 +190,7 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     assert!(shown.contains(r#"isthmus_trace_spans_total{site="fra",result="dropped"} 0"#), "{shown}");
 
     let changes = change(&fleet, fra, &version).await;
+    let guards = guard(&fleet, fra).await;
 
     // The line breaks in the middle of a version.
     let (broken, header) = traceparent(3, true);
@@ -181,6 +223,12 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
         println!("{}", timed(&spans, CLIENT));
         assert_eq!((way(&spans, CLIENT), spans.len()), (way_of(request), WAY.lines().count()), "{spans:#?}");
         assert!(spans.iter().all(|s| !s.says("isthmus.version_id").is_empty()), "{spans:#?}");
+    }
+
+    for (request, trace) in &guards {
+        let spans = collector.of(trace);
+        println!("{}", timed(&spans, CLIENT));
+        assert_eq!(way(&spans, CLIENT), format!("S3.{request} {GUARDS_WAY}"), "{spans:#?}");
     }
 
     assert!(collector.of(&unsampled).is_empty(), "{:#?}", collector.of(&unsampled));

@@ -115,6 +115,30 @@ fn what_the_rule_excludes_is_no_difference() {
     let (inside, outside) = (tagged(object.clone(), 5, A, "x"), tagged(object, 6, A, "y"));
     assert!(is_only_here(&found(&filtered, Some(&inside), None)));
     assert_eq!(found(&filtered, Some(&outside), Some(&inside)), [], "tagged out of the rule");
+    assert_eq!(found(&filtered, Some(&outside), Some(&outside)), []);
+    let gone = |version: &Version| purged(version.clone(), 7, A);
+    assert_eq!(found(&filtered, Some(&gone(&outside)), None), [], "a delete of what was never the rule's");
+    assert!(is_only_here(&found(&filtered, Some(&gone(&inside)), None)));
+    assert_eq!(found(&filtered, Some(&gone(&inside)), Some(&gone(&outside))), [], "it is gone there too");
+}
+
+#[test]
+fn what_was_tagged_into_the_rule_is_missed_at_a_peer_that_holds_it_as_it_was() {
+    let filtered = Projection { tags: BTreeMap::from([("class".into(), "x".into())]), ..rule() };
+    let before = [born("in/1", A, Kind::Object), tagged(born("in/1", A, Kind::Object), 2, A, "y")];
+    for before in before {
+        let inside = tagged(before.clone(), 5, A, "x");
+        assert!(matches!(found(&filtered, Some(&inside), Some(&before))[..], [Difference::Unlike { .. }]));
+        assert_eq!(found(&filtered, Some(&inside), Some(&inside)), []);
+        let gone = purged(before, 6, B);
+        assert_eq!(found(&filtered, Some(&inside), Some(&gone)), [], "a tombstone answers missing");
+    }
+    // By another rule, of a higher priority, it was brought in the state it had then.
+    let object = born("in/1", A, Kind::Object);
+    let higher = Filter { prefix: "in/".into(), tags: BTreeMap::from([("class".into(), "y".into())]) };
+    let lower = Projection { yields_to: vec![higher], ..rule() };
+    let (theirs, ours) = (tagged(object.clone(), 2, A, "y"), tagged(object, 5, A, "x"));
+    assert!(matches!(found(&lower, Some(&ours), Some(&theirs))[..], [Difference::Unlike { .. }]));
 }
 
 #[test]
@@ -322,6 +346,7 @@ fn settings(rule: &Projection) -> Settings {
         delete_markers: rule.delete_markers,
         version_deletes: rule.version_deletes,
         prefix: rule.prefix.clone(),
+        tags: rule.tags.clone(),
         own_origin: rule.source.clone(),
         peer_origin: rule.target.clone(),
         ..super::super::tests::settings()
@@ -390,7 +415,7 @@ proptest! {
     #[test]
     fn what_is_sent_ends_the_difference(here in state(), more in state(), is_there: bool, rule in any_rule()) {
         // Whether a version that is gone was a marker, a comparison leaves open.
-        let rule = Projection { since: None, tags: BTreeMap::new(), delete_markers: true, ..rule };
+        let rule = Projection { since: None, delete_markers: true, ..rule };
         // Purges there that this side lacks are a loss here, and no push mends it.
         let mut there = Version { later_guards: more.later_guards, ..Version::blank("in/1", here.id) };
         there.birth = here.birth.clone().filter(|_| is_there);

@@ -37,6 +37,15 @@ pub trait Disk: Send + Sync + 'static {
     fn space(&self) -> io::Result<(u64, u64)>;
 }
 
+/// Bytes free for us, and bytes in all, of the file system that holds `path`.
+///
+/// # Errors
+/// There is nothing at `path`, or it cannot be looked at.
+pub fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
 /// File handles kept open per drive: enough for the log, the superblocks and the shards being
 /// written; with 16 drives still well under the usual limit of 1,024 descriptors.
 const OPEN_FILES: usize = 24;
@@ -180,7 +189,6 @@ impl Disk for Directory {
     }
 
     fn space(&self) -> io::Result<(u64, u64)> {
-        let stat = rustix::fs::statvfs(&self.root)?;
-        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+        space(&self.root)
     }
 }

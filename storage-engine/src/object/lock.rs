@@ -27,8 +27,21 @@ impl Objects {
         retention: Option<Retention>,
         bypass: bool,
     ) -> Result<VersionId, Error> {
+        self.set_retention_for(bucket, key, version, retention, bypass, None).await
+    }
+
+    /// [`Objects::set_retention`] for what this traceparent names.
+    pub(crate) async fn set_retention_for(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        retention: Option<Retention>,
+        bypass: bool,
+        traceparent: Option<String>,
+    ) -> Result<VersionId, Error> {
         lies_ahead(retention, self.0.clock.now_millis())?;
-        self.guard(bucket, key, version, |now, stamp| now.retain(retention, bypass, stamp)).await
+        self.guard(bucket, key, version, |now, stamp| now.retain(retention, bypass, stamp), traceparent).await
     }
 
     /// Sets or lifts the legal hold of a version (`None`: the latest) and says which one it was.
@@ -42,7 +55,19 @@ impl Objects {
         version: Option<VersionId>,
         on: bool,
     ) -> Result<VersionId, Error> {
-        self.guard(bucket, key, version, |now, stamp| Ok(now.hold(on, stamp))).await
+        self.set_hold_for(bucket, key, version, on, None).await
+    }
+
+    /// [`Objects::set_hold`] for what this traceparent names.
+    pub(crate) async fn set_hold_for(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        on: bool,
+        traceparent: Option<String>,
+    ) -> Result<VersionId, Error> {
+        self.guard(bucket, key, version, |now, stamp| Ok(now.hold(on, stamp)), traceparent).await
     }
 
     async fn guard(
@@ -51,6 +76,7 @@ impl Objects {
         key: &str,
         version: Option<VersionId>,
         change: impl Fn(&Guards, &Stamp) -> Result<Guards, Refused> + Sync,
+        traceparent: Option<String>,
     ) -> Result<VersionId, Error> {
         let bucket = self.0.bucket_doc(bucket).await?;
         bucket.require_lock()?;
@@ -61,10 +87,10 @@ impl Objects {
             let later_guards = change(&guards, &stamp)?;
             let done = if id.is_null() {
                 let join = |_: Hlc, version: &mut Version| version.later_guards.join(&later_guards);
-                self.0.rewrite_null(&bucket, &opened.record, &join, None).await?
+                self.0.rewrite_null(&bucket, &opened.record, &join, traceparent.clone()).await?
             } else {
                 let change = Version { later_guards, ..Version::blank(key, id) };
-                self.0.join(bucket.id, change, &opened.version, None).await?;
+                self.0.join(bucket.id, change, &opened.version, traceparent.clone()).await?;
                 true
             };
             if done {

@@ -6,6 +6,7 @@ use crate::bucket::lock::{DefaultRetention, Lock, Period, Protection};
 use crate::object::{Error, Opened};
 use crate::s3::auth::bypasses;
 use crate::s3::read::open;
+use crate::s3::write::traced;
 use crate::s3::{FrontDoor, timestamp, version_id};
 use crate::version::guard::{Mode, Retention};
 use s3s::dto::{
@@ -167,7 +168,8 @@ pub async fn set_retention(
     door: &FrontDoor,
     request: S3Request<PutObjectRetentionInput>,
 ) -> S3Result<S3Response<PutObjectRetentionOutput>> {
-    let S3Request { input, extensions, .. } = request;
+    let S3Request { input, headers, extensions, .. } = request;
+    let traced = traced("PutObjectRetention", &input.bucket, &input.key, &headers, &extensions);
     let malformed = || s3_error!(MalformedXML, "A retention has a mode and a date, or neither to remove it.");
     let asked = input.retention.ok_or_else(malformed)?;
     let asked = match (asked.mode, asked.retain_until_date) {
@@ -180,8 +182,10 @@ pub async fn set_retention(
     };
     let id = version_id(input.version_id.as_deref())?;
     let bypass = bypasses(input.bypass_governance_retention, &extensions);
-    let done = door.objects.set_retention(&input.bucket, &input.key, id, asked, bypass).await;
-    done.map_err(|e| door.fail_by_id(e, id.is_some()))?;
+    let (bucket, key) = (&input.bucket, &input.key);
+    let retaining = door.objects.set_retention_for(bucket, key, id, asked, bypass, traced.traceparent());
+    let retained = traced.until(retaining, |version| Some(*version)).await;
+    retained.map_err(|e| door.fail_by_id(e, id.is_some()))?;
     Ok(S3Response::new(PutObjectRetentionOutput::default()))
 }
 
@@ -204,7 +208,8 @@ pub async fn set_hold(
     door: &FrontDoor,
     request: S3Request<PutObjectLegalHoldInput>,
 ) -> S3Result<S3Response<PutObjectLegalHoldOutput>> {
-    let input = request.input;
+    let S3Request { input, headers, extensions, .. } = request;
+    let traced = traced("PutObjectLegalHold", &input.bucket, &input.key, &headers, &extensions);
     let asked = input.legal_hold.and_then(|hold| hold.status);
     let on = match asked.as_ref().map(|s| s.as_str()) {
         Some(ObjectLockLegalHoldStatus::ON) => true,
@@ -212,8 +217,9 @@ pub async fn set_hold(
         _ => return Err(s3_error!(MalformedXML, "The status of a legal hold is ON or OFF.")),
     };
     let id = version_id(input.version_id.as_deref())?;
-    let done = door.objects.set_hold(&input.bucket, &input.key, id, on).await;
-    done.map_err(|e| door.fail_by_id(e, id.is_some()))?;
+    let holding = door.objects.set_hold_for(&input.bucket, &input.key, id, on, traced.traceparent());
+    let held = traced.until(holding, |version| Some(*version)).await;
+    held.map_err(|e| door.fail_by_id(e, id.is_some()))?;
     Ok(S3Response::new(PutObjectLegalHoldOutput::default()))
 }
 
