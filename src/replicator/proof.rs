@@ -76,6 +76,10 @@ impl Proof {
         let mut rests = self.pace.pause;
         loop {
             tokio::time::sleep(std::mem::replace(&mut rests, self.pace.pause)).await;
+            if links.has_changed().unwrap_or(true) {
+                // What was proven so far was proven under a rule that holds no more.
+                pass = None;
+            }
             let link = links.borrow_and_update().clone();
             if !link.is_settled() {
                 // What is under way is no proof of anything.
@@ -86,7 +90,6 @@ impl Proof {
             // A thousand links rest nearly all the time: what a page needs is held while one is looked at.
             let compared = Box::pin(self.page(&link, &mut now)).await;
             if links.has_changed().unwrap_or(true) {
-                // Proven under a rule that holds no more.
                 continue;
             }
             let rest = began.elapsed().saturating_mul(self.pace.rest);
