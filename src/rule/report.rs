@@ -94,7 +94,8 @@ impl Writer {
         // Of the same kind what waits longest.
         due.sort_by_key(|(urgency, ..)| *urgency);
         let (cluster, recorder) = (&self.cluster, &self.recorder);
-        let writes = in_time(now, due).map(|(_, wanted, before)| async move {
+        // To find out what is due of thousands may take as long as a round.
+        let writes = in_time(Instant::now(), due).map(|(_, wanted, before)| async move {
             let applied = apply_status(cluster, &wanted).await;
             if applied {
                 for said in events::between(wanted.id.0, &before.json(), &wanted.status) {

@@ -285,6 +285,17 @@ async fn a_round_ends_in_time_and_what_a_person_waits_for_goes_before_the_rest()
     assert!(second.len() < names.len() / 2 && second[..WRITES_AT_ONCE].contains(&"rule-099"), "{second:?}");
 }
 
+#[tokio::test]
+async fn a_round_writes_however_long_it_takes_to_say_what_is_wanted() {
+    let mock = Mock::default();
+    let objects = at_the_server(&mock);
+    let mut writer = Writer::new(mock.cluster(), "me");
+    let began = Instant::now();
+    let slowly = wanted(&objects, true).into_iter().inspect(|_| while began.elapsed() < 2 * ROUND {});
+    writer.write(&objects, slowly).await;
+    assert_eq!(mock.writes("/status").len(), objects.len());
+}
+
 /// Statuses of a site with one rule, as the leader would have them.
 fn wanted(objects: &Objects, is_up: bool) -> Vec<Wanted> {
     let Snapshot { rules, problems, .. } = Judged::default().snapshot(objects, "default");
