@@ -5,7 +5,7 @@
 use isthmus::journal::postgres::{PostgresJournal, Settings, Tls};
 use isthmus::journal::sqlite::SqliteJournal;
 use isthmus::journal::{Claim, ClaimTerms, Journal, LinkId};
-use isthmus::link::{Checkpoint, Record, Row, RowState};
+use isthmus::link::{Checkpoint, Reason, Record, Row, RowState};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use storage_engine::version::VersionId;
@@ -54,6 +54,8 @@ fn row(n: u64) -> Row {
         // Spread, so that what is due first lies all over the table.
         next_attempt: n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24,
         last_error: "the peer answered 503: too few drives".into(),
+        reason: Reason::Unavailable,
+        traceparent: None,
         state: RowState::Pending,
         floor: None,
     }

@@ -10,10 +10,12 @@ mod brake;
 mod existing;
 mod lag;
 mod machine;
+mod op;
 pub(crate) mod part;
 pub mod planted;
 mod progress;
 pub mod project;
+mod reason;
 pub mod reconcile;
 mod recorder;
 mod retry;
@@ -25,8 +27,10 @@ pub mod toll;
 mod window;
 
 pub use brake::{Kept as KeptBrake, Terms as BrakeTerms, is_delete};
+pub use op::Op;
 pub use part::to_send;
-pub use retry::{CLOCK_AHEAD, ROWS_MAX};
+pub use reason::{Reason, Why};
+pub use retry::ROWS_MAX;
 pub use scope::{Filter, Scope, includes, weight_of};
 pub use standing::Standing;
 
@@ -133,9 +137,9 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Worth another try while the peer answers: a row is made.
-    Retryable(String),
+    Retryable(Why),
     /// The peer refuses it: parked after a limit of attempts.
-    Refused(String),
+    Refused(Why),
     /// Stamped too far ahead of the peer's clock; goes by itself after so many milliseconds.
     ClockAhead { after_ms: u64 },
     /// The connection is gone; `PeerDown` follows or has come. No row, no attempt is counted.
@@ -191,7 +195,7 @@ pub enum Action {
     /// Send the version of this row now; its record is read from the store first. Where that is no longer
     /// in scope ([`Link::includes`]: another site's change has overtaken ours, and that site brings it),
     /// nothing is sent and the answer is `Pushed` with [`Outcome::Superseded`].
-    PushRow { id: PushId, key: String, version_id: VersionId },
+    PushRow { id: PushId, key: String, version_id: VersionId, pending_since: Millis, traceparent: Option<String> },
     /// Count it: this version is durable at the peer, committed here at `pending_since`.
     Done { outcome: Outcome, pending_since: Millis, bytes: u64 },
     /// Make checkpoint and rows durable in one transaction, then answer `Recorded { seq }`.
@@ -298,9 +302,13 @@ pub struct Row {
     /// When the next one is due; meaningless while parked.
     pub next_attempt: Millis,
     pub last_error: String,
+    /// What kind of error that was.
+    pub reason: Reason,
     pub state: RowState,
     /// Cursor before the batch the change was read in: the floor while this row stands.
     pub floor: Option<Cursor>,
+    /// W3C traceparent of the request that made the change.
+    pub traceparent: Option<String>,
 }
 
 /// Whether a row needs a person.
@@ -334,6 +342,8 @@ pub struct Shown {
     pub existing_versions: u64,
     pub existing_bytes: u64,
     pub parked_versions: u64,
+    /// Of the parked ones, how many for each reason; a reason without any is left out.
+    pub parked_by: BTreeMap<Reason, u64>,
     pub clock_ahead_versions: u64,
     /// Deletes the brake holds back, as far as they were read, and since when it does.
     pub braked_versions: u64,

@@ -4,6 +4,7 @@ pub mod connection;
 pub mod frame;
 pub mod server;
 
+use crate::link::Why;
 use async_trait::async_trait;
 use frame::bucket::BucketAsk;
 use frame::content::ContentAsk;
@@ -76,11 +77,11 @@ pub enum Ack {
         held: Vec<u32>,
     },
     /// Outside the grant, or never acceptable; a person must look.
-    Refused(String),
+    Refused(Why),
     /// Not now; worth another try after so many milliseconds.
     Retry {
         after_ms: u64,
-        reason: String,
+        why: Why,
     },
     /// Stamped more than 60 s ahead of the receiver's clock.
     ClockAhead {

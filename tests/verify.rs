@@ -37,12 +37,17 @@ struct Forgetful {
     loses: AtomicBool,
     /// No cursor is known until the head was asked for.
     has_expired: AtomicBool,
+    /// It tells of no changes.
+    is_silent: AtomicBool,
 }
 
 #[async_trait]
 impl Store for Forgetful {
     async fn changes(&self, bucket: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Batch, Error> {
         let mut batch = self.inner.changes(bucket, cursor, limit).await?;
+        if self.is_silent.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable("too few drives answer".into()));
+        }
         if self.has_expired.load(Ordering::Relaxed) {
             return Err(Error::Expired);
         }
@@ -175,8 +180,9 @@ impl World {
         let store = Arc::new(BundledStore(ams.clone()));
         let receiving = replicator(&folder, "ams", store, &at_ams, setup.pace).await;
         folder.listen(listener, receiving.receiver()).await;
-        let (loses, has_expired) = (AtomicBool::new(setup.loses), AtomicBool::new(false));
-        let store = Arc::new(Forgetful { inner: BundledStore(fra.clone()), loses, has_expired });
+        let loses = AtomicBool::new(setup.loses);
+        let [has_expired, is_silent] = [(); 2].map(|()| AtomicBool::new(false));
+        let store = Arc::new(Forgetful { inner: BundledStore(fra.clone()), loses, has_expired, is_silent });
         let sending = replicator(&folder, "fra", store.clone(), &at_fra, setup.pace).await;
         let rules = [at_fra, at_ams];
         let mut world = World { folder, fra, ams, ams_drives, store, replicator: sending, running: None, rules };
@@ -217,12 +223,14 @@ impl World {
         tokio::time::timeout(Duration::from_secs(60), shown).await.unwrap_or_else(|_| panic!("{what}"))
     }
 
-    /// A counter of the link by its name and the labels' beginning.
+    /// The counters of the link by their name and a label's value, added up.
     fn counted(&self, name: &str, label: &str) -> u64 {
         let text = self.replicator.metrics_text();
-        let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
-        let value = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_else(|| panic!("{name} {label}: {text}"));
-        value.parse::<f64>().unwrap() as u64
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        let values: Vec<u64> =
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).collect();
+        assert!(!values.is_empty(), "{name} {label}: {text}");
+        values.into_iter().sum()
     }
 
     /// Waits until `ams` holds the version in the state `fra` holds it in.
@@ -496,6 +504,29 @@ async fn a_lost_place_in_the_feed_costs_what_differs_and_no_more() {
     let after = world.put("after").await;
     world.arrives(&after).await;
     assert_eq!(world.verify_settled().await.verdict, "equal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_tells_of_no_changes_is_shown_and_mends_by_itself() {
+    let world = World::new().await;
+    let first = world.put("first").await;
+    world.arrives(&first).await;
+    let feeds = || ["live", "incomplete", "expired"].map(|state| world.counted("isthmus_link_feed_state", state));
+    world.shows("it is live", |link| !link.feed_stalls).await;
+    assert_eq!(feeds(), [1, 0, 0]);
+    world.store.is_silent.store(true, Ordering::Relaxed);
+    // It ends the wait for changes.
+    let second = world.put("second").await;
+    let stalled = world.shows("it stalls", |link| link.feed_stalls).await;
+    assert!(stalled.last_error.is_some_and(|why| why.contains("feed stalls") && why.contains("too few drives")));
+    assert_eq!(feeds(), [0, 1, 0]);
+    let third = world.put("third").await;
+    world.store.is_silent.store(false, Ordering::Relaxed);
+    for version in [second, third] {
+        world.arrives(&version).await;
+    }
+    let mended = world.shows("it is live again", |link| !link.feed_stalls).await;
+    assert_eq!((feeds(), mended.last_error), ([1, 0, 0], None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,17 @@ fn flow() -> Vec<Panel> {
         ),
         Panel::new(
             Look::Lines,
+            "What kind of changes get there?",
+            Unit::VersionsPerSecond,
+            "metrics.md",
+            "More markers or purges than anybody meant: `isthmus suspend --rule RULE` now, `isthmus backlog --deletes` then.",
+        )
+        .asks(
+            "{{peer}}: {{op}}",
+            format!("sum by (peer, op) (rate(isthmus_link_versions_total{{{WAY}}}[$__rate_interval]))"),
+        ),
+        Panel::new(
+            Look::Lines,
             "How many bytes get there?",
             Unit::BytesPerSecond,
             "operating.md",
@@ -134,11 +145,11 @@ fn trouble() -> Vec<Panel> {
             "What fails?",
             Unit::VersionsPerSecond,
             "IsthmusParked",
-            "retryable goes again by itself. refused five times in a row is parked. clock_ahead waits for the peer's clock.",
+            "unavailable, digest, drill and clock_ahead go again by themselves. grant, bucket, rejected and own_store are parked after five.",
         )
         .asks(
-            "{{peer}}: {{result}}",
-            format!("sum by (peer, result) (rate(isthmus_link_attempts_failed_total{{{WAY}}}[$__rate_interval]))"),
+            "{{peer}}: {{reason}}",
+            format!("sum by (peer, reason) (rate(isthmus_link_attempts_failed_total{{{WAY}}}[$__rate_interval]))"),
         )
         .worse_from(1.0, 10.0),
         Panel::new(
@@ -160,7 +171,10 @@ fn trouble() -> Vec<Panel> {
             "IsthmusParked",
             "parked: mend and `isthmus retry`. braked: `isthmus release`. clock_ahead: the time service of the writer.",
         )
-        .asks("parked: {{rule}} to {{peer}}", format!("sum by (rule, peer) (isthmus_link_parked_versions{{{WAY}}})"))
+        .asks(
+            "parked, {{reason}}: {{rule}} to {{peer}}",
+            format!("sum by (rule, peer, reason) (isthmus_link_parked_versions{{{WAY}}})"),
+        )
         .asks("braked: {{rule}} to {{peer}}", format!("sum by (rule, peer) (isthmus_link_braked_versions{{{WAY}}})"))
         .asks(
             "clock ahead: {{rule}} to {{peer}}",

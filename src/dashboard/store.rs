@@ -42,6 +42,15 @@ fn safety() -> Vec<Panel> {
         .worse_from(1.0, 1000.0),
         Panel::new(
             Look::Number,
+            "How many links get nothing from the feed, or have lost their place in it?",
+            Unit::Plain,
+            "IsthmusFeedIncomplete",
+            "incomplete: too few drives answer, bring them back. expired: every key is compared with the peer, which takes its time.",
+        )
+        .asks("{{site}}: {{state}}", r#"sum by (site, state) (isthmus_link_feed_state{state!="live"})"#)
+        .worse_from(1.0, 2.0),
+        Panel::new(
+            Look::Number,
             "Were permanent deletes made void in the last hour?",
             Unit::Versions,
             "IsthmusPurgeVoided",

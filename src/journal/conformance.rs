@@ -5,7 +5,7 @@
 //! be there, and nothing may rely on the earlier handle having been closed.
 use super::sql::KEPT;
 use super::{CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Journal, LinkId, Mapped, Upload};
-use crate::link::{Checkpoint, Existing, Filter, KeptBrake, Reach, Record, Row, RowState, Scope, Since};
+use crate::link::{Checkpoint, Existing, Filter, KeptBrake, Reach, Reason, Record, Row, RowState, Scope, Since};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,8 +61,10 @@ fn row(key: &str, n: u64, next_attempt: u64, state: RowState) -> Row {
         attempts: 3,
         next_attempt,
         last_error: "peer said: no".into(),
+        reason: Reason::Grant,
         state,
         floor: cursor(b"\x00floor\xff"),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
     }
 }
 fn checkpoint(at: u64) -> Checkpoint {

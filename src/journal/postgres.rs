@@ -28,11 +28,12 @@ use std::str::FromStr;
 use std::time::Duration;
 use storage_engine::version::VersionId;
 
-pub(super) const MIGRATIONS: [(&str, &str); 4] = [
+pub(super) const MIGRATIONS: [(&str, &str); 5] = [
     ("0001_journal", include_str!("migrations/postgres/0001_journal.sql")),
     ("0002_reach", include_str!("migrations/postgres/0002_reach.sql")),
     ("0003_brake", include_str!("migrations/postgres/0003_brake.sql")),
     ("0010_foreign", include_str!("migrations/postgres/0010_foreign.sql")),
+    ("0011_reason", include_str!("migrations/postgres/0011_reason.sql")),
 ];
 
 /// How long a call waits for a connection, and a start for a database that is not there yet.

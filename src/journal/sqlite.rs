@@ -9,7 +9,7 @@ use super::sql::{self, int};
 use super::{
     CONFLICTS_MAX, Claim, ClaimTerms, Conflict, EPOCH_MAX, Error, Extent, Journal, LinkId, Mapped, Renewed, Upload,
 };
-use crate::link::{Checkpoint, Record, Row, RowState};
+use crate::link::{Checkpoint, Reason, Record, Row, RowState};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::migrate::MigrateError;
@@ -24,15 +24,16 @@ use storage_engine::feed::Cursor;
 use storage_engine::version::VersionId;
 use tokio::sync::Mutex;
 
-pub(super) const MIGRATIONS: [(&str, &str); 5] = [
+pub(super) const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_links", include_str!("migrations/sqlite/0001_links.sql")),
     ("0002_verb_state", include_str!("migrations/sqlite/0002_verb_state.sql")),
     ("0003_reach", include_str!("migrations/sqlite/0003_reach.sql")),
     ("0004_brake", include_str!("migrations/sqlite/0004_brake.sql")),
     ("0010_foreign", include_str!("migrations/sqlite/0010_foreign.sql")),
+    ("0011_reason", include_str!("migrations/sqlite/0011_reason.sql")),
 ];
 
-/// Rows a statement: SQLite takes 32,766 parameters and a row has ten; beyond 512 nothing gets faster.
+/// Rows a statement: SQLite takes 32,766 parameters and a row has twelve; beyond 512 nothing gets faster.
 const ROWS_PER_STATEMENT: usize = 512;
 /// How long an open waits for the file: a predecessor that is just ending frees it, another process does not.
 const OPEN_WAIT: Duration = Duration::from_millis(500);
@@ -120,11 +121,13 @@ fn row_of(row: &SqliteRow) -> Result<Row, Error> {
         attempts: u32::try_from(uint(row, "attempts")?).unwrap_or(u32::MAX),
         next_attempt: uint(row, "next_attempt")?,
         last_error: row.try_get("last_error")?,
+        reason: Reason::of(row.try_get("reason")?),
         state: match row.try_get::<String, _>("state")?.as_str() {
             "parked" => RowState::Parked,
             _ => RowState::Pending,
         },
         floor: cursor(row, "floor")?,
+        traceparent: row.try_get("traceparent")?,
     })
 }
 
@@ -179,7 +182,7 @@ async fn delete_rows(db: &mut SqliteConnection, link: i64, record: &Record) -> R
 async fn upsert_rows(db: &mut SqliteConnection, link: i64, rows: &[Row]) -> Result<(), Error> {
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO link_row (link, key, version_id, pending_since, bytes, attempts, next_attempt, last_error, state, floor) ",
+            "INSERT INTO link_row (link, key, version_id, pending_since, bytes, attempts, next_attempt, last_error, state, floor, reason, traceparent) ",
         );
         sql.push_values(chunk, |mut b, row| {
             b.push_bind(link)
@@ -191,12 +194,15 @@ async fn upsert_rows(db: &mut SqliteConnection, link: i64, rows: &[Row]) -> Resu
                 .push_bind(int(row.next_attempt))
                 .push_bind(row.last_error.clone())
                 .push_bind(state_word(row.state))
-                .push_bind(blob(&row.floor));
+                .push_bind(blob(&row.floor))
+                .push_bind(row.reason.word())
+                .push_bind(row.traceparent.clone());
         });
         sql.push(
             " ON CONFLICT (link, key, version_id) DO UPDATE SET pending_since = excluded.pending_since,
              bytes = excluded.bytes, attempts = excluded.attempts, next_attempt = excluded.next_attempt,
-             last_error = excluded.last_error, state = excluded.state, floor = excluded.floor",
+             last_error = excluded.last_error, state = excluded.state, floor = excluded.floor, reason = excluded.reason,
+             traceparent = excluded.traceparent",
         );
         sql.build().execute(&mut *db).await?;
     }

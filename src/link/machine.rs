@@ -11,7 +11,7 @@ use super::recorder::Recorder;
 use super::retry::Rows;
 use super::scope::{self, Item};
 use super::window::{Pacer, Queue};
-use super::{Action, Checkpoint, Event, Failure, Link, Millis, PushId, Record, Row, Settings};
+use super::{Action, Checkpoint, Event, Failure, Link, Millis, PushId, Reason, Record, Row, Settings, Why};
 use std::collections::BTreeMap;
 use storage_engine::feed::Cursor;
 
@@ -110,9 +110,9 @@ impl Link {
             Event::PeerDown => {
                 if planted::has(Planted::RowForDownPeer) {
                     let flying: Vec<PushId> = self.flights.keys().copied().collect();
-                    flying
-                        .into_iter()
-                        .for_each(|id| self.on_failed(now, id, Failure::Retryable("peer is down".into())));
+                    flying.into_iter().for_each(|id| {
+                        self.on_failed(now, id, Failure::Retryable(Why::new(Reason::Other, "peer is down")))
+                    });
                 }
                 self.is_peer_up = false;
                 self.rewind(&mut out);

@@ -5,7 +5,7 @@
 //! when the rule no longer covers it. Called by `machine`.
 use super::lag::Pending;
 use super::planted::{self, Planted};
-use super::{Again, Failure, Millis, Row, RowState};
+use super::{Again, Failure, Millis, Reason, Row, RowState, Why};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_engine::feed::Cursor;
@@ -19,14 +19,16 @@ const BACKOFF_MIN_MS: Millis = 100;
 const BACKOFF_MAX_MS: Millis = 5 * 60 * 1000;
 /// Refusals after which a person must look: one may be a grant on its way, five in a row are not.
 const REFUSALS_MAX: u32 = 5;
-/// `last_error` of a version stamped ahead of the peer's clock.
-pub const CLOCK_AHEAD: &str = "clock_ahead";
+/// What is said of a version stamped ahead of the peer's clock.
+pub(super) const CLOCK_AHEAD: &str = "clock_ahead";
 
 /// `last_error` of a version that waits for an older one of its key.
 const BEHIND: &str = "waits for an older version of its key, which has failed";
 
 /// Names a row.
 pub(super) type RowId = (String, VersionId);
+/// What a change brings into its row: its commit time, its bytes, and its trace.
+pub(super) type Changed = (Millis, u64, Option<String>);
 
 /// One row and what only this life needs of it.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ pub(super) struct Rows {
     /// Rows changed since the last record was built.
     touched: BTreeSet<RowId>,
     pub(super) pending: Pending,
-    parked: u64,
+    parked: BTreeMap<Reason, u64>,
     clock_ahead: u64,
     /// Of a key only the row that has waited longest is ever due: the peer orders versions by their arrival.
     by_arrival: bool,
@@ -67,14 +69,18 @@ impl Rows {
         self.rows.len()
     }
     pub(super) fn parked(&self) -> u64 {
-        self.parked
+        self.parked.values().sum()
+    }
+    /// How many are parked for each reason.
+    pub(super) fn parked_by(&self) -> &BTreeMap<Reason, u64> {
+        &self.parked
     }
     pub(super) fn clock_ahead(&self) -> u64 {
         self.clock_ahead
     }
     /// Rows that go again by themselves.
     pub(super) fn retrying(&self) -> u64 {
-        self.pending.versions - self.parked
+        self.pending.versions - self.parked()
     }
     pub(super) fn get(&self, id: &RowId) -> Option<&Row> {
         self.rows.get(id).map(|e| &e.row)
@@ -93,7 +99,7 @@ impl Rows {
         self.touched.insert(id.clone());
         self.alter(id, |e| {
             if e.row.last_error.is_empty() {
-                (e.row.last_error, e.row.next_attempt) = (BEHIND.into(), now);
+                (e.row.last_error, e.row.reason, e.row.next_attempt) = (BEHIND.into(), Reason::Order, now);
             }
         });
     }
@@ -133,16 +139,15 @@ impl Rows {
             e.is_flying = false;
             e.row.attempts = e.row.attempts.saturating_add(1);
             let pause = backoff_ms(id.1, e.row.attempts, seed);
-            let (error, pause) = match failure {
-                Failure::Retryable(reason) => (reason.clone(), pause),
-                Failure::Refused(reason) => (reason.clone(), pause),
+            let (why, pause) = match failure {
+                Failure::Retryable(why) | Failure::Refused(why) => (why.clone(), pause),
                 Failure::ClockAhead { after_ms } => {
-                    (CLOCK_AHEAD.to_string(), (*after_ms).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS))
+                    (Why::new(Reason::ClockAhead, CLOCK_AHEAD), (*after_ms).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS))
                 }
-                Failure::PeerGone => ("peer gone".to_string(), pause),
+                Failure::PeerGone => (Why::new(Reason::Other, "peer gone"), pause),
             };
             e.refusals = if matches!(failure, Failure::Refused(_)) { e.refusals + 1 } else { 0 };
-            e.row.last_error = error;
+            (e.row.last_error, e.row.reason) = (why.said, why.reason);
             e.row.next_attempt = now.saturating_add(pause);
             // A newer change of a parked version, which the peer does not refuse, takes the row with it.
             let was_parked = e.row.state == RowState::Parked && planted::has(Planted::ParkedForGood);
@@ -152,8 +157,8 @@ impl Rows {
     }
 
     /// Makes a row for a version that has none yet; [`Rows::fail`] then says when it goes again.
-    pub(super) fn make(&mut self, id: RowId, pending_since: Millis, bytes: u64, place: u64, floor: Option<Cursor>) {
-        let (key, version_id) = id;
+    pub(super) fn make(&mut self, id: RowId, change: Changed, place: u64, floor: Option<Cursor>) {
+        let ((key, version_id), (pending_since, bytes, traceparent)) = (id, change);
         let row = Row {
             key,
             version_id,
@@ -162,17 +167,20 @@ impl Rows {
             attempts: 0,
             next_attempt: 0,
             last_error: String::new(),
+            reason: Reason::Other,
             state: RowState::Pending,
             floor,
+            traceparent,
         };
         self.put(Entry { row, place, refusals: 0, is_flying: false });
     }
 
-    /// Another change of a version that has a row failed too: the older commit time counts.
-    pub(super) fn merge(&mut self, id: &RowId, pending_since: Millis, bytes: u64) {
+    /// Another change of a version that has a row failed too: the older commit time counts, and the later trace.
+    pub(super) fn merge(&mut self, id: &RowId, (pending_since, bytes, traceparent): Changed) {
         self.alter(id, |e| {
             e.row.pending_since = e.row.pending_since.min(pending_since);
             e.row.bytes = bytes;
+            e.row.traceparent = traceparent.or(e.row.traceparent.take());
         });
     }
 
@@ -258,8 +266,8 @@ impl Rows {
         let id = (entry.row.key.clone(), entry.row.version_id);
         self.pending.add(entry.row.pending_since, entry.row.bytes);
         match entry.row.state {
-            RowState::Parked => self.parked += 1,
-            RowState::Pending => self.clock_ahead += u64::from(entry.row.last_error == CLOCK_AHEAD),
+            RowState::Parked => *self.parked.entry(entry.row.reason).or_default() += 1,
+            RowState::Pending => self.clock_ahead += u64::from(entry.row.reason == Reason::ClockAhead),
         }
         if entry.row.state == RowState::Pending && !entry.is_flying && !self.by_arrival {
             self.due.insert((entry.row.next_attempt, id.clone()));
@@ -288,12 +296,20 @@ impl Rows {
             }
         }
     }
+    fn unpark(&mut self, reason: Reason) {
+        if let Some(count) = self.parked.get_mut(&reason) {
+            *count -= 1;
+            if *count == 0 {
+                self.parked.remove(&reason);
+            }
+        }
+    }
     fn take(&mut self, id: &RowId) -> Option<Entry> {
         let entry = self.rows.remove(id)?;
         self.pending.remove(entry.row.pending_since, entry.row.bytes);
         match entry.row.state {
-            RowState::Parked => self.parked -= 1,
-            RowState::Pending => self.clock_ahead -= u64::from(entry.row.last_error == CLOCK_AHEAD),
+            RowState::Parked => self.unpark(entry.row.reason),
+            RowState::Pending => self.clock_ahead -= u64::from(entry.row.reason == Reason::ClockAhead),
         }
         self.due.remove(&(entry.row.next_attempt, id.clone()));
         Some(entry)

@@ -94,8 +94,12 @@ pub(super) fn taken(id: PushId) -> Event {
     Event::Pushed { id, outcome: Outcome::Applied }
 }
 
+pub(super) fn why(said: &str) -> Why {
+    Why::new(Reason::Grant, said)
+}
+
 fn refused(id: PushId) -> Event {
-    Event::PushFailed { id, failure: Failure::Refused("no grant".into()) }
+    Event::PushFailed { id, failure: Failure::Refused(why("no grant")) }
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn commit_order_keeps_later_versions_behind_a_row() {
     let mut link = up(Settings { commit_order: true, ..settings() });
     let first = pushes(&link.step(0, changed(1..=2)));
     assert_eq!(first.len(), 1);
-    let failed = Event::PushFailed { id: first[0], failure: Failure::Retryable("503".into()) };
+    let failed = Event::PushFailed { id: first[0], failure: Failure::Retryable(why("503")) };
     assert!(pushes(&link.step(0, failed)).is_empty());
     let again = link.step(400_000, Event::Tick);
     assert!(matches!(again[0], Action::PushRow { .. }));
@@ -366,8 +370,8 @@ impl Bench {
             (60..75, Some(at)) => {
                 let id = self.flying.remove(at).0;
                 let failure = [
-                    Failure::Retryable("503".into()),
-                    Failure::Refused("no".into()),
+                    Failure::Retryable(why("503")),
+                    Failure::Refused(why("no")),
                     Failure::ClockAhead { after_ms: 50 },
                     Failure::PeerGone,
                 ];

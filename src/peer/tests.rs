@@ -6,6 +6,7 @@ mod rotation;
 
 use super::connection::Ended;
 use super::{Ack, Incoming};
+use crate::link::{Reason, Why};
 use futures::StreamExt;
 use futures::future::join_all;
 use rig::{Rig, accept_all, drain, object, outgoing, stalled, within};
@@ -48,8 +49,8 @@ async fn every_word_of_the_receiver_reaches_the_push_it_answers() {
         Ack::AlreadyPresent,
         Ack::Superseded,
         Ack::NeedsBody,
-        Ack::Refused("no grant".into()),
-        Ack::Retry { after_ms: 5, reason: "no quorum".into() },
+        Ack::Refused(Why::new(Reason::Grant, "no grant")),
+        Ack::Retry { after_ms: 5, why: Why::new(Reason::Unavailable, "no quorum") },
         Ack::ClockAhead { after_ms: 70_000 },
         Ack::Fenced { highest: 12 },
     ];

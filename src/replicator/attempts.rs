@@ -54,10 +54,25 @@ impl Attempts {
         self.begin(&way, under, bytes, tried)
     }
 
-    /// The version of a row is about to be pushed again.
-    pub(super) fn again(self: &Arc<Self>, labels: &LinkLabels, key: &str, version: VersionId) -> Option<Attempt> {
-        let tried = self.known(key, version)?;
-        self.begin(&way(labels, key, version), tried.under.clone(), 0, Some(tried))
+    /// The version of a row is about to be pushed again, at `now` in Unix milliseconds; of one that failed before the
+    /// process began the journal keeps the trace of its request alone, and since when it waits.
+    pub(super) fn again(
+        self: &Arc<Self>,
+        labels: &LinkLabels,
+        (key, version): (&str, VersionId),
+        cause: Option<(&str, u64)>,
+        now: u64,
+    ) -> Option<Attempt> {
+        let way = way(labels, key, version);
+        let tried = self.known(key, version);
+        let under = match &tried {
+            Some(tried) => tried.under.clone(),
+            None => {
+                let (cause, since) = cause?;
+                span::wait(cause, &way, since, now)?
+            }
+        };
+        self.begin(&way, under, 0, tried)
     }
 
     fn begin(self: &Arc<Self>, way: &Way<'_>, under: String, bytes: u64, tried: Option<Tried>) -> Option<Attempt> {
@@ -95,8 +110,8 @@ impl Attempt {
                 self.of.0.lock().expect("no panic while held").remove(&self.name);
                 return Some(trace);
             }
-            Pushed::Failed(Failure::Retryable(why)) => ("retryable", why.clone()),
-            Pushed::Failed(Failure::Refused(why)) => ("refused", why.clone()),
+            Pushed::Failed(Failure::Retryable(why)) => ("retryable", why.to_string()),
+            Pushed::Failed(Failure::Refused(why)) => ("refused", why.to_string()),
             Pushed::Failed(Failure::ClockAhead { .. }) => {
                 ("clock_ahead", "the version is stamped too far ahead for the peer".into())
             }

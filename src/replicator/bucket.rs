@@ -174,7 +174,7 @@ pub(super) async fn answer(receive: &Receive, site: &str, peer: &str, ask: Bucke
     }
     match receive.check_epoch(format!("{site}/{}", ask.link), ask.epoch).await {
         Ok(()) => {}
-        Err(Ack::Retry { reason, .. }) => return Answer::Unavailable(reason),
+        Err(Ack::Retry { why, .. }) => return Answer::Unavailable(why.said),
         Err(_) => return Answer::Unavailable("a newer owner of the link was seen".into()),
     }
     let info = match receive.store.bucket(&ask.bucket).await {

@@ -9,7 +9,7 @@ use super::told::{Explained, Place, VersionPlaces};
 use super::verbs::Refused;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Ask as Wanted, Item, KeyRange};
-use crate::link::{CLOCK_AHEAD, RowState, Standing};
+use crate::link::{Reason, RowState, Standing};
 use crate::peer::frame::reconcile::{Answer, Question};
 use crate::rule::plan::{self, LinkName, LinkView};
 use crate::store::Error;
@@ -160,7 +160,7 @@ fn state(
             ("parked", format!("refused {} times: {}; isthmus retry {}", row.attempts, row.last_error, view.rule.name))
         }
         (_, Some(suspended)) => ("suspended", suspended.by.clone()),
-        (Some(Standing::Row(row)), _) if row.last_error == CLOCK_AHEAD => {
+        (Some(Standing::Row(row)), _) if row.reason == Reason::ClockAhead => {
             ("clock_ahead", "stamped ahead of the peer's clock; goes by itself once that clock is there".into())
         }
         (Some(Standing::Row(row)), _) => {

@@ -2,10 +2,10 @@
 //! endpoint. The loop of a link pushes to either in the same words.
 use super::foreign::{self, End};
 use super::push::{Pushed, Route};
-use crate::link::Settings;
+use crate::link::{Outcome, Settings, includes};
 use crate::peer::client::Connection;
 use std::sync::Arc;
-use storage_engine::version::{Version, VersionId};
+use storage_engine::version::Version;
 use tokio::sync::watch;
 
 /// A far end that answers.
@@ -33,21 +33,17 @@ impl FarEnd {
         }
     }
 
-    /// Sends the version of a row: its current record is read first; one that the rule no longer covers is done.
-    pub async fn push_row(
+    /// Sends a version that was read just now: one that the rule no longer covers is done.
+    pub async fn push_current(
         &self,
         route: &Route,
         settings: &Settings,
-        key: &str,
-        id: VersionId,
+        version: &Version,
         traceparent: Option<String>,
     ) -> Pushed {
-        match self {
-            FarEnd::Site(line) => route.push_row(line, settings, key, id, traceparent).await,
-            FarEnd::S3(end) => match route.current(settings, key, id).await {
-                Ok(version) => foreign::push(end, route, settings, &version).await,
-                Err(pushed) => pushed,
-            },
+        match includes(settings, version) {
+            true => self.push(route, settings, version, traceparent).await,
+            false => Pushed::Done(Outcome::Superseded),
         }
     }
 }

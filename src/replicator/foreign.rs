@@ -15,7 +15,7 @@ pub use send::give_up;
 use super::push::{Pushed, Route};
 use crate::journal::{self, Journal, LinkId};
 use crate::link::project::Projection;
-use crate::link::{Failure, Outcome, Settings, includes, to_send};
+use crate::link::{Failure, Outcome, Reason, Settings, Why, includes, to_send};
 use crate::store;
 use crate::store::s3::{self, Identity, Target};
 use known::Known;
@@ -70,16 +70,21 @@ pub async fn push(end: &End, route: &Route, settings: &Settings, version: &Versi
             end.suspect.notify_one();
             match e {
                 // The answer may be lost for this version alone, again and again.
-                s3::Error::Silent(_) => Pushed::Failed(Failure::Retryable(e.to_string())),
+                s3::Error::Silent(_) => Pushed::Failed(Failure::Retryable(why(Reason::Unavailable, &e))),
                 _ => Pushed::Failed(Failure::PeerGone),
             }
         }
-        Err(Failed::S3(e @ s3::Error::Refused(_))) => Pushed::Failed(Failure::Refused(e.to_string())),
+        Err(Failed::S3(e @ s3::Error::Refused(_))) => Pushed::Failed(Failure::Refused(why(Reason::Rejected, &e))),
         Err(Failed::Journal(journal::Error::Fenced { current, .. })) => Pushed::Fenced { highest: current },
         // Neither counts as an attempt: the loop ends with the claim, and waits for the journal anyway.
         Err(Failed::NotOwned | Failed::Journal(_)) => Pushed::Failed(Failure::PeerGone),
-        Err(e) => Pushed::Failed(Failure::Retryable(e.to_string())),
+        Err(e @ Failed::Store(_)) => Pushed::Failed(Failure::Retryable(why(Reason::OwnStore, &e))),
+        Err(e) => Pushed::Failed(Failure::Retryable(why(Reason::Unavailable, &e))),
     }
+}
+
+fn why(reason: Reason, e: &impl std::error::Error) -> Why {
+    Why::new(reason, e.to_string())
 }
 
 /// Whether another isthmus put it here through S3: it never goes to a foreign target, so that two sites which see each

@@ -5,7 +5,7 @@ mod pieces;
 use super::tenure::Lease;
 use super::toll::Toll;
 use crate::journal::LinkId;
-use crate::link::{Failure, Held, Outcome, Scope, Settings, includes, to_send};
+use crate::link::{Failure, Held, Outcome, Reason, Scope, Settings, Why, to_send};
 use crate::peer::client::{Connection, Error};
 use crate::peer::connection::INLINE_BYTES_MAX;
 use crate::peer::{Ack, Outgoing, Portion};
@@ -74,28 +74,12 @@ pub enum Pushed {
 }
 
 impl Route {
-    /// Sends the version of a row: its current record is read first; one that the rule no longer covers is done.
-    pub async fn push_row(
-        &self,
-        line: &Connection,
-        settings: &Settings,
-        key: &str,
-        id: VersionId,
-        traceparent: Option<String>,
-    ) -> Pushed {
-        match self.current(settings, key, id).await {
-            Ok(version) => self.push(line, settings, &version, traceparent).await,
-            Err(pushed) => pushed,
-        }
-    }
-
-    /// A version as the store holds it now, where the rule still covers it; else what is to be said of its push.
-    pub(super) async fn current(&self, settings: &Settings, key: &str, id: VersionId) -> Result<Version, Pushed> {
+    /// A version as the store holds it now; else what is to be said of its push.
+    pub(super) async fn current(&self, key: &str, id: VersionId) -> Result<Version, Pushed> {
         match self.store.stat(&self.bucket, key, id).await {
-            Ok(Some(version)) if includes(settings, &version) => Ok(version),
-            Ok(Some(_)) => Err(Pushed::Done(Outcome::Superseded)),
+            Ok(Some(version)) => Ok(version),
             Ok(None) => Err(not_found()),
-            Err(e) => Err(Pushed::Failed(Failure::Retryable(format!("read own store: {e}")))),
+            Err(e) => Err(Pushed::Failed(Failure::Retryable(unread(&e)))),
         }
     }
 
@@ -125,10 +109,10 @@ impl Route {
                             None => return Pushed::Done(Outcome::Superseded),
                         },
                         Ok(None) => return not_found(),
-                        Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
+                        Err(e) => return Pushed::Failed(Failure::Retryable(unread(&e))),
                     }
                 }
-                Err(e) => return Pushed::Failed(Failure::Retryable(format!("read own store: {e}"))),
+                Err(e) => return Pushed::Failed(Failure::Retryable(unread(&e))),
             }
         }
         let _flight = self.toll.take_off().await;
@@ -169,7 +153,7 @@ fn failed(e: Error) -> Pushed {
         // The loop ends with the claim; nobody counts an attempt.
         Error::NotOwned => Pushed::Failed(Failure::PeerGone),
         // The own store could not give all bytes, or the version fits no frame.
-        e => Pushed::Failed(Failure::Retryable(e.to_string())),
+        e => Pushed::Failed(Failure::Retryable(Why::new(Reason::OwnStore, e.to_string()))),
     }
 }
 
@@ -182,7 +166,18 @@ pub fn link_name(id: &LinkId) -> String {
 /// stays as a tombstone at least. Asked for a few times it is parked: a store that was restored from a backup
 /// will not find it by itself.
 fn not_found() -> Pushed {
-    Pushed::Failed(Failure::Refused("the own store does not hold the version it announced: was it restored?".into()))
+    let said = "the own store does not hold the version it announced: was it restored?";
+    Pushed::Failed(Failure::Refused(Why::new(Reason::OwnStore, said)))
+}
+
+/// The own store does not answer now.
+fn unread(e: &store::Error) -> Why {
+    Why::new(Reason::OwnStore, format!("read own store: {e}"))
+}
+
+/// The peer says that it lacks what it was sent.
+fn lacks(what: &str) -> Pushed {
+    Pushed::Failed(Failure::Retryable(Why::new(Reason::Digest, what)))
 }
 
 fn said(ack: Ack) -> Pushed {
@@ -190,10 +185,10 @@ fn said(ack: Ack) -> Pushed {
         Ack::Applied => Pushed::Done(Outcome::Applied),
         Ack::AlreadyPresent => Pushed::Done(Outcome::AlreadyPresent),
         Ack::Superseded => Pushed::Done(Outcome::Superseded),
-        Ack::NeedsBody => Pushed::Failed(Failure::Retryable("the peer needs the bytes".into())),
-        Ack::NeedsPieces { .. } => Pushed::Failed(Failure::Retryable("the peer lacks pieces".into())),
-        Ack::Refused(reason) => Pushed::Failed(Failure::Refused(reason)),
-        Ack::Retry { reason, .. } => Pushed::Failed(Failure::Retryable(reason)),
+        Ack::NeedsBody => lacks("the peer needs the bytes"),
+        Ack::NeedsPieces { .. } => lacks("the peer lacks pieces"),
+        Ack::Refused(why) => Pushed::Failed(Failure::Refused(why)),
+        Ack::Retry { why, .. } => Pushed::Failed(Failure::Retryable(why)),
         Ack::ClockAhead { after_ms } => Pushed::Failed(Failure::ClockAhead { after_ms }),
         Ack::Fenced { highest } => Pushed::Fenced { highest },
     }

@@ -4,6 +4,7 @@ use super::drill::Drills;
 use super::lend::{Reader, lend};
 use crate::drill::is_canary;
 use crate::journal::{Conflict, Journal};
+use crate::link::{Reason, Why};
 use crate::peer::frame::bucket::BucketAsk;
 use crate::peer::frame::content::ContentAsk;
 use crate::peer::frame::drill::DrillAsk;
@@ -109,7 +110,7 @@ impl Receive {
         }
         if let Err(ack) = checked {
             match &ack {
-                Ack::Refused(reason) => self.count_refused(&peer, &bucket, "grant", reason),
+                Ack::Refused(why) => self.count_refused(&peer, &bucket, "grant", &why.said),
                 Ack::ClockAhead { .. } => self.count_refused(&peer, &bucket, "clock_ahead", "its clock is ahead"),
                 Ack::Fenced { .. } => self.count_refused(&peer, &bucket, "epoch", "another owner of the link was seen"),
                 _ => {}
@@ -118,7 +119,7 @@ impl Receive {
         }
         if let Err(reason) = well_formed(&version) {
             self.count_refused(&peer, &bucket, "malformed", &reason);
-            return Ack::Refused(reason);
+            return Ack::Refused(Why::new(Reason::Rejected, reason));
         }
         let taken = match portion {
             Portion::Whole => self.take_whole(&bucket, version, body, traceparent).await,
@@ -221,17 +222,21 @@ impl Receive {
             match snapshot.rules.peers.get(peer) {
                 Some(peer) if is_canary(bucket) => may(&self.drills.granting(peer.clone(), bucket), &facts),
                 Some(peer) => may(peer, &facts),
-                None => return Err(Ack::Refused(format!("there is no Peer {peer} here any more"))),
+                None => {
+                    let said = format!("there is no Peer {peer} here any more");
+                    return Err(Ack::Refused(Why::new(Reason::Grant, said)));
+                }
             }
         };
         if let Err(refusal) = may {
+            let why = Why::new(Reason::Grant, refusal.to_string());
             return Err(match refusal.is_retryable() {
-                true => Ack::Retry { after_ms: RETRY_MS, reason: refusal.to_string() },
-                false => Ack::Refused(refusal.to_string()),
+                true => retry(why),
+                false => Ack::Refused(why),
             });
         }
         if self.drills.is_refused(peer, link, bucket) {
-            return Err(Ack::Retry { after_ms: RETRY_MS, reason: "cut by a drill".into() });
+            return Err(retry(Why::new(Reason::Drill, "cut by a drill")));
         }
         let ahead = version.max_hlc().millis().saturating_sub(self.clock.now_millis());
         if ahead > CLOCK_AHEAD_MS {
@@ -248,7 +253,7 @@ impl Receive {
             // A new epoch is durable before anything is applied under it.
             _ => {
                 let known = self.journal.see_epoch(&link, epoch).await;
-                let known = known.map_err(|e| Ack::Retry { after_ms: RETRY_MS, reason: e.to_string() })?;
+                let known = known.map_err(|e| retry(Why::new(Reason::Unavailable, e.to_string())))?;
                 self.epochs.lock().expect("no panic while held").insert(link, (known, now));
                 known
             }
@@ -327,11 +332,19 @@ fn origins(version: &Version) -> Vec<&str> {
     all
 }
 
+/// It may come again.
+fn retry(why: Why) -> Ack {
+    Ack::Retry { after_ms: RETRY_MS, why }
+}
+
 /// The store's word, for the sender: what goes by itself and what needs a person.
 fn answer(error: Error) -> Ack {
     match error {
-        Error::NoSuchBucket(name) => Ack::Refused(format!("bucket {name} does not exist at the peer; make it there")),
-        Error::Invalid(why) | Error::Conflict(why) => Ack::Refused(why),
-        other => Ack::Retry { after_ms: RETRY_MS, reason: other.to_string() },
+        Error::NoSuchBucket(name) => {
+            Ack::Refused(Why::new(Reason::Bucket, format!("bucket {name} does not exist at the peer; make it there")))
+        }
+        Error::Invalid(why) | Error::Conflict(why) => Ack::Refused(Why::new(Reason::Rejected, why)),
+        Error::BadDigest(_) => retry(Why::new(Reason::Digest, error.to_string())),
+        other => retry(Why::new(Reason::Unavailable, other.to_string())),
     }
 }

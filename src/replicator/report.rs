@@ -39,6 +39,9 @@ pub struct LinkReport {
     pub existing_unread: Option<u64>,
     pub retry_versions: u64,
     pub parked_versions: u64,
+    /// Of these, how many for each reason (`link/reason.rs`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parked_by: BTreeMap<String, u64>,
     pub clock_ahead_versions: u64,
     /// Deletes the brake holds back; they are part of backlog and lag.
     #[serde(default)]
@@ -56,6 +59,9 @@ pub struct LinkReport {
     #[serde(default)]
     pub proof: Option<ProofReport>,
     pub last_error: Option<String>,
+    /// The own store's feed gives nothing: too few of its drives answer, or it cannot be reached.
+    #[serde(default)]
+    pub feed_stalls: bool,
     /// Why it cannot start, in one word, as a condition's reason; absent while it can.
     #[serde(default)]
     pub blocked_reason: Option<String>,
@@ -154,6 +160,7 @@ impl LinkReport {
             existing_unread: unread.map(|e| e.versions),
             retry_versions: shown.retry_versions,
             parked_versions: shown.parked_versions,
+            parked_by: shown.parked_by.iter().map(|(reason, n)| (reason.word().into(), *n)).collect(),
             clock_ahead_versions: shown.clock_ahead_versions,
             braked_versions: shown.braked_versions,
             braked_since: shown.braked_since,
@@ -224,7 +231,7 @@ impl LinkReport {
         metrics.oldest_pending.get_or_create(labels).set(oldest);
         metrics.backlog_versions.get_or_create(labels).set(versions.cast_signed());
         metrics.backlog_bytes.get_or_create(labels).set(bytes.cast_signed());
-        metrics.parked.get_or_create(labels).set(self.parked_versions.cast_signed());
+        metrics.parked(labels, &self.parked_by);
         metrics.braked.get_or_create(labels).set(self.braked_versions.cast_signed());
         metrics.clock_ahead.get_or_create(labels).set(self.clock_ahead_versions.cast_signed());
     }

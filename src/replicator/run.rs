@@ -9,7 +9,7 @@ use super::remade;
 use super::report::{ConditionReport, LinkReport};
 use super::survey::{self, Surveyed};
 use crate::journal::{self, Journal, LinkId};
-use crate::link::{Action, Change, Checkpoint, Event, Link, Record, Settings, Survey};
+use crate::link::{Action, Change, Checkpoint, Event, Failure, Link, Op, Reason, Record, Settings, Survey};
 use crate::rule::plan::LinkView;
 use crate::store::{self, Backlog, Batch, Cursor, Interest};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
@@ -36,6 +36,8 @@ const MEASURE_SHARE: u32 = 20;
 const COUNT_EXISTING_EVERY: u32 = 20;
 /// Pause after the own store or journal gave an error.
 const PAUSE: Duration = Duration::from_millis(250);
+/// The own store's feed is mended when no read of it failed for so long and what waits in it can be counted.
+const FEED_MENDED: Duration = Duration::from_secs(1);
 /// Pause after a page could not be compared: it was asked for several times.
 const COMPARE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -88,8 +90,20 @@ pub enum Ended {
     Fenced { highest: u64 },
 }
 
-/// A push that ended: its number, what became of it, and its trace where it is sampled and succeeded.
-type Landed = (u64, Pushed, Option<String>);
+/// A push that ended.
+struct Landed {
+    id: u64,
+    pushed: Pushed,
+    what: Brought,
+}
+
+/// What a push brought: its newest change, and its trace where it is sampled and succeeded.
+#[derive(Debug, Default)]
+struct Brought {
+    op: Option<Op>,
+    trace: Option<String>,
+}
+
 type Flight = BoxFuture<'static, Landed>;
 type Recording = BoxFuture<'static, (u64, Result<Checkpoint, journal::Error>)>;
 
@@ -108,9 +122,10 @@ struct Busy {
     counting: Option<BoxFuture<'static, u64>>,
     /// Versions done since the link runs, and which of those that came are late.
     done: u64,
-    /// Sampled pushes, and the trace of the one that just succeeded.
+    /// Sampled pushes.
     attempts: Arc<Attempts>,
-    trace: Option<String>,
+    /// Of the push that just succeeded.
+    brought: Brought,
     lateness: Lateness,
     /// Nothing waits, and the feed is listened to.
     is_idle: bool,
@@ -121,6 +136,8 @@ struct Busy {
     intake: bool,
     wake_at: Option<u64>,
     stopped: bool,
+    /// Why the own store gave no batch of its feed, and when that was.
+    feed_trouble: Option<(String, Instant)>,
     /// The bucket was not there any more when it was looked at.
     is_bucket_gone: bool,
     /// Why the journal took no checkpoint the last time.
@@ -161,8 +178,8 @@ impl Run<'_> {
                     busy.after = Some(Ended::CalledBack);
                     Event::Drain
                 }
-                Some((id, pushed, trace)) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
-                    Pushed::Done(outcome) => { busy.trace = trace; Event::Pushed { id, outcome } }
+                Some(Landed { id, pushed, what }) = busy.flights.next(), if !busy.flights.is_empty() => match pushed {
+                    Pushed::Done(outcome) => { busy.brought = what; Event::Pushed { id, outcome } }
                     Pushed::Failed(failure) => { self.count_failure(&failure); Event::PushFailed { id, failure } }
                     Pushed::Fenced { highest } => {
                         tracing::warn!(peer = %self.labels.peer, rule = %self.labels.rule, highest, "The peer has seen a newer owner of this link.");
@@ -193,10 +210,14 @@ impl Run<'_> {
                             continue;
                         }
                         Ok(batch) => {
+                            busy.feed_trouble = None;
                             busy.cursor = Some(batch.cursor.clone());
                             Event::Changed { changes: changes(batch.events), cursor: batch.cursor }
                         }
-                        Err(e) => Box::pin(self.stalls(e)).await,
+                        Err(e) => {
+                            busy.feed_trouble = Some((e.to_string(), Instant::now()));
+                            Box::pin(self.stalls(e)).await
+                        }
                     }
                 },
                 read = wait(&mut busy.surveying) => {
@@ -292,7 +313,7 @@ impl Run<'_> {
         for action in self.link.step(self.clock.now_millis(), event) {
             self.perform(busy, action);
         }
-        busy.trace = None;
+        busy.brought = Brought::default();
         let held = self.link.held();
         self.route.held.send_if_modified(|was| std::mem::replace(was, held) != held);
     }
@@ -303,28 +324,38 @@ impl Run<'_> {
                 let (route, settings, line) = self.way();
                 let attempt = busy.attempts.push(&self.labels, &change, self.clock.now_millis());
                 busy.flights.push(Box::pin(async move {
-                    let Some(line) = line else { return (id, gone(), None) };
+                    let Some(line) = line else { return landed(id, gone(), None, None) };
                     let traceparent = attempt.as_ref().map(Attempt::traceparent).or_else(|| change.traceparent.clone());
                     let pushing = line.push(&route, &settings, &change.version, traceparent);
                     let pushed = pushing.instrument(in_log(&attempt)).await;
-                    landed(id, pushed, attempt)
+                    landed(id, pushed, Some(Op::of(&change.version)), attempt)
                 }));
             }
-            Action::PushRow { id, key, version_id } => {
+            Action::PushRow { id, key, version_id, pending_since, traceparent } => {
                 let (route, settings, line) = self.way();
-                let attempt = busy.attempts.again(&self.labels, &key, version_id);
+                let cause = traceparent.as_deref().map(|cause| (cause, pending_since));
+                let now = self.clock.now_millis();
+                let attempt = busy.attempts.again(&self.labels, (&key, version_id), cause, now);
                 busy.flights.push(Box::pin(async move {
-                    let Some(line) = line else { return (id, gone(), None) };
-                    let traceparent = attempt.as_ref().map(Attempt::traceparent);
-                    let pushing = line.push_row(&route, &settings, &key, version_id, traceparent);
-                    let pushed = pushing.instrument(in_log(&attempt)).await;
-                    landed(id, pushed, attempt)
+                    let Some(line) = line else { return landed(id, gone(), None, None) };
+                    let traceparent = attempt.as_ref().map(Attempt::traceparent).or(traceparent);
+                    let pushing = async {
+                        let version = match route.current(&key, version_id).await {
+                            Ok(version) => version,
+                            Err(pushed) => return (pushed, None),
+                        };
+                        let pushed = line.push_current(&route, &settings, &version, traceparent).await;
+                        (pushed, Some(Op::of(&version)))
+                    };
+                    let (pushed, op) = pushing.instrument(in_log(&attempt)).await;
+                    landed(id, pushed, op, attempt)
                 }));
             }
             Action::Done { outcome, pending_since, bytes } => {
                 let seconds = self.clock.now_millis().saturating_sub(pending_since) as f64 / 1000.0;
                 busy.done += 1;
-                self.metrics.done(&self.labels, outcome, seconds, bytes, busy.trace.take());
+                let Brought { op, trace } = std::mem::take(&mut busy.brought);
+                self.metrics.done(&self.labels, (op.unwrap_or(Op::Put), outcome), seconds, bytes, trace);
             }
             Action::Record { seq, record } => busy.recording = Some(self.record(seq, record)),
             Action::WakeAt(at) => busy.wake_at = Some(busy.wake_at.map_or(at, |old| old.min(at))),
@@ -436,6 +467,8 @@ impl Run<'_> {
                     None
                 }
             };
+        // A read that stands would have failed by now.
+        busy.feed_trouble.take_if(|(_, at)| behind.is_some() && at.elapsed() > FEED_MENDED);
         if behind.is_some_and(|b| b.versions == 0) {
             self.step(busy, Event::CaughtUp);
         }
@@ -444,7 +477,10 @@ impl Run<'_> {
         let left = remade::condition(&self.view.rule, self.link.remade(), shown.copies_since);
         let mut report = LinkReport::new(&self.labels, now, shown, behind, existing);
         report.conditions.extend(left);
-        report.last_error = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(report.last_error);
+        let feed_trouble = busy.feed_trouble.as_ref().map(|(why, _)| format!("the own store's feed stalls: {why}"));
+        report.feed_stalls = behind.is_none() || feed_trouble.is_some();
+        let trouble = busy.journal_trouble.clone().or(busy.survey_trouble.clone()).or(feed_trouble);
+        report.last_error = trouble.or(report.last_error);
         report.measure(&self.labels, &self.metrics);
         busy.is_idle =
             report.backlog_versions == Some(0) && report.existing_versions == Some(0) && busy.reading.is_some();
@@ -486,12 +522,11 @@ impl Run<'_> {
         Some(Backlog { versions, bytes, oldest_pending_since })
     }
 
-    fn count_failure(&self, failure: &crate::link::Failure) {
+    fn count_failure(&self, failure: &Failure) {
         let reason = match failure {
-            crate::link::Failure::Retryable(_) => "retryable",
-            crate::link::Failure::Refused(_) => "refused",
-            crate::link::Failure::ClockAhead { .. } => "clock_ahead",
-            crate::link::Failure::PeerGone => return,
+            Failure::Retryable(why) | Failure::Refused(why) => why.reason,
+            Failure::ClockAhead { .. } => Reason::ClockAhead,
+            Failure::PeerGone => return,
         };
         self.metrics.failed(&self.labels, reason);
     }
@@ -521,13 +556,13 @@ fn in_log(attempt: &Option<Attempt>) -> tracing::Span {
     attempt.as_ref().map_or_else(tracing::Span::none, Attempt::in_log)
 }
 
-fn landed(id: u64, pushed: Pushed, attempt: Option<Attempt>) -> Landed {
+fn landed(id: u64, pushed: Pushed, op: Option<Op>, attempt: Option<Attempt>) -> Landed {
     let trace = attempt.and_then(|attempt| attempt.ended(&pushed));
-    (id, pushed, trace)
+    Landed { id, pushed, what: Brought { op, trace } }
 }
 
 fn gone() -> Pushed {
-    Pushed::Failed(crate::link::Failure::PeerGone)
+    Pushed::Failed(Failure::PeerGone)
 }
 
 async fn wait<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {

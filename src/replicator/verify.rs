@@ -409,9 +409,13 @@ impl Verify {
         let route =
             self.route.borrow().clone().ok_or("the link is not pushed by this process; ask the one that does")?;
         let line = self.line.borrow().clone().ok_or("the peer is down")?;
-        match line.push_row(&route, &self.settings, key, id, None).await {
+        let pushed = match route.current(key, id).await {
+            Ok(version) => line.push_current(&route, &self.settings, &version, None).await,
+            Err(pushed) => pushed,
+        };
+        match pushed {
             Pushed::Done(outcome) => Ok(outcome),
-            Pushed::Failed(Failure::Retryable(reason) | Failure::Refused(reason)) => Err(reason),
+            Pushed::Failed(Failure::Retryable(why) | Failure::Refused(why)) => Err(why.said),
             Pushed::Failed(Failure::ClockAhead { .. }) => Err("stamped ahead of the peer's clock".into()),
             Pushed::Failed(Failure::PeerGone) => Err("the peer went away".into()),
             Pushed::Fenced { .. } => Err("the link has another owner".into()),

@@ -26,7 +26,11 @@ impl Collector for Watched {
         let up = ConstGauge::new(i64::from(self.cluster.is_up()));
         up.encode(to.encode_descriptor("kube_up", help, None, MetricType::Gauge)?)?;
         let help = "1 where this process leads: it writes status, starts jobs and drills";
-        let leads = ConstGauge::new(i64::from(self.leadership.borrow().is_ours));
-        leads.encode(to.encode_descriptor("leader", help, None, MetricType::Gauge)?)
+        let Leadership { is_ours, transitions, .. } = self.leadership.borrow().clone();
+        let leads = ConstGauge::new(i64::from(is_ours));
+        leads.encode(to.encode_descriptor("leader", help, None, MetricType::Gauge)?)?;
+        let help = "How often the Lease went to another process, as this one saw it last";
+        let epoch = ConstGauge::new(transitions);
+        epoch.encode(to.encode_descriptor("leader_epoch", help, None, MetricType::Gauge)?)
     }
 }

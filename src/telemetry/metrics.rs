@@ -4,7 +4,7 @@ use crate::drill::Plan;
 use crate::drill::machine::Step;
 use crate::drill::report::Report;
 use crate::journal::LinkId;
-use crate::link::Outcome;
+use crate::link::{Op, Outcome, Reason};
 use crate::replicator::lateness::IN_TIME_MS;
 use crate::replicator::report::SiteReport;
 use crate::replicator::toll::LIMITS;
@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
@@ -29,12 +30,30 @@ pub struct LinkLabels {
     pub peer: String,
 }
 
-/// A link and a word for what happened.
+/// What was brought of a bucket to a peer, and how the peer took it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabels {
     pub bucket: String,
     pub peer: String,
-    pub result: String,
+    pub op: &'static str,
+    pub result: &'static str,
+}
+
+/// Pushes of a bucket to a peer, and why they failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FailedLabels {
+    pub bucket: String,
+    pub peer: String,
+    pub reason: &'static str,
+}
+
+/// A link, and why versions of it wait for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ParkedLabels {
+    pub rule: String,
+    pub bucket: String,
+    pub peer: String,
+    pub reason: &'static str,
 }
 
 /// A link and what its versions waited for.
@@ -126,7 +145,7 @@ pub struct Metrics {
     pub oldest_pending: Family<LinkLabels, Gauge<f64, AtomicU64>>,
     pub backlog_versions: Family<LinkLabels, Gauge>,
     pub backlog_bytes: Family<LinkLabels, Gauge>,
-    pub parked: Family<LinkLabels, Gauge>,
+    pub parked: Family<ParkedLabels, Gauge>,
     pub clock_ahead: Family<LinkLabels, Gauge>,
     pub braked: Family<LinkLabels, Gauge>,
     pub verified: Family<LinkLabels, Gauge<f64, AtomicU64>>,
@@ -139,7 +158,7 @@ pub struct Metrics {
     pub slo: Family<OutcomeLabels, Counter>,
     pub versions: Family<ResultLabels, Counter>,
     pub bytes: Family<LinkLabels, Counter>,
-    pub attempts_failed: Family<ResultLabels, Counter>,
+    pub attempts_failed: Family<FailedLabels, Counter>,
     pub conflicts: Family<ConflictLabels, Counter>,
     /// Seconds until the journal had a checkpoint.
     pub journal_commit: Histogram,
@@ -251,11 +270,11 @@ impl Metrics {
 
     /// Makes a link's series exist at 0, so that rates exist from the start.
     pub fn start_link(&self, link: &LinkLabels) {
-        for result in ["applied", "already_present", "superseded"] {
-            drop(self.versions.get_or_create(&result_labels(link, result)));
+        for labels in all_results(link) {
+            drop(self.versions.get_or_create(&labels));
         }
-        for reason in ["retryable", "refused", "clock_ahead"] {
-            drop(self.attempts_failed.get_or_create(&result_labels(link, reason)));
+        for reason in Reason::ALL {
+            drop(self.attempts_failed.get_or_create(&failed_labels(link, reason)));
         }
         for kind in CONFLICTS {
             drop(self.conflicts.get_or_create(&ConflictLabels { bucket: link.bucket.clone(), kind }));
@@ -287,7 +306,9 @@ impl Metrics {
         self.oldest_pending.remove(link);
         self.backlog_versions.remove(link);
         self.backlog_bytes.remove(link);
-        self.parked.remove(link);
+        for reason in Reason::PARK {
+            self.parked.remove(&parked_labels(link, reason));
+        }
         self.clock_ahead.remove(link);
         self.braked.remove(link);
         self.verified.remove(link);
@@ -311,8 +332,8 @@ impl Metrics {
     }
 
     /// Counts a version that is durable at the peer; `trace` is the id of its trace, where it is sampled.
-    pub fn done(&self, link: &LinkLabels, outcome: Outcome, seconds: f64, bytes: u64, trace: Option<String>) {
-        self.versions.get_or_create(&result_labels(link, outcome.word())).inc();
+    pub fn done(&self, link: &LinkLabels, what: (Op, Outcome), seconds: f64, bytes: u64, trace: Option<String>) {
+        self.versions.get_or_create(&result_labels(link, what)).inc();
         self.bytes.get_or_create(link).inc_by(bytes);
         let exemplar = trace.map(|trace_id| TraceLabels { trace_id });
         self.commit_to_ack.get_or_create(&way_labels(link)).observe(seconds, exemplar, None);
@@ -334,8 +355,19 @@ impl Metrics {
     }
 
     /// Counts a push that did not succeed.
-    pub fn failed(&self, link: &LinkLabels, reason: &str) {
-        self.attempts_failed.get_or_create(&result_labels(link, reason)).inc();
+    pub fn failed(&self, link: &LinkLabels, reason: Reason) {
+        self.attempts_failed.get_or_create(&failed_labels(link, reason)).inc();
+    }
+
+    /// Shows how many versions wait for a person, by the words of their reasons.
+    pub fn parked(&self, link: &LinkLabels, by: &BTreeMap<String, u64>) {
+        // What no reason of today stands for waits all the same.
+        let mut others: u64 = by.values().sum();
+        for reason in Reason::PARK {
+            let count = if reason == Reason::Other { others } else { by.get(reason.word()).copied().unwrap_or(0) };
+            others -= count;
+            self.parked.get_or_create(&parked_labels(link, reason)).set(count.cast_signed());
+        }
     }
 
     /// Shows which step a drill begins.
@@ -351,11 +383,11 @@ impl Metrics {
 
     /// Removes every series of a bucket that is gone for good: a drill's.
     pub fn forget_bucket(&self, link: &LinkLabels) {
-        for result in ["applied", "already_present", "superseded"] {
-            self.versions.remove(&result_labels(link, result));
+        for labels in all_results(link) {
+            self.versions.remove(&labels);
         }
-        for reason in ["retryable", "refused", "clock_ahead"] {
-            self.attempts_failed.remove(&result_labels(link, reason));
+        for reason in Reason::ALL {
+            self.attempts_failed.remove(&failed_labels(link, reason));
         }
         for outcome in [IN_TIME, LATE] {
             self.slo.remove(&outcome_labels(link, outcome));
@@ -403,8 +435,22 @@ fn limit_labels(link: &LinkLabels, limit: &'static str) -> LimitLabels {
     LimitLabels { rule, bucket, peer, limit }
 }
 
-fn result_labels(link: &LinkLabels, result: &str) -> ResultLabels {
-    ResultLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), result: result.into() }
+fn result_labels(link: &LinkLabels, (op, outcome): (Op, Outcome)) -> ResultLabels {
+    ResultLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), op: op.word(), result: outcome.word() }
+}
+
+fn all_results(link: &LinkLabels) -> impl Iterator<Item = ResultLabels> {
+    let outcomes = [Outcome::Applied, Outcome::AlreadyPresent, Outcome::Superseded];
+    Op::ALL.into_iter().flat_map(move |op| outcomes.map(|outcome| result_labels(link, (op, outcome))))
+}
+
+fn failed_labels(link: &LinkLabels, reason: Reason) -> FailedLabels {
+    FailedLabels { bucket: link.bucket.clone(), peer: link.peer.clone(), reason: reason.word() }
+}
+
+fn parked_labels(link: &LinkLabels, reason: Reason) -> ParkedLabels {
+    let LinkLabels { rule, bucket, peer } = link.clone();
+    ParkedLabels { rule, bucket, peer, reason: reason.word() }
 }
 
 /// A counter that is read at each scrape, to be given its values by [`add`].
@@ -431,7 +477,7 @@ mod tests {
         let link = LinkLabels { rule: "canary".into(), bucket: "canary".into(), peer: "ams".into() };
         metrics.start_link(&link);
         metrics.own(&link, 1);
-        metrics.done(&link, Outcome::Applied, 0.1, 7, None);
+        metrics.done(&link, (Op::Put, Outcome::Applied), 0.1, 7, None);
         metrics.late(&link, 1);
         let shown = metrics.encode(&SiteReport::default());
         assert!(shown.contains(r#"isthmus_link_owned{site="fra",rule="canary""#), "{shown}");

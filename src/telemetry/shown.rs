@@ -23,6 +23,9 @@ struct StateLabels {
     state: &'static str,
 }
 
+/// Every state a link's reading of the own store's feed can be in; one of them is 1.
+pub const FEEDS: [&str; 3] = ["live", "incomplete", "expired"];
+
 /// How many documents are, and are not, in force.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RuleLabels {
@@ -106,10 +109,22 @@ fn journal(all: &mut Registry, report: &SiteReport) {
 
 fn links(all: &mut Registry, report: &SiteReport) {
     let (state, rpo) = (Family::<StateLabels, Gauge>::default(), Family::<LinkLabels, Seconds>::default());
+    let feed = Family::<StateLabels, Gauge>::default();
     let (retry, existing) = (Family::<LinkLabels, Gauge>::default(), Family::<LinkLabels, Gauge>::default());
     for link in &report.links {
         if link.is_pushed_here() {
             retry.get_or_create(&labels(link)).set(link.retry_versions.cast_signed());
+            let is = if link.compares {
+                "expired"
+            } else if link.feed_stalls {
+                "incomplete"
+            } else {
+                "live"
+            };
+            for state in FEEDS {
+                let LinkLabels { rule, bucket, peer } = labels(link);
+                feed.get_or_create(&StateLabels { rule, bucket, peer, state }).set(i64::from(is == state));
+            }
         }
         if let Some(versions) = link.existing_versions {
             existing.get_or_create(&labels(link)).set(versions.cast_signed());
@@ -124,6 +139,7 @@ fn links(all: &mut Registry, report: &SiteReport) {
         }
     }
     all.register("link_state", "1 for the state the link is in", state);
+    all.register("link_feed_state", "1 for how the link reads the feed of the own store", feed);
     all.register("link_rpo_seconds", "The recovery point objective the rule promises", rpo);
     all.register("link_retry_versions", "Of the backlog: versions that failed and go again by themselves", retry);
     all.register("link_existing_versions", "Of the backlog: versions of the pass over existing objects", existing);
@@ -180,5 +196,23 @@ mod tests {
             assert!(shown.contains(&format!("isthmus_journal_{line}\n")), "{shown}");
         }
         assert!(shown.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{shown}");
+    }
+    #[test]
+    fn a_link_reads_the_feed_in_one_of_three_ways_and_one_that_is_not_pushed_here_in_none() {
+        let link = |rule: &str| LinkReport { rule: rule.into(), measured_at: 1, ..LinkReport::default() };
+        let links = vec![
+            link("well"),
+            LinkReport { feed_stalls: true, ..link("short") },
+            LinkReport { feed_stalls: true, compares: true, ..link("lost") },
+            LinkReport { state: "standby".into(), ..link("elsewhere") },
+        ];
+        let shown = super::super::metrics::text(&[&registry_of(&SiteReport { links, ..SiteReport::default() })]);
+        let feeds: Vec<_> = shown.lines().filter(|l| l.starts_with("isthmus_link_feed_state{")).collect();
+        assert_eq!(feeds.len(), 9, "{feeds:?}");
+        for (rule, state) in [("well", "live"), ("short", "incomplete"), ("lost", "expired")] {
+            let is = |l: &&&str| l.contains(&format!("rule=\"{rule}\"")) && l.ends_with(" 1");
+            let now: Vec<_> = feeds.iter().filter(is).collect();
+            assert!(now.len() == 1 && now[0].contains(&format!("state=\"{state}\"")), "{rule}: {now:?}");
+        }
     }
 }

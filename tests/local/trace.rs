@@ -113,6 +113,14 @@ async fn change(fleet: &Fleet, site: &Site, version: &str) -> [(&'static str, St
     [("PutObjectTagging", tagged), ("DeleteObject", marked), ("DeleteObject", purged)]
 }
 
+/// Versions that the peer took, by what was newest of them.
+fn brought(shown: &str, op: &str) -> u64 {
+    let is_of =
+        |line: &&str| line.starts_with("isthmus_link_versions_total{") && line.contains(&format!("op=\"{op}\""));
+    let counts = shown.lines().filter(is_of).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    counts.sum()
+}
+
 /// Holds and retains another version, each in a trace of its own; requests and traces.
 async fn guard(fleet: &Fleet, site: &Site) -> [(&'static str, String); 2] {
     let (client, key) = (site.s3().client, "guarded");
@@ -189,7 +197,13 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     fleet.drained(PATIENCE).await;
     assert!(shown.contains(r#"isthmus_trace_spans_total{site="fra",result="dropped"} 0"#), "{shown}");
 
+    let before = fra.metrics().await;
     let changes = change(&fleet, fra, &version).await;
+    let after = fra.metrics().await;
+    for (op, more) in [("put", 0), ("meta", 1), ("marker", 1), ("purge", 1)] {
+        let [before, after] = [&before, &after].map(|shown| brought(shown, op));
+        assert_eq!(after - before, more, "{op}");
+    }
     let guards = guard(&fleet, fra).await;
 
     // The line breaks in the middle of a version.
@@ -248,6 +262,49 @@ async fn one_trace_leads_from_the_put_to_the_version_at_the_other_site() {
     assert_eq!(spans.iter().filter(|s| s.name == "link.wait").count(), 1, "{spans:#?}");
     let is_there = |id: &str| id == CLIENT || spans.iter().any(|s| s.id == id);
     assert!(spans.iter().all(|s| is_there(&s.parent)), "a span without its parent: {spans:#?}");
+    fleet.no_alarm();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_failed_stays_in_its_trace_over_a_restart() {
+    let collector = Collector::start().await;
+    let fleet = Fleet::write(&["fra", "ams"], 4).await;
+    let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
+    for site in [fra, ams] {
+        site.set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.addr));
+        site.set("OTEL_TRACES_SAMPLER", "parentbased_always_on");
+        site.set("OTEL_BSP_SCHEDULE_DELAY", "50");
+        site.start().await;
+    }
+    fleet.drained(PATIENCE).await;
+    let grant = ams.dir.join("rules/peer-fra.yaml");
+    let whole = fs::read_to_string(&grant).expect("a grant");
+    fs::write(&grant, whole.replace("bucket: orders,", "bucket: orders, prefix: public/,")).expect("a smaller one");
+    let (trace, header) = traceparent(11, true);
+    let is_push = |span: &Span| span.trace == trace && span.name == "link.push";
+    // The smaller grant takes effect within a moment: what came before it got there.
+    let mut refused = None;
+    while refused.is_none() {
+        put(fra, "refused", 10, Some(header.clone())).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        refused = collector.all().into_iter().find(|span| is_push(span) && span.is_failure);
+    }
+    assert!(fra.stop().await.success(), "a clean end");
+    let tried: Vec<_> = collector.all().into_iter().filter(is_push).map(|span| span.id).collect();
+    fs::write(&grant, whole).expect("the grant of before");
+    fra.start().await;
+    let is_later = |span: &Span| is_push(span) && !tried.contains(&span.id) && !span.is_failure;
+    let later = collector.until(PATIENCE, "a push of the next life", is_later).await;
+    fleet.drained(PATIENCE).await;
+    for site in [fra, ams] {
+        assert!(site.stop().await.success(), "a clean end");
+    }
+    let spans = collector.of(&trace);
+    let named = |name: &str, parent: &str| spans.iter().filter(|s| s.name == name && s.parent == parent).count();
+    let wait = spans.iter().find(|s| s.id == later.parent).expect("the wait before it");
+    let put = spans.iter().find(|s| s.id == wait.parent).expect("the request before that");
+    assert_eq!((wait.name.as_str(), put.name.as_str()), ("link.wait", "S3.PutObject"));
+    assert_eq!(named("peer.apply", &later.id), 1, "{spans:#?}");
     fleet.no_alarm();
 }
 

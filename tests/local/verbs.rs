@@ -122,6 +122,13 @@ async fn a_refused_version_is_parked_with_its_reason_and_goes_when_told() {
     let row = parked("a").await.expect("it was just there");
     assert_eq!(row["version_id"], id.as_str());
     assert!(row["reason"].as_str().is_some_and(|r| r.contains("public/")), "{row}");
+    wait_until("it is counted by its reason", async || {
+        let shown = fra.metrics().await;
+        let of = |line: &&str| line.starts_with("isthmus_link_parked_versions{");
+        let counts: Vec<_> = shown.lines().filter(of).filter(|line| !line.ends_with(" 0")).collect();
+        counts.len() == 1 && counts[0].contains(r#"reason="grant""#)
+    })
+    .await;
     let none = ended(&verb(fra, &["retry", "orders", "--key", "b"]).await, 1);
     assert!(none.starts_with("NONE"), "{none}");
     rewrite(ams, "peer-fra.yaml", "prefix: public/,", "");

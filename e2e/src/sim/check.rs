@@ -25,7 +25,7 @@ impl World {
     pub fn check_checkpoint(&self, site: usize, peer: usize) -> Result<(), String> {
         let Some(kept) = self.sites[site].journal.get(&peer) else { return Ok(()) };
         let is_ahead =
-            |r: &isthmus::link::Row| r.state == RowState::Parked && r.last_error == isthmus::link::CLOCK_AHEAD;
+            |r: &isthmus::link::Row| r.state == RowState::Parked && r.reason == isthmus::link::Reason::ClockAhead;
         if let Some(row) = kept.rows.values().find(|r| is_ahead(r)) {
             return Err(format!("{site}→{peer}: {row:?} is parked though it only waits for its time"));
         }

@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::site::Run;
 use super::world::{Answer, Coming, World};
 use isthmus::link::toll::Class;
-use isthmus::link::{Event, Failure, Outcome, PushId, is_delete, to_send};
+use isthmus::link::{Event, Failure, Outcome, PushId, Reason, Why, is_delete, to_send};
 use isthmus::rule::allow::{Facts, may};
 use isthmus::rule::{Grant, PeerDoc};
 use isthmus::store::Applied;
@@ -113,7 +113,7 @@ impl World {
         let version = self.sites[run.site].store.get(key, id).cloned();
         let Some(version) = version else {
             // The store is an older copy than the row.
-            let answer = Answer::Failed(Failure::Refused(super::world::NOT_HELD.into()));
+            let answer = Answer::Failed(Failure::Refused(Why::new(Reason::OwnStore, super::world::NOT_HELD)));
             self.soon(10, Coming::Answer { run, push, answer });
             return if self.sites[run.site].has_lost_feed {
                 Ok(())
@@ -205,7 +205,7 @@ impl World {
             self.faults.fire(Fault::Storm);
         }
         if is_storm || (!self.is_healing && self.dice.chance(self.options.retryable)) {
-            return Some(Answer::Failed(Failure::Retryable("503".into())));
+            return Some(Answer::Failed(Failure::Retryable(Why::new(Reason::Unavailable, "503"))));
         }
         let origins = origins(&frame.version);
         let facts = Facts {
@@ -218,8 +218,8 @@ impl World {
         };
         if let Err(refusal) = may(&self.peer_doc(peer, site), &facts) {
             return Some(Answer::Failed(match refusal.is_retryable() {
-                true => Failure::Retryable(refusal.to_string()),
-                false => Failure::Refused(refusal.to_string()),
+                true => Failure::Retryable(Why::new(Reason::Grant, refusal.to_string())),
+                false => Failure::Refused(Why::new(Reason::Grant, refusal.to_string())),
             }));
         }
         let limit = self.local(peer) + AHEAD_MS;

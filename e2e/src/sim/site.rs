@@ -205,7 +205,7 @@ impl World {
     fn perform(&mut self, run: Run, action: Action) -> Result<(), String> {
         match action {
             Action::Push { id, change } => return self.push(run, id, &change.version),
-            Action::PushRow { id, key, version_id } => return self.push_row(run, id, &key, version_id),
+            Action::PushRow { id, key, version_id, .. } => return self.push_row(run, id, &key, version_id),
             Action::Record { seq, record } => {
                 self.work += 1;
                 self.rows += record.upserts.len() as u64;

@@ -12,6 +12,7 @@ use super::store::{body_of, bytes_of};
 use super::{Failure, LOOK_EVERY, Log, Options, Report};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
+use isthmus::link::{Reason, Why};
 use isthmus::peer::client::{Connection, Dial, Target};
 use isthmus::peer::server::{Counters, Known, Server};
 use isthmus::peer::{Ack, Incoming, Outgoing, Portion, Receiver};
@@ -74,7 +75,7 @@ impl Receiver for Till {
             return Ack::AlreadyPresent;
         }
         if mood < 6 {
-            return Ack::Retry { after_ms: RETRY_MS, reason: "not now".into() };
+            return Ack::Retry { after_ms: RETRY_MS, why: Why::new(Reason::Unavailable, "not now") };
         }
         let size = incoming.version.birth.as_ref().map_or(0, |b| b.size_bytes);
         let bytes = match incoming.body {
@@ -89,9 +90,9 @@ impl Receiver for Till {
             }
             Ok(_) => {
                 seen.wrong += 1;
-                Ack::Refused("other bytes".into())
+                Ack::Refused(Why::new(Reason::Rejected, "other bytes"))
             }
-            Err(e) => Ack::Retry { after_ms: RETRY_MS, reason: e.to_string() },
+            Err(e) => Ack::Retry { after_ms: RETRY_MS, why: Why::new(Reason::Digest, e.to_string()) },
         }
     }
     async fn highest_epoch(&self, _site: &str, _link: &str) -> u64 {

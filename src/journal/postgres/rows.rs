@@ -4,7 +4,7 @@ use super::owner::fenced;
 use super::{Trouble, text, uint};
 use crate::journal::sql::int;
 use crate::journal::{Error, LinkId, brake, reach};
-use crate::link::{Checkpoint, Record, Row, RowState};
+use crate::link::{Checkpoint, Reason, Record, Row, RowState};
 use bytes::Bytes;
 use sqlx::postgres::{PgConnection, PgPool, PgRow};
 use sqlx::{QueryBuilder, Row as _};
@@ -42,8 +42,10 @@ fn row_of(row: &PgRow) -> Result<Row, Error> {
         attempts: u32::try_from(uint(row, "attempts")?).unwrap_or(u32::MAX),
         next_attempt: uint(row, "next_attempt")?,
         last_error: text(row, "last_error")?,
+        reason: Reason::of(row.try_get("reason")?),
         state: if row.try_get("parked")? { RowState::Parked } else { RowState::Pending },
         floor: cursor(row, "floor")?,
+        traceparent: row.try_get::<Option<Vec<u8>>, _>("traceparent")?.and_then(|b| String::from_utf8(b).ok()),
     })
 }
 
@@ -103,12 +105,13 @@ async fn upsert(db: &mut PgConnection, link: i64, rows: &[Row]) -> Result<(), sq
     let ints = |of: fn(&Row) -> u64| rows.iter().map(|r| int(of(r))).collect::<Vec<_>>();
     sqlx::query(
         "INSERT INTO link_row (link, key, version_id, pending_since, bytes, attempts, next_attempt, last_error,
-             parked, floor)
+             parked, floor, reason, traceparent)
          SELECT $1, * FROM unnest($2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-             $8::bytea[], $9::boolean[], $10::bytea[])
+             $8::bytea[], $9::boolean[], $10::bytea[], $11::text[], $12::bytea[])
          ON CONFLICT (link, key, version_id) DO UPDATE SET pending_since = excluded.pending_since,
              bytes = excluded.bytes, attempts = excluded.attempts, next_attempt = excluded.next_attempt,
-             last_error = excluded.last_error, parked = excluded.parked, floor = excluded.floor",
+             last_error = excluded.last_error, parked = excluded.parked, floor = excluded.floor,
+             reason = excluded.reason, traceparent = excluded.traceparent",
     )
     .bind(link)
     .bind(rows.iter().map(|r| r.key.as_bytes()).collect::<Vec<_>>())
@@ -120,6 +123,8 @@ async fn upsert(db: &mut PgConnection, link: i64, rows: &[Row]) -> Result<(), sq
     .bind(rows.iter().map(|r| r.last_error.as_bytes()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.state == RowState::Parked).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| blob(&r.floor)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.reason.word()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.traceparent.as_deref().map(str::as_bytes)).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

@@ -104,6 +104,8 @@ fn numbered(n: u64) -> Record {
         attempts: 1,
         next_attempt: n,
         last_error: "x".repeat(error_bytes),
+        reason: Default::default(),
+        traceparent: None,
         state: RowState::Pending,
         floor: None,
     };

@@ -1,5 +1,5 @@
 //! What the brake promises: never more deletes than its terms allow, and nothing held that is no mass.
-use super::super::tests::{changed, cursor, delete, place, pushes, record, settings, taken};
+use super::super::tests::{changed, cursor, delete, place, pushes, record, settings, taken, why};
 use super::super::{Action, Event, Failure, Link, Settings};
 use super::*;
 use proptest::prelude::*;
@@ -145,7 +145,7 @@ fn a_delete_that_is_shown_again_and_again_is_one() {
     assert_eq!(link.shown(NOW).braked_since, None, "12 deletes were shown 132 times");
     // The peer refuses the first of them, over cuts again and again.
     for _ in 0..30 {
-        let refused = Event::PushFailed { id: pushes(&out)[0], failure: Failure::Retryable("no".into()) };
+        let refused = Event::PushFailed { id: pushes(&out)[0], failure: Failure::Retryable(why("no")) };
         link.step(NOW, refused);
         link.step(NOW, Event::PeerDown);
         link.step(NOW, Event::PeerUp);

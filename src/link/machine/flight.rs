@@ -2,9 +2,9 @@
 //! of what is read.
 use crate::link::brake::is_delete;
 use crate::link::planted::{self, Planted};
-use crate::link::retry::{ROWS_MAX, RowId};
+use crate::link::retry::{CLOCK_AHEAD, ROWS_MAX, RowId};
 use crate::link::scope::{self, Item};
-use crate::link::{Action, Failure, Link, Millis, Outcome, PushId, Settings};
+use crate::link::{Action, Failure, Link, Millis, Outcome, PushId, Reason, Settings, Why};
 
 /// Pause after a push said that the peer is gone, unless `PeerDown` comes first as it should.
 const PEER_GONE_PAUSE_MS: Millis = 1_000;
@@ -44,8 +44,10 @@ impl Link {
             if self.queue.take_off(&id.0) {
                 self.rows.take_off(&id);
                 let (key, version_id) = id.clone();
+                let row = self.rows.get(&id).map(|row| (row.pending_since, row.traceparent.clone()));
+                let (pending_since, traceparent) = row.unwrap_or((now, None));
                 let id = self.fly(now, Flight { key: key.clone(), weight, load: Load::Row(id) });
-                out.push(Action::PushRow { id, key, version_id });
+                out.push(Action::PushRow { id, key, version_id, pending_since, traceparent });
             }
         }
     }
@@ -151,7 +153,7 @@ impl Link {
         self.land_key(&flight.key, None);
         let failure = match failure {
             Failure::ClockAhead { .. } if planted::has(Planted::ClockAheadParked) => {
-                Failure::Refused("clock_ahead".into())
+                Failure::Refused(Why::new(Reason::ClockAhead, CLOCK_AHEAD))
             }
             other => other,
         };
@@ -174,15 +176,16 @@ impl Link {
     /// Before its batch is finished: the cursor may pass a change only with its row.
     fn make_row(&mut self, row: &RowId, item: &Item) {
         let (since, bytes) = (item.change.pending_since, item.bytes());
+        let traceparent = item.change.traceparent.clone();
         self.pending_of(item).remove(since, bytes);
         if planted::has(Planted::CursorPastFailed) {
             return;
         }
         if self.rows.get(row).is_some() {
-            self.rows.merge(row, since, bytes);
+            self.rows.merge(row, (since, bytes, traceparent));
         } else {
             let floor = self.progress_of(item.batch).hold(item.batch);
-            self.rows.make(row.clone(), since, bytes, item.batch, floor);
+            self.rows.make(row.clone(), (since, bytes, traceparent), item.batch, floor);
         }
     }
 

@@ -52,6 +52,7 @@ impl Link {
             existing_bytes: self.existing.pending.bytes,
             retry_versions: self.rows.retrying(),
             parked_versions: self.rows.parked(),
+            parked_by: self.rows.parked_by().clone(),
             clock_ahead_versions: self.rows.clock_ahead(),
             braked_versions: braked,
             braked_since: self.brake.engaged_at(),

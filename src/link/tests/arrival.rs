@@ -36,7 +36,7 @@ fn by_arrival_the_version_born_first_flies_first() {
 fn by_arrival_a_version_that_failed_holds_back_its_key_and_nothing_else() {
     let mut link = up(Settings { by_arrival: true, ..settings() });
     let out = link.step(1, Event::Changed { changes: vec![of_key(5, "busy")], cursor: cursor(5) });
-    let failure = Failure::Retryable("503".into());
+    let failure = Failure::Retryable(why("503"));
     link.step(2, Event::PushFailed { id: pushes(&out)[0], failure: failure.clone() });
     let changes = vec![of_key(6, "busy"), of_key(7, "busy"), of_key(8, "other")];
     let out = link.step(3, Event::Changed { changes, cursor: cursor(8) });

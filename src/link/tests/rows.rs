@@ -10,8 +10,10 @@ fn row(key: &str, id: u8, state: RowState) -> Row {
         attempts: 5,
         next_attempt: 0,
         last_error: "no grant".into(),
+        reason: Reason::Grant,
         state,
         floor: None,
+        traceparent: None,
     }
 }
 
@@ -134,8 +136,50 @@ fn a_newer_change_of_a_parked_version_takes_its_row_with_it() {
     let mut newer = Change { pending_since: 7, ..first };
     Arc::make_mut(&mut newer.version).birth.as_mut().expect("it was just born").size_bytes = 200;
     let id = pushes(&link.step(8, Event::Changed { changes: vec![newer], cursor: cursor(7) }))[0];
-    link.step(8, Event::PushFailed { id, failure: Failure::Retryable("503".into()) });
+    link.step(8, Event::PushFailed { id, failure: Failure::Retryable(why("503")) });
     let rows = link.rows(9);
     assert_eq!((rows.len(), rows[0].state, rows[0].pending_since, rows[0].bytes), (1, RowState::Pending, 1, 200));
     assert_eq!((link.shown(8).parked_versions, link.shown(8).pending_bytes), (0, 200));
+}
+
+#[test]
+fn parked_versions_are_counted_by_reason_until_they_go() {
+    let of = |key: &str, reason| Row { reason, ..row(key, 1, RowState::Parked) };
+    let rows = [of("a", Reason::Grant), of("b", Reason::Bucket), of("c", Reason::Grant)];
+    let pending = Row { reason: Reason::Bucket, ..row("d", 1, RowState::Pending) };
+    let mut link = Link::new(settings(), None, [&rows[..], &[pending]].concat(), 1);
+    let by = |link: &Link| link.shown(0).parked_by.into_iter().collect::<Vec<_>>();
+    assert_eq!(by(&link), [(Reason::Grant, 2), (Reason::Bucket, 1)]);
+    let named = |key: &str| Event::Retry(Again { key: Some(key.into()), ..Again::default() });
+    link.step(0, named("a"));
+    link.step(0, named("b"));
+    assert_eq!(by(&link), [(Reason::Grant, 1)], "a reason without any is left out");
+}
+
+#[test]
+fn a_row_goes_again_for_what_it_failed_for_last_and_in_its_own_trace() {
+    let mut link = up(settings());
+    let traced = |mark: &str| Change { traceparent: Some(mark.into()), ..change(1, "here") };
+    let id = pushes(&link.step(1, Event::Changed { changes: vec![traced("first")], cursor: cursor(1) }))[0];
+    link.step(2, Event::PushFailed { id, failure: Failure::Retryable(Why::new(Reason::Unavailable, "503")) });
+    let kept = link.rows(1);
+    assert_eq!((kept[0].reason, kept[0].traceparent.as_deref()), (Reason::Unavailable, Some("first")));
+    // As the next life of the link reads it.
+    let mut link = Link::new(settings(), None, kept, 1);
+    link.step(3, Event::PeerUp);
+    let again = link.step(1_000_000, Event::Tick);
+    let trace = |a: &Action| match a {
+        Action::PushRow { pending_since, traceparent, .. } => Some((*pending_since, traceparent.clone())),
+        _ => None,
+    };
+    assert_eq!(again.iter().find_map(trace), Some((change(1, "here").pending_since, Some("first".to_string()))));
+    link.step(1_000_001, refused(pushes(&again)[0]));
+    assert_eq!(link.rows(1)[0].reason, Reason::Grant);
+    // The later of two traces goes on; a change without one takes none away.
+    for (at, mark, goes_on) in [(1_000_002, Some("second"), "second"), (1_000_003, None, "second")] {
+        let newer = Change { traceparent: mark.map(Into::into), ..change(1, "here") };
+        let ids = pushes(&link.step(at, Event::Changed { changes: vec![newer], cursor: cursor(at) }));
+        link.step(at, Event::PushFailed { id: ids[0], failure: Failure::Retryable(why("503")) });
+        assert_eq!(link.rows(1)[0].traceparent.as_deref(), Some(goes_on));
+    }
 }

@@ -6,7 +6,7 @@ fn wakes(actions: &[Action]) -> Vec<Millis> {
 }
 
 fn retryable(id: PushId) -> Event {
-    Event::PushFailed { id, failure: Failure::Retryable("503".into()) }
+    Event::PushFailed { id, failure: Failure::Retryable(why("503")) }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Ack: what became of one version at the receiver.
 use super::{AtMost, Error};
+use crate::link::{Reason, Why};
 use crate::peer::Ack;
 use storage_engine::wire::Fields;
 
@@ -30,12 +31,12 @@ pub(super) fn to_fields(ack: &Ack) -> Fields {
             f.put(5, held);
             outcome::NEEDS_PIECES
         }
-        Ack::Refused(reason) => {
-            f.put(2, reason);
+        Ack::Refused(why) => {
+            put_why(&mut f, why);
             outcome::REFUSED
         }
-        Ack::Retry { after_ms, reason } => {
-            f.put(2, reason);
+        Ack::Retry { after_ms, why } => {
+            put_why(&mut f, why);
             f.put(3, after_ms);
             outcome::RETRY
         }
@@ -52,6 +53,19 @@ pub(super) fn to_fields(ack: &Ack) -> Fields {
     f
 }
 
+/// Field 6 says what kind of reason it is; a build of before leaves it out.
+fn put_why(f: &mut Fields, why: &Why) {
+    f.put(2, &why.said);
+    if why.reason != Reason::Other {
+        f.put(6, &why.reason.word());
+    }
+}
+
+fn need_why(f: &mut Fields) -> Result<Why, Error> {
+    let word: Option<String> = f.take(6)?;
+    Ok(Why { said: f.need(2)?, reason: word.map_or(Reason::Other, |word| Reason::of(&word)) })
+}
+
 pub(super) fn from_fields(mut f: Fields) -> Result<Ack, Error> {
     Ok(match f.need::<u8>(1)? {
         outcome::APPLIED => Ack::Applied,
@@ -62,8 +76,8 @@ pub(super) fn from_fields(mut f: Fields) -> Result<Ack, Error> {
             let AtMost(held) = f.need::<AtMost<PIECES_MAX, u32>>(5)?;
             Ack::NeedsPieces { held }
         }
-        outcome::REFUSED => Ack::Refused(f.need(2)?),
-        outcome::RETRY => Ack::Retry { reason: f.need(2)?, after_ms: f.need(3)? },
+        outcome::REFUSED => Ack::Refused(need_why(&mut f)?),
+        outcome::RETRY => Ack::Retry { why: need_why(&mut f)?, after_ms: f.need(3)? },
         outcome::CLOCK_AHEAD => Ack::ClockAhead { after_ms: f.need(3)? },
         outcome::FENCED => Ack::Fenced { highest: f.need(4)? },
         other => return Err(Error::Malformed(format!("outcome {other} is unknown"))),

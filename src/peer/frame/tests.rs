@@ -2,9 +2,9 @@
 use super::bucket::BucketState;
 use super::content::{Content, ContentAsk, Span};
 use super::*;
-use crate::link::Filter;
 use crate::link::project::Projection;
 use crate::link::reconcile::{Beside, Core, Digest, Item, KeyRange};
+use crate::link::{Filter, Reason, Why};
 use crate::peer::Portion;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -70,8 +70,9 @@ fn examples() -> Vec<(&'static str, Frame)> {
         ("ack_already_present", Message::Ack(Ack::AlreadyPresent)),
         ("ack_superseded", Message::Ack(Ack::Superseded)),
         ("ack_needs_body", Message::Ack(Ack::NeedsBody)),
-        ("ack_refused", Message::Ack(Ack::Refused("no grant".into()))),
-        ("ack_retry", Message::Ack(Ack::Retry { after_ms: 100, reason: "no quorum".into() })),
+        ("ack_refused", Message::Ack(Ack::Refused(Why::new(Reason::Other, "no grant")))),
+        ("ack_refused_by_grant", Message::Ack(Ack::Refused(Why::new(Reason::Grant, "no grant")))),
+        ("ack_retry", Message::Ack(Ack::Retry { after_ms: 100, why: Why::new(Reason::Other, "no quorum") })),
         ("ack_clock_ahead", Message::Ack(Ack::ClockAhead { after_ms: 70_000 })),
         ("ack_fenced", Message::Ack(Ack::Fenced { highest: 10 })),
         ("credit", Message::Credit(131_072)),

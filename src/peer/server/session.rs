@@ -4,6 +4,7 @@
 //! given back. Never decides whether a version is allowed. Called by `server.rs`.
 use super::{Known, Refusal, Server};
 use crate::link::planted::{self, Planted};
+use crate::link::{Reason, Why};
 use crate::peer::connection::{Ended, FrameReader, Outbox, Outgoing, PING_INTERVAL, Window};
 use crate::peer::frame::read::{Found, Read};
 use crate::peer::frame::reconcile::Answer;
@@ -320,9 +321,9 @@ impl Session {
             }
         }
         if leaving {
-            let reason = "the connection is closing".to_string();
+            let why = Why::new(Reason::Unavailable, "the connection is closing");
             drop(body);
-            self.acked(stream, Ack::Retry { after_ms: RETRY_AFTER_GOODBYE_MS, reason }, cost);
+            self.acked(stream, Ack::Retry { after_ms: RETRY_AFTER_GOODBYE_MS, why }, cost);
             return Ok(());
         }
         self.server.counters.versions.fetch_add(1, Ordering::Relaxed);

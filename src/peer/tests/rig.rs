@@ -1,5 +1,6 @@
 //! One site that listens and the means to call it: certificates, receiver, relay, bodies.
 use crate::cli::certs;
+use crate::link::{Reason, Why};
 use crate::peer::client::{Connection, Error, PeerClient, Target};
 use crate::peer::server::{Counters, Known, Server, Settings};
 use crate::peer::{Ack, Incoming, Outgoing, Receiver};
@@ -148,11 +149,15 @@ pub async fn drain(incoming: Incoming) -> Ack {
     while let Some(chunk) = body.next().await {
         match chunk {
             Ok(chunk) if chunk.iter().zip(read..).all(|(byte, at)| *byte == pattern_at(at)) => read += chunk.len(),
-            Ok(_) => return Ack::Refused(format!("other bytes behind {read}")),
-            Err(err) => return Ack::Retry { after_ms: 1, reason: err.to_string() },
+            Ok(_) => return refused(format!("other bytes behind {read}")),
+            Err(err) => return Ack::Retry { after_ms: 1, why: Why::new(Reason::Digest, err.to_string()) },
         }
     }
-    if read as u64 == size { Ack::Applied } else { Ack::Refused(format!("{read} bytes of {size}")) }
+    if read as u64 == size { Ack::Applied } else { refused(format!("{read} bytes of {size}")) }
+}
+
+fn refused(said: String) -> Ack {
+    Ack::Refused(Why::new(Reason::Rejected, said))
 }
 
 pub fn accept_all() -> impl Fn(Incoming) -> BoxFuture<'static, Ack> + Send + Sync + 'static {

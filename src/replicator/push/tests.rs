@@ -1,5 +1,6 @@
 //! What of a version is sent, and that guards and purges meet alike in every order on two sites.
 use super::*;
+use crate::link::includes;
 use crate::link::part::own_part;
 use crate::link::tests::settings;
 use crate::store::bundled::BundledStore;

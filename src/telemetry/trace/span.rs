@@ -102,8 +102,8 @@ impl Work {
             Ack::Superseded => ("superseded", None),
             Ack::NeedsBody => ("needs_body", None),
             Ack::NeedsPieces { .. } => ("needs_pieces", None),
-            Ack::Refused(why) => ("refused", Some(why.clone())),
-            Ack::Retry { reason, .. } => ("retry", Some(reason.clone())),
+            Ack::Refused(why) => ("refused", Some(why.to_string())),
+            Ack::Retry { why, .. } => ("retry", Some(why.to_string())),
             Ack::ClockAhead { .. } => ("clock_ahead", Some("the version is stamped too far ahead".into())),
             Ack::Fenced { .. } => ("fenced", Some("a newer owner of the link was seen".into())),
         };

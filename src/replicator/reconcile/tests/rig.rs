@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use isthmus::cli::certs;
 use isthmus::link::project::Projection;
+use isthmus::link::{Reason, Why};
 use isthmus::peer::client::{PeerClient, Target};
 use isthmus::peer::frame::reconcile::{Answer, Question};
 use isthmus::peer::server::{Counters, Known, Server, Settings};
@@ -149,7 +150,7 @@ struct Answering(Arc<dyn Store>);
 #[async_trait]
 impl Receiver for Answering {
     async fn receive(&self, _: Incoming) -> Ack {
-        Ack::Refused("a comparison sends nothing".into())
+        Ack::Refused(Why::new(Reason::Other, "a comparison sends nothing"))
     }
     async fn highest_epoch(&self, _: &str, _: &str) -> u64 {
         0
