@@ -25,6 +25,7 @@ pub mod failover;
 mod generated;
 pub mod lag;
 pub mod man;
+pub mod metrics;
 pub mod output;
 pub mod release;
 pub mod retry;
@@ -103,6 +104,8 @@ pub enum Verb {
     Crds(crds::Args),
     /// Write Grafana's dashboards, a file per board; or check those that are there.
     Dashboards(dashboards::Args),
+    /// Write the page of all metrics; or check the one that is there.
+    Metrics(metrics::Args),
     /// Three sites on this machine: write on all, kill one, catch up, compare version by version.
     Demo(demo::Args),
     /// Links with lag, backlog and last error, of a running process.

@@ -43,6 +43,7 @@ async fn run(verb: Verb) -> u8 {
         Verb::Certs(args) => cli::certs::run(&args),
         Verb::Crds(args) => cli::crds::run(&args),
         Verb::Dashboards(args) => cli::dashboards::run(&args),
+        Verb::Metrics(args) => cli::metrics::run(&args),
         Verb::Demo(args) => cli::demo::run(args).await.unwrap_or_else(|e| {
             eprintln!("isthmus demo: {e:#}");
             exit::INTERNAL

@@ -1,4 +1,5 @@
 //! Logs and traces of a process, and the metrics it shows.
+pub mod catalogue;
 pub mod cluster;
 mod drill;
 pub mod exported;

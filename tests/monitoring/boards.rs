@@ -1,6 +1,7 @@
 //! The dashboards as files: that they are what the code says, and that every panel is whole and asks for what there is.
 use crate::{alerts, read, root};
 use isthmus::dashboard::grafana;
+use isthmus::telemetry::catalogue::{self, Described, Kind};
 use regex::Regex;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,32 +67,20 @@ pub fn asked() -> Vec<Asked> {
     written().into_iter().map(|asked| Asked { expr: chosen(&asked.expr), ..asked }).collect()
 }
 
-/// A metric as the page of metrics has it.
+/// A metric as the catalogue has it.
 struct Metric {
-    kind: String,
+    kind: Kind,
     labels: BTreeSet<String>,
 }
 
 /// All metrics by name; `_total` belongs to a counter's.
 fn metrics() -> BTreeMap<String, Metric> {
-    let words = |cell: &str| cell.split(',').map(|w| w.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
-    let (mut all, mut of_section) = (BTreeMap::new(), Vec::new());
-    for line in read("docs/metrics.md").lines() {
-        if let Some(heading) = line.strip_prefix("## ") {
-            of_section = heading.split_once(": labels ").map(|(_, labels)| words(labels)).unwrap_or_default();
-        }
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        if let [_, names, kind, labels, ..] = cells[..]
-            && names.starts_with('`')
-        {
-            let labels: BTreeSet<String> =
-                words(labels).into_iter().chain(of_section.clone()).filter(|w| !w.is_empty()).collect();
-            for name in words(names) {
-                all.insert(name, Metric { kind: kind.to_owned(), labels: labels.clone() });
-            }
-        }
-    }
-    all
+    let named = |metric: Described| {
+        let end = if metric.kind == Kind::Counter { "_total" } else { "" };
+        let labels = metric.labels.into_iter().map(str::to_owned).collect();
+        (format!("{}{end}", metric.name), Metric { kind: metric.kind, labels })
+    };
+    catalogue::all().map(named).collect()
 }
 
 /// Everything wrong with a query.
@@ -103,12 +92,13 @@ fn faults(expr: &str, metrics: &BTreeMap<String, Metric>) -> Vec<String> {
     for found in metric.captures_iter(expr) {
         let name = &found[2];
         let of_histogram = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end));
-        let Some(metric) = metrics.get(name).or_else(|| metrics.get(of_histogram?).filter(|m| m.kind == "histogram"))
+        let Some(metric) =
+            metrics.get(name).or_else(|| metrics.get(of_histogram?).filter(|m| m.kind == Kind::Histogram))
         else {
             wrong.push(format!("isthmus_{name} is no metric"));
             continue;
         };
-        let grows = metric.kind != "gauge";
+        let grows = metric.kind != Kind::Gauge;
         let function = found.get(1).map_or("", |f| f.as_str());
         match function {
             "rate" | "increase" if !grows => wrong.push(format!("{function}() on the gauge {name}")),

@@ -2,6 +2,7 @@
 //! and its healing; every panel's query is asked in each phase, and lag, backlog and counts are held against what the
 //! writing clients saw.
 use crate::boards::asked;
+use crate::catalogue::Held;
 use crate::prometheus::{Prometheus, now};
 use crate::proxy::Fault;
 use crate::rules;
@@ -293,6 +294,12 @@ async fn panels_and_alerts_show_a_partition_as_its_clients_see_it() {
     })
     .await;
     assert_eq!(prometheus.failing_rules().await, Vec::<String>::new());
+    let mut held = Held::default();
+    for site in &fleet.sites {
+        held.take(&site.metrics().await);
+    }
+    assert_eq!(held.unseen(), Vec::<&str>::new());
+    assert_eq!(held.faults, BTreeSet::new());
     fleet.no_alarm();
     println!("all of it took {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());

@@ -1,6 +1,7 @@
 //! Alerts: promtool takes the rules and their unit tests, each alert has a case that fires and one that is silent, a page on
 //! what to do, and names metrics that there are. Dashboards (`boards`), and both on real processes (`live`).
 mod boards;
+mod catalogue;
 #[path = "../local/dice.rs"]
 #[allow(dead_code)] // what starts sites is shared with the tests of real processes, which need more of it
 mod dice;
@@ -117,13 +118,4 @@ fn alerts_name_metrics_that_there_are() {
             assert!(is_there, "{metric} of {} is no metric", name(&alert));
         }
     }
-}
-
-#[test]
-fn the_page_of_metrics_has_each_of_them_and_no_other() {
-    let page = read("docs/metrics.md");
-    let first_cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
-    let named = first_cells.flat_map(|cell| cell.split(',')).map(|word| word.trim().trim_matches('`'));
-    let named: BTreeSet<String> = named.map(|name| name.trim_end_matches("_total").to_owned()).collect();
-    assert_eq!(named, registered());
 }

@@ -51,6 +51,30 @@ async fn a_file_that_is_no_journal_is_unusable_and_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), vec![7u8; 8192]);
 }
 
+#[tokio::test]
+async fn rows_of_before_there_were_reasons_are_read() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("journal.sqlite");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut before = SqliteConnection::connect_with(&options).await.unwrap();
+    sql::migrator(&MIGRATIONS[..5]).run(&mut before).await.unwrap();
+    let link = "INSERT INTO link (rule, bucket, peer, holder, epoch) VALUES ('r', 'b', 'p', 'h', 1)";
+    sqlx::query(link).execute(&mut before).await.unwrap();
+    for (key, error) in [("a", "clock_ahead"), ("b", "no grant")] {
+        let row = "INSERT INTO link_row (link, key, version_id, pending_since, bytes, attempts, next_attempt, last_error, state)
+             VALUES (1, ?, ?, 1, 1, 1, 1, ?, 'pending')";
+        let id = storage_engine::version::VersionId::from_bytes([7; 16]).to_string();
+        sqlx::query(row).bind(key).bind(id).bind(error).execute(&mut before).await.unwrap();
+    }
+    before.close().await.unwrap();
+    let journal = SqliteJournal::open(&path).await.unwrap();
+    let link = LinkId { rule: "r".into(), bucket: "b".into(), peer: "p".into() };
+    let (_, mut rows) = journal.load(&link, 9).await.unwrap();
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    let read: Vec<_> = rows.iter().map(|r| (r.last_error.as_str(), r.reason, r.traceparent.clone())).collect();
+    assert_eq!(read, [("clock_ahead", Reason::ClockAhead, None), ("no grant", Reason::Other, None)]);
+}
+
 /// What a power cut leaves of the two files.
 #[derive(Clone, Default)]
 struct Files {
