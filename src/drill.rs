@@ -4,9 +4,11 @@
 //! A drill acts on a canary: a bucket of its own at two sites, with a link each way, made for it and removed after it.
 //! A live one acts on the links of the rules it names, and writes in a place of its own in their buckets. `replicator/drill`
 //! carries the steps out; the command line and the admin socket show [`report::Report`].
+pub mod cost;
 pub mod ledger;
 pub mod machine;
 pub mod report;
+pub mod trend;
 
 use serde::{Deserialize, Serialize};
 use storage_engine::api::scratch;

@@ -4,6 +4,7 @@ use super::output::{self, Format};
 use super::socket::{self, Failed, Method};
 use super::{Asking, exit};
 use crate::drill::report::{Report, Verdict};
+use crate::drill::trend;
 use crate::drill::{BESIDE_MILLIS, Direction, Load, Type, confirmed};
 use crate::rule::accept::duration_millis;
 use crate::rule::resource::shared::Duration as Written;
@@ -197,7 +198,10 @@ async fn listed(asking: &Asking) -> u8 {
         None => say!("NONE  this site drove no drill. Next: isthmus drill run --peer PEER"),
         Some(last) => {
             let head = ["ID", "BEGAN", "TYPE", "PEER", "VERDICT", "RPO", "RTO"];
-            say!("{}\n\n{}", last.headline(), output::table(&head, all.iter().map(row).collect()));
+            let (passed, of) = trend::passed(&all);
+            let all = output::table(&head, all.iter().map(row).collect());
+            let passed = if of > 0 { format!("; {passed} of the last {of} passed") } else { String::new() };
+            say!("{}{passed}\n\n{all}", last.headline());
         }
     }
     exit::OK

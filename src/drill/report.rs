@@ -1,7 +1,9 @@
 //! The report of a drill: verdict, timeline, figures against objectives, and what is left to a person. Pure.
 //! One value is printed, kept as JSON and as Markdown, and told in the status of the kind.
+use super::cost::Cost;
 use super::ledger::Counted;
 use super::machine::{Figures, Machine, Stopped, Went};
+use super::trend::Trend;
 use super::{Direction, Plan, RPO_SLACK_MILLIS, Type, canary, place};
 use crate::words::{bytes, seconds, utc};
 use serde::{Deserialize, Serialize};
@@ -57,7 +59,13 @@ pub struct Report {
     pub steps: Vec<Went>,
     pub figures: Figures,
     pub client: Counted,
+    /// What it cost in service level; absent: nothing was wrong yet, or its fault was not come to.
+    #[serde(default)]
+    pub cost: Option<Cost>,
     pub checks: Vec<Check>,
+    /// Beside those before it; absent: it came to no verdict.
+    #[serde(default)]
+    pub trend: Option<Trend>,
     /// What the drill cannot do or see.
     pub left_to_a_person: Vec<String>,
 }
@@ -82,7 +90,9 @@ impl Report {
             steps: Vec::new(),
             figures: Figures::default(),
             client: Counted::default(),
+            cost: None,
             checks: Vec::new(),
+            trend: None,
             left_to_a_person: Vec::new(),
         }
     }
@@ -111,6 +121,19 @@ impl Report {
             None => (Verdict::Fail, self.checks.iter().find(|c| !c.holds).map(|c| format!("{} {}", c.what, c.found))),
         };
         self.left_to_a_person = left(&self.plan, machine);
+    }
+
+    /// What it cost in service level, in one sentence.
+    fn cost_said(&self) -> Option<String> {
+        let said = self.cost.as_ref()?.said(self.plan.is_live());
+        let is_partial = self.figures.catch_up_seconds.is_none();
+        Some(if is_partial { format!("{said}; counted before all had caught up") } else { said })
+    }
+
+    /// How it compares with those before it, in one line.
+    pub fn trend_said(&self) -> Option<String> {
+        let rpo_seconds = self.figures.at_risk.as_ref().map(|risk| risk.seconds);
+        self.trend.as_ref().map(|trend| trend.said(rpo_seconds, self.figures.rto_seconds))
     }
 
     /// What it allows for the age of what is at risk, as far as that is known.
@@ -156,11 +179,17 @@ impl Report {
         if self.is_over() && !self.steps.is_empty() {
             out += &format!("client: {}\n", said_to_client(&self.client));
         }
+        if let Some(said) = self.cost_said() {
+            out += &format!("service level: {said}\n");
+        }
         if let Some(conflicts @ 1..) = self.figures.conflicts {
             out += &format!("conflicts: {conflicts} since the fault; both versions are kept (isthmus conflicts)\n");
         }
         for failed in self.steps.iter().filter(|w| w.failure.is_some()) {
             out += &format!("{}: {}\n", failed.step.name(), failed.failure.as_deref().unwrap_or_default());
+        }
+        if let Some(said) = self.trend_said() {
+            out += &format!("trend: {said}\n");
         }
         for todo in &self.left_to_a_person {
             out += &format!("left to you: {todo}\n");
@@ -192,6 +221,9 @@ impl Report {
         for check in &self.checks {
             let word = if check.holds { "ok" } else { "**missed**" };
             out += &format!("| {} | {} | {} | {word} |\n", check.what, check.found, check.objective);
+        }
+        for (name, said) in [("Service level", self.cost_said()), ("Trend", self.trend_said())] {
+            said.into_iter().for_each(|said| out += &format!("\n{name}: {said}.\n"));
         }
         out += "\n## Timeline\n\n| step | began | took | |\n|---|---|---|---|\n";
         for went in &self.steps {
@@ -328,6 +360,7 @@ fn left(plan: &Plan, machine: &Machine) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cost::Way;
     use super::super::ledger::AtRisk;
     use super::super::machine::{Event, Found, Order, Step};
     use super::super::tests::plan;
@@ -405,6 +438,32 @@ mod tests {
         assert!(report.markdown().contains("| RTO | 0.250s | at most 60s | ok |"), "{}", report.markdown());
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    }
+
+    #[test]
+    fn the_report_tells_its_cost_in_service_level_and_its_trend_wherever_it_is_read() {
+        let way = |versions, late| Some(Way { versions, late });
+        let mut report = report(Type::Partition, risk(0, 0.0), Some(0), 100, 0);
+        assert!(!report.text().contains("service level") && !report.text().contains("trend"), "{}", report.text());
+        report.cost = Some(Cost::new(way(300, 2), way(5, 0), Some(61_500)));
+        report.trend = Trend::of(&report, &[]);
+        let cost = "no cost to users; of the canary's own 2 of 300 versions";
+        assert!(report.text().contains(&format!("\nservice level: {cost}")), "{}", report.text());
+        assert!(report.markdown().contains(&format!("\nService level: {cost}")), "{}", report.markdown());
+        assert!(report.text().contains("\ntrend: the first of its kind"), "{}", report.text());
+        assert!(report.markdown().contains("\nTrend: the first of its kind"), "{}", report.markdown());
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["cost"]["from_here"]["late"], &json["trend"]["of"]), (&2.into(), &1.into()));
+        assert_eq!(serde_json::from_value::<Report>(json.clone()).unwrap(), report);
+
+        report.plan.rules = vec!["orders".into()];
+        report.figures.catch_up_seconds = None;
+        let line = "spent is the budget of 2000 versions; counted before all had caught up";
+        assert!(report.text().contains(line), "{}", report.text());
+        // One that was kept by an earlier build.
+        let mut former = json;
+        former.as_object_mut().unwrap().retain(|field, _| field != "cost" && field != "trend");
+        assert_eq!(serde_json::from_value::<Report>(former).unwrap().cost, None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod preflight;
 use super::Replicator;
 use super::far::{Far, FarEnd};
 use super::report::LinkReport;
+use crate::drill::cost::Wait;
 use crate::drill::report::Report;
 use crate::drill::{Cut, Fence, PREFIX, canary, is_canary};
 use crate::rule::plan::LinkName;
@@ -60,6 +61,8 @@ struct Part {
     is_ending: bool,
     /// Of a live drill; `None`: a canary.
     live: Option<Live>,
+    /// How long the versions of its links from here wait.
+    wait: Wait,
 }
 
 /// Where a drill writes at this site: keys of a bucket that begin with this.

@@ -1,7 +1,7 @@
 //! What is shown of a link, to people and to metrics alike: one snapshot, so that they cannot disagree.
 pub mod verdict;
 
-use super::lateness::IN_TIME_MS;
+use super::lateness::{IN_TIME_MS, Judged};
 use super::told::Suspended;
 use crate::journal::Extent;
 use crate::link::Shown;
@@ -55,6 +55,9 @@ pub struct LinkReport {
     /// The store had lost the link's place in its feed: every key is being compared with the peer.
     #[serde(default)]
     pub compares: bool,
+    /// How its versions came out against the objective since this process pushes it; absent where it does not.
+    #[serde(default)]
+    pub judged: Option<Judged>,
     /// What the slow comparison with the peer has found; absent where this process does not push the link.
     #[serde(default)]
     pub proof: Option<ProofReport>,

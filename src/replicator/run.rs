@@ -352,9 +352,11 @@ impl Run<'_> {
                 }));
             }
             Action::Done { outcome, pending_since, bytes } => {
-                let seconds = self.clock.now_millis().saturating_sub(pending_since) as f64 / 1000.0;
+                let waited_ms = self.clock.now_millis().saturating_sub(pending_since);
                 busy.done += 1;
+                busy.lateness.acked(waited_ms);
                 let Brought { op, trace } = std::mem::take(&mut busy.brought);
+                let seconds = waited_ms as f64 / 1000.0;
                 self.metrics.done(&self.labels, (op.unwrap_or(Op::Put), outcome), seconds, bytes, trace);
             }
             Action::Record { seq, record } => busy.recording = Some(self.record(seq, record)),
@@ -487,6 +489,7 @@ impl Run<'_> {
         if let Some(pending) = report.backlog_versions {
             self.metrics.late(&self.labels, busy.lateness.measured(now, busy.done, pending));
         }
+        report.judged = busy.lateness.judged();
         self.metrics.throttled(&self.labels, self.route.toll.waited_seconds());
         self.shown.send_replace(report);
     }

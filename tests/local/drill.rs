@@ -132,6 +132,14 @@ async fn a_partition_is_measured_as_an_onlooker_sees_it_and_leaves_nothing() {
     let held_samples = risk["samples"].as_array().into_iter().flatten().filter_map(|s| s.as_str()?.split_once(' '));
     assert!(held_samples.into_iter().all(|(_, id)| !held.contains(id)), "what is lost is not there");
     assert!(report["figures"]["versions_compared"].as_u64() > Some(acked));
+    // What was lost waited for all of the fault, and came then; no user's versions were touched, and none came late.
+    let cost = &report["cost"];
+    let came = cost["from_here"]["versions"].as_u64().expect("it was counted");
+    let written = report["client"]["puts"].as_u64().unwrap() + report["client"]["deletes"].as_u64().unwrap();
+    assert!(came >= lost && came < written && cost["from_there"]["versions"].as_u64() >= Some(1), "{cost} {written}");
+    assert_eq!((cost["from_here"]["late"].as_u64(), cost["from_there"]["late"].as_u64()), (Some(0), Some(0)));
+    let longest = cost["longest_wait_seconds"].as_f64().expect("it was measured");
+    assert!((7.5..8.0 + 15.0).contains(&longest), "{cost}");
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     fleet.heal();
     nothing_is_left(&fleet, "after").await;
@@ -183,16 +191,20 @@ async fn a_cut_in_one_direction_stops_that_one_and_lets_the_other_go_on() {
 async fn the_site_is_lost_and_switched_over_and_back_and_the_reports_outlive_the_process() {
     let fleet = sites().await;
     let fra = &fleet.sites[0];
-    for (kind, fenced) in [("site-loss", true), ("switchover", true)] {
+    let first = "trend: the first of its kind";
+    for (kind, trend) in [("switchover", first), ("site-loss", first), ("switchover", "trend: RTO ")] {
         let (code, text) = ended(fra, &["run", "--peer", "ams", "--type", kind, "--duration", "2s"]).await;
         println!("{text}");
         assert!(code == 0 && text.starts_with(&format!("PASS  {kind} fra -> ams")), "{text}");
-        assert_eq!(text.contains("turned away by the fence"), fenced, "{text}");
+        assert!(text.contains("turned away by the fence"), "{text}");
+        assert!(text.contains("service level: no cost to users; of the canary's own 0 of "), "{text}");
+        assert!(text.contains(trend) && (trend == first || text.contains("(2 of 2 passed)")), "{text}");
     }
     fra.stop().await;
     fra.start().await;
     let (code, text) = ended(fra, &["list"]).await;
     assert!(code == 0 && text.contains("site-loss") && text.starts_with("PASS  switchover"), "{text}");
+    assert!(text.contains("; 3 of the last 3 passed\n"), "{text}");
     assert!(fra.metrics().await.contains("isthmus_link_owned"));
     nothing_is_left(&fleet, "after").await;
 }

@@ -99,7 +99,7 @@ async fn a_live_partition_counts_what_users_wrote_and_touches_no_other_rule() {
     let [fra, ams] = &fleet.sites[..] else { unreachable!("two sites") };
     let stop = CancellationToken::new();
     let writing = users(fra, 16 << 10, stop.clone());
-    let run = drill(fra, &[&LIVE[..], &["--duration", "10s", "--deadline", "2m", "-o", "json"]].concat());
+    let run = drill(fra, &[&LIVE[..], &["--duration", "64s", "--deadline", "3m", "-o", "json"]].concat());
     let running = tokio::spawn(async move { { run }.output().await.expect("run isthmus") });
     wait_until("the link is cut", PATIENCE, async || is_at(fra, "hold").await).await;
     stop.cancel();
@@ -136,6 +136,19 @@ async fn a_live_partition_counts_what_users_wrote_and_touches_no_other_rule() {
     assert!(counted >= lost && counted <= lost + own + 2, "{lost} lost, {own} of its own, {counted} counted");
     let samples = report["figures"]["at_risk"]["samples"].as_array().expect("examples");
     assert!(samples.iter().any(|s| s.as_str().is_some_and(|s| s.starts_with("orders/a/users/"))), "{samples:?}");
+    // All that waited since before the fault is later than the objective allows.
+    let (cost, late) = (&report["cost"], report["cost"]["from_here"]["late"].as_u64().expect("it was counted"));
+    let due = cost["from_here"]["versions"].as_u64().expect("it was counted");
+    assert!(late >= lost && late <= due && due >= (here.len() - there.len()) as u64, "{lost} lost: {cost}");
+    assert!(cost["from_there"]["versions"].as_u64() >= Some(1), "what was written at the peer came back: {cost}");
+    assert!(cost["longest_wait_seconds"].as_f64() >= Some(64.0), "{cost}");
+    let (_, text) = ended(fra, &["report"]).await;
+    let late_back = cost["from_there"]["late"].as_u64().expect("it was counted");
+    let spent = format!("spent is the budget of {} versions", (late + late_back) * 1000);
+    assert!(
+        text.contains(&format!("service level: {late} of {due} versions from here")) && text.contains(&spent),
+        "{text}"
+    );
     nothing_is_left(&fleet, "partition").await;
     verified_equal(fra).await;
     verified_equal(ams).await;

@@ -3,6 +3,7 @@
 //! Who may ask is decided by the receiver (`replicator/drill/answer.rs`): nothing without the peer's `drills` grant.
 use super::{AtMost, Error};
 use crate::drill::Cut;
+use crate::replicator::lateness::Judged;
 use storage_engine::wire::Fields;
 
 /// One request of a drill.
@@ -88,6 +89,11 @@ pub struct DrillState {
     pub is_gone: bool,
     /// Of a live drill: the links back.
     pub links: Vec<LiveLink>,
+    /// How the versions of the links back came out against the objective, added up; absent: not known, or a peer of an
+    /// earlier build. So is the next one.
+    pub judged: Option<Judged>,
+    /// The longest that a version of the links back has waited since the drill began there.
+    pub longest_wait_millis: Option<u64>,
 }
 
 /// Links of one live drill in a frame at most.
@@ -185,6 +191,8 @@ impl DrillState {
         if !self.links.is_empty() {
             f.put(9, &LiveLink::rows(&self.links));
         }
+        f.put_some(10, &self.judged.map(|j| (j.since, j.in_time, j.late)));
+        f.put_some(11, &self.longest_wait_millis);
         f
     }
 
@@ -199,6 +207,8 @@ impl DrillState {
             is_gone: f.need(7)?,
             lag_millis: f.take(8)?,
             links: LiveLink::of(f.take(9)?.unwrap_or_default()),
+            judged: f.take(10)?.map(|(since, in_time, late)| Judged { since, in_time, late }),
+            longest_wait_millis: f.take(11)?,
         })
     }
 }
@@ -232,7 +242,10 @@ mod tests {
             versions: 9,
             is_gone: false,
             links: Vec::new(),
+            judged: None,
+            longest_wait_millis: None,
         };
+        let judged = Some(Judged { since: 1_700_000_000_000, in_time: 4_300, late: 12 });
         let link = LiveLink {
             link: "r/b".into(),
             from: "orders".into(),
@@ -254,7 +267,8 @@ mod tests {
             ("fault_inbound", one_way(Cut { outbound: false, inbound: true })),
             ("answer_lag", answer(DrillState { lag_millis: Some(250), ..state.clone() })),
             ("stage", ask(Act::Stage { ttl_millis: 150_000, links: vec![link.clone()] })),
-            ("answer_stage", answer(DrillState { links: vec![link], ..state })),
+            ("answer_stage", answer(DrillState { links: vec![link], ..state.clone() })),
+            ("answer_cost", answer(DrillState { judged, longest_wait_millis: Some(74_120), ..state })),
         ]
     }
 

@@ -5,6 +5,7 @@ use super::{Acted, Place, Replicator};
 use crate::drill::{Fence, is_id};
 use crate::peer::frame::drill::{Act, DrillAsk, DrillState};
 use crate::peer::frame::reconcile::Answer;
+use crate::replicator::lateness::Judged;
 use crate::rule::allow::Refusal;
 use crate::telemetry::metrics::RefusedLabels;
 use bytes::Bytes;
@@ -138,7 +139,14 @@ impl Replicator {
     pub(super) async fn look(&self, id: &str) -> DrillState {
         let acted = self.drills.acted(id);
         let (backlog, lag) = self.measured_acted(&acted).await;
-        let mut state = DrillState { backlog_versions: backlog, lag_millis: lag, ..DrillState::default() };
+        self.note_waits();
+        let mut state = DrillState {
+            backlog_versions: backlog,
+            lag_millis: lag,
+            judged: self.judged(&acted),
+            longest_wait_millis: self.drills.parts().get(id).map(|part| part.wait.longest_millis()),
+            ..DrillState::default()
+        };
         let is_canary = self.drills.parts().get(id).is_some_and(|part| part.live.is_none());
         for Acted { name, rule } in &acted {
             let report = self.verified(rule).into_iter().flat_map(|report| report.links);
@@ -159,6 +167,36 @@ impl Replicator {
             state.verdict = Some("equal".into());
         }
         state
+    }
+
+    /// How the versions of these links came out, added up; `None`: one of them is not pushed here. Counted since the last of
+    /// them began to count.
+    fn judged(&self, acted: &[Acted]) -> Option<Judged> {
+        let state = self.state();
+        let of = |acted: &Acted| state.links.get(&acted.name)?.shown.borrow().judged;
+        let add = |a: Judged, b: Judged| Judged {
+            since: a.since.max(b.since),
+            in_time: a.in_time + b.in_time,
+            late: a.late + b.late,
+        };
+        acted.iter().map(of).try_fold(Judged::default(), |sum, judged| Some(add(sum, judged?)))
+    }
+
+    /// Notes how long versions of the drills' links wait; a link that does not know is asked another time.
+    pub(super) fn note_waits(&self) {
+        let ids: Vec<_> = self.drills.parts().keys().cloned().collect();
+        for id in ids {
+            let acted = self.drills.acted(&id);
+            let known = |acted: &Acted| {
+                let shown = self.state().links.get(&acted.name)?.shown.borrow().clone();
+                shown.lag_seconds.map(|_| shown.oldest_pending)
+            };
+            let Some(oldest) = acted.iter().map(known).collect::<Option<Vec<_>>>() else { continue };
+            let (now, oldest) = (self.shared.clock.now_millis(), oldest.into_iter().flatten().min());
+            if let Some(part) = self.drills.parts().get_mut(&id) {
+                part.wait.measured(now, oldest);
+            }
+        }
     }
 
     /// What these links have not brought, and how old the oldest of it is, measured after now; absent: not known.

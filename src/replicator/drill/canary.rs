@@ -4,6 +4,7 @@
 //! a random id, and a bucket that was there before is never touched.
 use super::live::Live;
 use super::{Fault, Part, Place, Replicator};
+use crate::drill::cost::Wait;
 use crate::drill::{DEADLINE_MAX_MILLIS, Fence, canary, is_id};
 use crate::journal;
 use crate::replicator::run::consumer_name;
@@ -72,6 +73,7 @@ impl Replicator {
             loop {
                 tokio::time::sleep(LOOK).await;
                 self.lift_overdue();
+                self.note_waits();
             }
         };
         let marks = async {
@@ -149,6 +151,7 @@ impl Replicator {
                     is_ending: false,
                     // What is to be removed is known; its links were another process' to cut.
                     live: mark.places.map(|places| Live { places, ..Live::default() }),
+                    wait: Wait::default(),
                 }
             });
         }
@@ -197,6 +200,7 @@ impl Replicator {
             is_door_fenced: false,
             is_ending: false,
             live,
+            wait: Wait::default(),
         };
         {
             let mut parts = self.drills.parts();

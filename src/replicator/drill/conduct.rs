@@ -5,14 +5,17 @@
 use super::client::Client;
 use super::live::Live;
 use super::{Acted, Driven, Kept, Place, Replicator};
+use crate::drill::cost::{Cost, Way};
 use crate::drill::ledger::Counted;
 use crate::drill::machine::{Event, Found, Machine, Order, Step};
 use crate::drill::report::{Report, Verdict};
+use crate::drill::trend::Trend;
 use crate::drill::{Cut, Direction, Fence, Plan, Type, place};
 use crate::peer::client;
 use crate::peer::frame::drill::{Act, DrillAsk, DrillState};
 use crate::peer::frame::reconcile::Answer;
 use crate::replicator::far::FarEnd;
+use crate::replicator::lateness::Judged;
 use crate::replicator::report::LinkReport;
 use crate::replicator::verbs::Refused;
 use std::path::PathBuf;
@@ -122,7 +125,15 @@ impl Replicator {
             }
             *driven = Some(Driven { shown: shown.clone(), abort: abort.clone() });
         }
-        let conductor = Conductor { host: self.clone(), show, client: None, machine: Machine::new(plan.clone()), plan };
+        let conductor = Conductor {
+            host: self.clone(),
+            show,
+            client: None,
+            machine: Machine::new(plan.clone()),
+            plan,
+            before: None,
+            cost: None,
+        };
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(conductor.run(abort)));
         Ok(shown.borrow().clone())
     }
@@ -186,6 +197,9 @@ pub(super) struct Conductor {
     pub(super) machine: Machine,
     show: watch::Sender<Report>,
     pub(super) client: Option<Client>,
+    /// How versions had come out just before the fault, here and there; and what it cost, once that is counted.
+    before: Option<[Option<Judged>; 2]>,
+    cost: Option<Cost>,
 }
 
 impl Conductor {
@@ -211,6 +225,8 @@ impl Conductor {
         let (machine, counted, now) = (self.machine.clone(), self.counted(), self.now());
         let mut report = self.show.borrow().clone();
         report.conclude(&machine, counted, now);
+        report.cost = self.cost;
+        report.trend = Trend::of(&report, &self.host.drill_reports().await);
         if let Some((_, kept)) = self.host.drills.host.get()
             && let Err(e) = kept.keep(&report).await
         {
@@ -245,7 +261,11 @@ impl Conductor {
                 sleep(BASELINE).await;
                 match self.counted() {
                     told if told.puts == 0 => Err("no write of the workload was acked".into()),
-                    _ => Ok(Found::Nothing),
+                    _ => {
+                        let [here, there] = self.both().await;
+                        self.before = Some([here.judged, there.judged]);
+                        Ok(Found::Nothing)
+                    }
                 }
             }
             Step::Cut => self.cut().await,
@@ -257,7 +277,10 @@ impl Conductor {
             Step::FailBack => self.fail_back().await,
             Step::Heal => self.heal().await,
             Step::CatchUp => self.drained(true).await.map(|()| Found::Nothing),
-            Step::Verify => self.verify().await,
+            Step::Verify => {
+                self.count_cost().await;
+                self.verify().await
+            }
             Step::CleanUp => self.clean_up().await,
         }
     }
@@ -348,6 +371,21 @@ impl Conductor {
             client.quiet().await;
         }
         Ok(Found::Fault { at, shown_lag_millis })
+    }
+
+    /// How the drill's links stand here and there; a peer that does not answer says nothing.
+    async fn both(&self) -> [DrillState; 2] {
+        let there = self.peer().ask(Act::Look, SETTLES).await.unwrap_or_default();
+        [self.host.look(&self.plan.id).await, there]
+    }
+
+    /// What the fault cost in service level until now; nothing before there was one.
+    async fn count_cost(&mut self) {
+        let (Some([before_here, before_there]), Some(_)) = (self.before, self.machine.figures.fault_at) else { return };
+        let [here, there] = self.both().await;
+        let way = |before: Option<Judged>, after: Option<Judged>| Way::between(before?, after?);
+        let longest = here.longest_wait_millis.zip(there.longest_wait_millis).map(|(a, b)| a.max(b));
+        self.cost = Some(Cost::new(way(before_here, here.judged), way(before_there, there.judged), longest));
     }
 
     /// Waits until nothing is under way from here, and `both` ways where asked for, by measurements younger than now; live,
@@ -516,7 +554,7 @@ impl Conductor {
 
     /// What was made goes; a canary at the peer first, so that nothing is sent to one that is gone. What a live drill
     /// wrote goes where it was written first, so that nothing of it comes after.
-    async fn clean_up(&self) -> Result<Found, String> {
+    async fn clean_up(&mut self) -> Result<Found, String> {
         if let Some(client) = &self.client {
             client.stop();
         }
@@ -528,6 +566,9 @@ impl Conductor {
             // It is lifted there by itself too; what waited goes its way before anything is removed.
             if self.peer().ask(act, SETTLES).await.is_ok() {
                 _ = timeout(SETTLES, self.drained(true)).await;
+            }
+            if self.cost.is_none() {
+                self.count_cost().await;
             }
             cleared = self.host.clear_places(&places).await.map_err(|e| format!("objects of the drill here: {e}"));
         }

@@ -20,6 +20,7 @@ fn drills(is_made_here: bool, lasts: Duration, live: Option<Live>) -> Arc<Drills
         is_door_fenced: false,
         is_ending: false,
         live,
+        wait: Wait::default(),
     };
     drills.parts().insert(ID.into(), part);
     Arc::new(drills)

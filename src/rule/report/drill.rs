@@ -233,6 +233,8 @@ fn figures(report: &Report) -> DrillReport {
     let seconds = |found: Option<f64>| found.map_or("unknown".into(), |s| format!("{s:.3}s"));
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let risk = report.figures.at_risk.as_ref();
+    let cost = report.cost.as_ref();
+    let due = cost.filter(|cost| cost.from_here.is_some() && cost.from_there.is_some()).and_then(|cost| cost.known());
     let rpo = risk.map(|r| if r.versions == 0 { "0s".to_string() } else { format!("{:.3}s", r.seconds) });
     DrillReport {
         result: if report.verdict == Verdict::Pass { "Pass" } else { "Fail" }.into(),
@@ -243,6 +245,10 @@ fn figures(report: &Report) -> DrillReport {
         // The two sides of a canary never write one key.
         conflicts: report.figures.conflicts.map_or(0, count),
         divergent: divergent(report).map_or(0, count),
+        versions_due: due.map(|way| count(way.versions)),
+        versions_late: due.map(|way| count(way.late)),
+        longest_wait: cost.and_then(|cost| cost.longest_wait_seconds).map(|s| format!("{s:.3}s")),
+        trend: report.trend_said(),
         samples: risk.map_or_else(Vec::new, |r| r.samples.iter().take(SAMPLES_MAX).cloned().collect()),
     }
 }
@@ -251,7 +257,9 @@ fn figures(report: &Report) -> DrillReport {
 mod tests {
     use super::super::super::watch_kube::Packed;
     use super::*;
+    use crate::drill::cost::{Cost, Way};
     use crate::drill::ledger::AtRisk;
+    use crate::drill::trend::Trend;
     use crate::rule::report::events;
     use serde_json::{Value as Json, json};
 
@@ -337,6 +345,9 @@ mod tests {
         figures.at_risk = Some(AtRisk { versions: 2, seconds: 0.25, samples: vec!["k 1".into()], ..AtRisk::default() });
         (figures.differences_there, figures.differences_here) = (Some(0), Some(0));
         (figures.rto_seconds, report.verdict, report.ended_at) = (Some(1.5), Verdict::Pass, Some(NOW + 9));
+        let way = |versions, late| Some(Way { versions, late });
+        report.cost = Some(Cost::new(way(100, 3), way(10, 0), Some(61_200)));
+        report.trend = Trend::of(&report, &[]);
         let passed = status(&object, &Stage::Shown(Box::new(report.clone())), NOW + 9);
         assert_eq!(passed.phase.as_deref(), Some("Succeeded"));
         assert_eq!(said(&passed, "Complete"), is("True", "ObjectivesKept"));
@@ -352,6 +363,8 @@ mod tests {
         );
         assert_eq!((found.writes_lost, found.divergent, found.conflicts), (2, 0, 4));
         assert_eq!(found.samples, ["k 1"]);
+        let cost = (found.versions_due, found.versions_late, found.longest_wait.as_deref(), found.trend.as_deref());
+        assert_eq!(cost, (Some(110), Some(3), Some("61.200s"), Some("the first of its kind that is kept here")));
         assert!(passed.completion_time.is_some() && passed.steps.len() == steps.len());
         let told = |before: &FailoverDrillStatus, after: &FailoverDrillStatus| {
             let json = |s: &FailoverDrillStatus| serde_json::to_value(s).expect("a status");
@@ -361,9 +374,11 @@ mod tests {
         assert_eq!(told(&FailoverDrillStatus::default(), &claimed), [("DrillStarted", false)]);
         assert_eq!(told(&claimed, &passed), [("DrillFinished", false)]);
         report.verdict = Verdict::Fail;
+        report.cost = Some(Cost::new(way(100, 3), None, None));
         report.figures.differences_here = Some(3);
         let failed = status(&object, &Stage::Shown(Box::new(report.clone())), NOW + 9);
         assert_eq!(said(&failed, "Failed"), is("True", "VerificationFailed"));
+        assert_eq!(failed.report.and_then(|r| r.versions_late), None, "one way is not known");
         report.figures.differences_here = Some(0);
         let failed = status(&object, &Stage::Shown(Box::new(report)), NOW + 9);
         assert_eq!(said(&failed, "Failed"), is("True", "ObjectiveMissed"));

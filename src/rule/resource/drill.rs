@@ -200,6 +200,19 @@ pub struct DrillReport {
     pub conflicts: i64,
     /// Versions that differ between the sites after recovery.
     pub divergent: i64,
+    /// Versions of the drill's links, both ways, that came due from the fault until all had caught up; absent: not known of
+    /// both. Of a Canary they are the drill's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions_due: Option<i64>,
+    /// Of these, versions that were not at the other site within 60 s: what a Live drill spent of the service level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions_late: Option<i64>,
+    /// The longest that a version waited for the other site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_wait: Option<String>,
+    /// This drill beside those before it of the same type, peer and scope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<String>,
     /// At most 20 examples of what was lost or differs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
