@@ -1,5 +1,5 @@
 //! What links show, and the versions on their way.
-use super::{Metric, Section, counter, gauge, histogram};
+use super::{Section, counter, gauge, histogram};
 
 pub(super) const LINKS: Section = Section {
     title: "Links",

@@ -1,5 +1,5 @@
 //! What a replicator shows of its site, its peers and its drills.
-use super::{Metric, Section, counter, gauge, histogram};
+use super::{Section, counter, gauge, histogram};
 
 pub(super) const SITE: Section = Section {
     title: "Site, peers, drills",

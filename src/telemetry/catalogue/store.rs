@@ -1,5 +1,5 @@
 //! What a store shows.
-use super::{Metric, Section, counter, gauge, histogram};
+use super::{Section, counter, gauge, histogram};
 
 pub(super) const STORE: Section = Section {
     title: "The store, at role `store` and `site`",
