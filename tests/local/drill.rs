@@ -205,7 +205,14 @@ async fn the_site_is_lost_and_switched_over_and_back_and_the_reports_outlive_the
     let (code, text) = ended(fra, &["list"]).await;
     assert!(code == 0 && text.contains("site-loss") && text.starts_with("PASS  switchover"), "{text}");
     assert!(text.contains("; 3 of the last 3 passed\n"), "{text}");
-    assert!(fra.metrics().await.contains("isthmus_link_owned"));
+    wait_until("its metrics are those of the last life", PATIENCE, async || {
+        let shown = fra.metrics().await;
+        let of = |line: &&str| {
+            line.starts_with("isthmus_drill_last_timestamp_seconds{") && line.contains(r#"result="pass""#)
+        };
+        shown.lines().filter(of).count() == 2
+    })
+    .await;
     nothing_is_left(&fleet, "after").await;
 }
 

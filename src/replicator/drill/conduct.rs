@@ -96,7 +96,13 @@ impl Replicator {
     pub fn open_drills(self: &Arc<Self>, folder: PathBuf) {
         if self.drills.host.set((Arc::downgrade(self), Kept::new(folder))).is_ok() {
             let (host, stop) = (self.clone(), self.stopping.clone());
-            self.tasks.spawn(async move { host.keep_parts(stop).await });
+            self.tasks.spawn(async move {
+                // Figures of a drill outlive the process that drove it.
+                for report in host.drill_reports().await.iter().rev().filter(|report| report.is_over()) {
+                    host.shared.metrics.drilled(report);
+                }
+                host.keep_parts(stop).await;
+            });
         }
     }
 
