@@ -71,7 +71,16 @@ async fn the_page_shows_what_waits_to_who_may_know_it_and_a_peer_go_and_come_bac
     // The same key on both sides, neither knowing of the other; then one that ams does not take.
     ams.kill().await;
     fra.s3().put(KEY, Bytes::from("y")).await.expect("an acked put");
-    until_it_says(fra, &["<strong>DEGRADED</strong>", "peers down: 1", "Lag to peers: ams down"]).await;
+    until_it_says(
+        fra,
+        &[
+            "<strong>DEGRADED</strong>",
+            "peer ams is down since 20",
+            "isthmus explain --peer ams",
+            "Lag to peers: ams down",
+        ],
+    )
+    .await;
     fra.kill().await;
     ams.start().await;
     ams.s3().put(KEY, Bytes::from("z")).await.expect("an acked put");

@@ -68,3 +68,8 @@ pub(super) fn cut(text: &str, chars_max: usize) -> String {
         None => escaped(text),
     }
 }
+
+/// A command to copy.
+pub(super) fn code(command: &str) -> String {
+    format!("<code>{}</code>", escaped(command))
+}

@@ -10,8 +10,9 @@ use std::fmt::Write;
 
 /// Peers that are drawn; the table has more.
 const PEERS_MAX: usize = 16;
-/// Size of the picture of the mesh: words in it can be read on 400 pixels.
+/// Size of the picture of the mesh: words in it can be read on 400 pixels. Up to two peers stand in one line.
 const SIZE: (f64, f64) = (400.0, 230.0);
+const LOW: f64 = 90.0;
 /// Height of the picture of an hour.
 const HEIGHT: f64 = 20.0;
 
@@ -29,7 +30,8 @@ pub(super) fn class(link: &LinkReport) -> &'static str {
 /// This site, its peers around it, and on each way the worst lag.
 pub(super) fn mesh(report: &SiteReport) -> String {
     let peers = &report.peers[..report.peers.len().min(PEERS_MAX)];
-    let middle = (SIZE.0 / 2.0, SIZE.1 / 2.0 - 10.0);
+    let height = if peers.len() > 2 { SIZE.1 } else { LOW };
+    let middle = (SIZE.0 / 2.0, height / 2.0 - 10.0);
     let (mut ways, mut nodes, mut told) = (String::new(), String::new(), Vec::new());
     for (place, peer) in peers.iter().enumerate() {
         let angle = TAU * place as f64 / peers.len() as f64;
@@ -55,7 +57,7 @@ pub(super) fn mesh(report: &SiteReport) -> String {
     format!(
         "<svg class=\"mesh\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Lag to peers: {}\">{ways}{nodes}</svg>",
         SIZE.0,
-        SIZE.1,
+        height,
         if told.is_empty() { "no peers".into() } else { told.join(", ") }
     )
 }
@@ -89,5 +91,7 @@ pub(super) fn sparkline(lags: &Lags) -> String {
         0 => "not known".into(),
         _ => format!("at most {}", words::seconds(lags.iter().flatten().copied().fold(0.0, f64::max))),
     };
-    format!("<svg class=\"hour\" viewBox=\"0 0 {POINTS} {HEIGHT}\" role=\"img\" aria-label=\"{said}\">{lines}</svg>")
+    format!(
+        "<svg class=\"hour\" viewBox=\"0 0 {POINTS} {HEIGHT}\" role=\"img\" aria-label=\"{said}\">{lines}</svg><span class=\"idle\" aria-hidden=\"true\">{said}</span>"
+    )
 }

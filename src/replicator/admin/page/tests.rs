@@ -1,6 +1,8 @@
 use super::*;
+use crate::drill::Plan;
+use crate::drill::report::Verdict;
 use crate::journal::Conflict;
-use crate::replicator::report::{DriveReport, PeerReport, ProblemReport, StoreReport};
+use crate::replicator::report::{DriveReport, OtherCertificate, PeerReport, ProblemReport, StoreReport};
 use crate::replicator::told::RowReport;
 
 fn link(place: usize) -> LinkReport {
@@ -95,7 +97,73 @@ fn no_key_and_no_markup_gets_through() {
         text.contains("&lt;b onclick=&quot;x&quot;&gt;&amp;") && !text.contains("<b ") && !text.contains("<i>"),
         "{text}"
     );
-    assert!(text.contains("<strong>DEGRADED</strong>") && text.contains("peers down: 1"), "{text}");
+    assert!(text.contains("<strong>DEGRADED</strong>"), "{text}");
+}
+
+#[test]
+fn who_is_down_since_when_and_what_to_type_comes_first_and_why_to_who_may_know() {
+    let mut report = site(1);
+    let peer = &mut report.peers[0];
+    (peer.is_up, peer.last_seen, peer.last_error) =
+        (false, Some(1_800_000_000_000), Some("connection <refused>".into()));
+    let open = shown(&report, &History::default());
+    let told = "peer ams is down since 2027-01-15 08:00:00Z (<code>isthmus explain --peer ams</code>)";
+    let at = |what: &str| open.find(what).unwrap_or_else(|| panic!("no {what} in\n{open}"));
+    assert!(at("DEGRADED") < at(told) && at(told) < at("Lag to peers"), "{open}");
+    assert!(!open.contains("connection &lt;refused&gt;") && !open.contains("secret-key"), "{open}");
+    let none = Waiting { parked: Some(Vec::new()), conflicts: Some(Vec::new()) };
+    let trusted = html(&report, &none, Reader::Trusted, &[], &History::default(), 0);
+    assert!(trusted.contains("<td>connection &lt;refused&gt;</td>"), "{trusted}");
+    assert!(trusted.contains("<td>the peer refused orders/secret-key</td>"), "{trusted}");
+    report.peers[0].last_seen = None;
+    assert!(shown(&report, &History::default()).contains("down since before the process began"));
+}
+
+#[test]
+fn a_conflict_is_no_task_and_a_backlog_has_an_end_or_none_that_is_known() {
+    let (mut report, history) = (site(1), History::default());
+    report.conflicts = 49;
+    let waiting = waiting(1, "key");
+    let text = html(&report, &waiting, Reader::Anybody, &[], &history, 0);
+    assert!(text.contains("<p>Nothing.</p>") && text.contains("Since the process began: 49."), "{text}");
+    assert!(text.contains("<td>unknown</td>"), "its backlog does not shrink: {text}");
+    (report.links[0].measured_at, report.links[0].backlog_versions) = (1_000, Some(300));
+    history.note(&report);
+    (report.links[0].measured_at, report.links[0].backlog_versions) = (31_000, Some(100));
+    assert!(shown(&report, &history).contains("<td>15.0s</td>"));
+    report.links[0].backlog_versions = Some(0);
+    assert!(!shown(&report, &history).contains("<td>unknown</td>"));
+}
+
+#[test]
+fn certificates_are_listed_the_first_to_end_first_with_what_is_left() {
+    let mut report = site(1);
+    assert!(shown(&report, &History::default()).contains("<p>None is shown or seen.</p>"));
+    let until = |hours: u64| Certificate { issued_at: 0, expires_at: hours * 3_600_000 };
+    report.peers[0].certificate_until = Some(until(200).expires_at);
+    (report.certificate, report.authorities) = (Some(until(25)), Some(until(9_000)));
+    let whose = "the <S3> listener's".to_owned();
+    report.other_certificates = vec![OtherCertificate { whose, holds: until(100) }];
+    let text = html(&report, &Waiting::default(), Reader::Anybody, &[], &History::default(), 24 * 3_600_000);
+    let rows: Vec<_> = ["this site's", "the &lt;S3&gt; listener's", "peer ams's", "the CAs this site believes"]
+        .iter()
+        .map(|whose| text.find(&format!("<td>{whose}</td>")).unwrap_or_else(|| panic!("no {whose} in\n{text}")))
+        .collect();
+    assert!(rows.is_sorted(), "{rows:?}");
+    assert!(text.contains("<span class=\"bad\">1h</span>") && text.contains("<span class=\"ok\">3d</span>"), "{text}");
+}
+
+#[test]
+fn drills_say_how_many_passed_and_how_to_read_them() {
+    let drill = |id: &str, verdict| {
+        let mut report = Report::begun(Plan { peer: "ams".into(), ..Plan::of_a_former_life(id) }, "fra", 0);
+        report.verdict = verdict;
+        report
+    };
+    let drills = [drill("0123456789ab", Verdict::Pass), drill("ba9876543210", Verdict::Fail)];
+    let text = html(&site(1), &Waiting::default(), Reader::Anybody, &drills, &History::default(), 0);
+    assert!(text.contains("<p>1 of the last 2 passed.</p>"), "{text}");
+    assert!(text.contains("<code>isthmus drill report ba9876543210</code>"), "{text}");
 }
 
 #[test]
@@ -159,4 +227,5 @@ fn an_hour_has_a_gap_where_the_lag_was_not_known() {
     assert_eq!(text.matches("<polyline").count(), 2, "{text}");
     assert!(text.contains("at most 4.0s") && text.contains("points=\"116,19 117,1\""), "{text}");
     assert!(picture::sparkline(&Default::default()).contains("not known"));
+    assert!(text.ends_with(">at most 4.0s</span>"), "its scale can be read: {text}");
 }

@@ -1,6 +1,6 @@
 //! The lists of the page: versions that wait for a person, and conflicts, each with the command that goes on. What this
 //! process cannot know is said. Keys are users' words: they are escaped, cut, and quoted where they stand in a command.
-use super::markup::{ROWS_MAX, Table, cut, escaped};
+use super::markup::{ROWS_MAX, Table, code, cut, escaped};
 use super::reader::Reader;
 use crate::journal::{CONFLICTS_MAX, Conflict};
 use crate::replicator::Replicator;
@@ -16,7 +16,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// Most bytes of either list.
 const BYTES_MAX: usize = 12_000;
 /// Characters of a key, or of a reason, that are shown.
-const CHARS_MAX: usize = 120;
+pub(super) const CHARS_MAX: usize = 120;
 
 /// What was found; `None`: it was not told in time.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Waiting {
     }
 
     /// Pairs of versions born without knowing of each other.
-    pub(super) fn conflicts(&self, reader: Reader) -> String {
+    pub(super) fn conflicts(&self, report: &SiteReport, reader: Reader) -> String {
         let Some(pairs) = &self.conflicts else {
             return "<p>Not known: the journal did not answer within 1 s.</p>".into();
         };
@@ -71,7 +71,11 @@ impl Waiting {
             verb: "isthmus conflicts --limit 1000",
         };
         let list = table.with(pairs.iter().map(|pair| conflict_row(pair, reader)));
-        format!("<p>Both versions of each are kept; nothing has to be done.</p>{list}{}", kept_back(reader))
+        let since = report.conflicts;
+        format!(
+            "<p>Both versions of each are kept; nothing has to be done. Since the process began: {since}.</p>{list}{}",
+            kept_back(reader)
+        )
     }
 }
 
@@ -114,10 +118,6 @@ fn conflict_row(pair: &Conflict, reader: Reader) -> Vec<String> {
     };
     let object = object(&pair.bucket, &pair.key, reader);
     vec![object, escaped(&pair.later), escaped(&pair.earlier), words::utc(pair.seen_millis), code(&command)]
-}
-
-fn code(command: &str) -> String {
-    format!("<code>{}</code>", escaped(command))
 }
 
 /// One word of a shell's line, whatever it holds.
