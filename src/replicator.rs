@@ -378,17 +378,11 @@ impl Replicator {
         links.sort_by(|a, b| (&a.rule, &a.bucket, &a.peer).cmp(&(&b.rule, &b.bucket, &b.peer)));
         let foreign = state.in_force.foreign.values().map(|doc| foreign_report(doc, &state.links));
         let now = self.shared.clock.now_millis();
-        let problems = snapshot.problems.iter().map(|p| ProblemReport {
-            document: p.document.clone(),
-            place: p.place.clone(),
-            reason: p.reason.into(),
-            message: p.message.clone(),
-        });
         SiteReport {
             site: self.site_id.clone(),
             peers: state.lines.values().map(|line| peer_report(line, now)).chain(foreign).collect(),
             links,
-            problems: problems.collect(),
+            problems: snapshot.problems.iter().map(ProblemReport::from).collect(),
             conflicts: self.receive.conflicts.load(Ordering::Relaxed),
             frames_refused: self.receive.refused.load(Ordering::Relaxed),
             store_error: self.shared.store.trouble(),
@@ -398,6 +392,7 @@ impl Replicator {
             certificate_uri: self.listener.uri(),
             authorities: self.listener.authorities_valid_millis().map(Certificate::from),
             other_certificates: self.certificates_elsewhere(),
+            last_drill: self.drills.last.get(),
         }
     }
 

@@ -2,7 +2,7 @@
 use super::output::{self, Format};
 use super::{exit, socket};
 use crate::replicator::report::verdict::{verdict, why};
-use crate::replicator::report::{JournalReport, LinkReport, PeerReport, SiteReport, StoreReport};
+use crate::replicator::report::{JournalReport, LastDrill, LinkReport, PeerReport, SiteReport, StoreReport};
 use std::path::Path;
 
 /// Asks and prints. Exit code: 0 healthy, 1 degraded, 2 could not find out.
@@ -113,6 +113,10 @@ fn shown(report: &SiteReport, is_wide: bool) -> String {
     if let Some(journal) = &report.journal {
         out += &format!("\nJOURNAL  {}\n", kept(journal));
     }
+    if let Some(LastDrill { id, peer, kind, verdict, ended_at }) = &report.last_drill {
+        let at = output::utc(*ended_at);
+        out += &format!("\nLAST DRILL  {verdict}  {kind} {} -> {peer}, {at}: isthmus drill report {id}\n", report.site);
+    }
     for p in &report.problems {
         out += &format!("\n{}  {}  {}: {}", p.document, p.place, p.reason, p.message);
     }
@@ -136,8 +140,18 @@ mod tests {
             StoreReport { drives: vec![drive(0, None), drive(1, Some("gone".into()))], ..StoreReport::default() };
         let rows = [("checkpoint", 2), ("link_row", 7)].map(|(table, n)| (table.to_string(), n)).into();
         let journal = JournalReport { rows, free_bytes: Some(2 << 30) };
-        let report =
-            SiteReport { links: vec![link], store: Some(store), journal: Some(journal), ..SiteReport::default() };
+        let last_drill = Some(LastDrill {
+            id: "0123456789ab".into(),
+            peer: "ams".into(),
+            kind: "partition".into(),
+            verdict: "PASS".into(),
+            ended_at: 0,
+        });
+        let (links, store, journal) = (vec![link], Some(store), Some(journal));
+        let report = SiteReport { site: "fra".into(), links, store, journal, last_drill, ..SiteReport::default() };
+        let drilled =
+            "LAST DRILL  PASS  partition fra -> ams, 1970-01-01 00:00:00Z: isthmus drill report 0123456789ab\n";
+        assert!(text(&report).contains(drilled), "{}", text(&report));
         assert!(text(&report).contains("JOURNAL  2 links, 7 retried or parked, 2.0GiB free\n"), "{}", text(&report));
         assert!(
             text(&report).contains("STORE  1/2 drives, least free 3.0GiB, drive 1 offline: gone"),

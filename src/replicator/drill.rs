@@ -16,7 +16,8 @@ mod preflight;
 
 use super::Replicator;
 use super::far::{Far, FarEnd};
-use super::report::LinkReport;
+use super::health::Seen;
+use super::report::{LastDrill, LinkReport};
 use crate::drill::cost::Wait;
 use crate::drill::report::Report;
 use crate::drill::{Cut, Fence, PREFIX, canary, is_canary};
@@ -93,6 +94,8 @@ pub struct Drills {
     /// A fault has begun or ended.
     turned: watch::Sender<()>,
     driven: Mutex<Option<Driven>>,
+    /// The last one that this site drove to its end, in this life or one before.
+    pub(super) last: Seen<LastDrill>,
     /// One removal at a time.
     removal: tokio::sync::Mutex<()>,
     /// The replicator, once drills may be carried out; reports that are kept.

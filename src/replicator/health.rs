@@ -26,7 +26,7 @@ impl<T: Clone> Seen<T> {
     pub(super) fn get(&self) -> Option<T> {
         self.lock().clone()
     }
-    fn set(&self, seen: Option<T>) {
+    pub(super) fn set(&self, seen: Option<T>) {
         *self.lock() = seen;
     }
     fn lock(&self) -> MutexGuard<'_, Option<T>> {

@@ -5,6 +5,7 @@ use super::lateness::{IN_TIME_MS, Judged};
 use super::told::Suspended;
 use crate::journal::Extent;
 use crate::link::Shown;
+use crate::rule::Problem;
 use crate::store::{Backlog, StoreHealth};
 use crate::telemetry::metrics::{LinkLabels, Metrics};
 use serde::{Deserialize, Serialize};
@@ -277,6 +278,26 @@ pub struct ProblemReport {
     pub message: String,
 }
 
+impl From<&Problem> for ProblemReport {
+    fn from(problem: &Problem) -> Self {
+        let Problem { document, place, reason, message } = problem.clone();
+        ProblemReport { document, place, reason: reason.into(), message }
+    }
+}
+
+/// The last failover drill that this site drove to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastDrill {
+    pub id: String,
+    pub peer: String,
+    /// partition, site-loss, switchover.
+    pub kind: String,
+    /// PASS, FAIL, ABORTED.
+    pub verdict: String,
+    /// Unix milliseconds.
+    pub ended_at: u64,
+}
+
 /// Everything a process shows of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
@@ -308,6 +329,9 @@ pub struct SiteReport {
     /// What this process shows elsewhere.
     #[serde(default)]
     pub other_certificates: Vec<OtherCertificate>,
+    /// The last drill, as long as its report is kept; absent: none is.
+    #[serde(default)]
+    pub last_drill: Option<LastDrill>,
 }
 
 /// How the own store is.

@@ -210,9 +210,11 @@ async fn the_site_is_lost_and_switched_over_and_back_and_the_reports_outlive_the
         let of = |line: &&str| {
             line.starts_with("isthmus_drill_last_timestamp_seconds{") && line.contains(r#"result="pass""#)
         };
-        shown.lines().filter(of).count() == 2
+        shown.lines().filter(of).count() == 2 && fra.status().await.is_ok_and(|r| r.last_drill.is_some())
     })
     .await;
+    let last = fra.status().await.expect("its status").last_drill.map(|last| (last.kind, last.verdict));
+    assert_eq!(last, Some(("switchover".to_string(), "PASS".to_string())));
     nothing_is_left(&fleet, "after").await;
 }
 

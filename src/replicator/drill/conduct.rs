@@ -16,7 +16,7 @@ use crate::peer::frame::drill::{Act, DrillAsk, DrillState};
 use crate::peer::frame::reconcile::Answer;
 use crate::replicator::far::FarEnd;
 use crate::replicator::lateness::Judged;
-use crate::replicator::report::LinkReport;
+use crate::replicator::report::{LastDrill, LinkReport};
 use crate::replicator::verbs::Refused;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,11 +99,23 @@ impl Replicator {
             self.tasks.spawn(async move {
                 // Figures of a drill outlive the process that drove it.
                 for report in host.drill_reports().await.iter().rev().filter(|report| report.is_over()) {
-                    host.shared.metrics.drilled(report);
+                    host.drilled(report);
                 }
                 host.keep_parts(stop).await;
             });
         }
+    }
+
+    /// Shows what is left of a drill that is over.
+    fn drilled(&self, report: &Report) {
+        self.shared.metrics.drilled(report);
+        self.drills.last.set(report.ended_at.map(|ended_at| LastDrill {
+            id: report.plan.id.clone(),
+            peer: report.plan.peer.clone(),
+            kind: report.plan.kind.name().into(),
+            verdict: report.verdict.word().into(),
+            ended_at,
+        }));
     }
 
     /// Begins a drill, or says why it was refused; the report shows how far it is.
@@ -238,7 +250,7 @@ impl Conductor {
         {
             tracing::warn!(drill = self.plan.id, error = %e, "The report of a drill could not be kept; it is shown until the process ends.");
         }
-        self.host.shared.metrics.drilled(&report);
+        self.host.drilled(&report);
         let (verdict, reason) = (report.verdict.word(), report.reason.clone());
         match report.verdict {
             Verdict::Pass => tracing::info!(drill = self.plan.id, verdict, "A drill ended."),
