@@ -13,6 +13,7 @@ macro_rules! say_all {
 
 pub mod backlog;
 pub mod certs;
+pub mod check;
 pub mod completions;
 pub mod conflicts;
 pub mod crds;
@@ -43,7 +44,7 @@ use std::path::PathBuf;
 pub mod exit {
     /// Healthy, equal, pass.
     pub const OK: u8 = 0;
-    /// Degraded, behind objective, different.
+    /// Degraded, behind objective, different; what was checked would not be in force as it is written.
     pub const DEGRADED: u8 = 1;
     /// Could not find out.
     pub const UNKNOWN: u8 = 2;
@@ -57,8 +58,8 @@ pub mod exit {
     /// All of them, as `--help` and the manual say them.
     pub const ALL: [(u8, &str); 6] = [
         (OK, "healthy, equal, pass"),
-        (DEGRADED, "degraded, behind objective, different, something waits, a drill failed"),
-        (UNKNOWN, "could not be found out or done: the process cannot be reached"),
+        (DEGRADED, "degraded, behind objective, different, something waits, a drill failed, a document not in force"),
+        (UNKNOWN, "could not be found out or done: the process cannot be reached, a file not read"),
         (USAGE, "bad configuration or usage"),
         (INTERNAL, "internal error"),
         (UNPREPARED, "the API server lacks the definitions, or gives too few rights"),
@@ -98,6 +99,8 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
     },
+    /// What a process would say of documents and of a configuration, before anything is applied; needs no process.
+    Check(check::Args),
     /// Make a CA and certificates, for trying out and for tests.
     Certs(certs::Args),
     /// Write the custom resource definitions, a file per kind; or check those that are there.

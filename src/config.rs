@@ -56,8 +56,7 @@ pub fn store(path: &Path) -> Result<Store, Vec<Problem>> {
 /// # Errors
 /// As [`site()`].
 pub fn replicator(path: Option<&Path>, kubeconfig: Option<PathBuf>) -> Result<Replicator, Vec<Problem>> {
-    let defaults = Path::new("the defaults");
-    let mut settings = match path {
+    let (root, mut settings) = match path {
         Some(path) => parse::<replicator::File>(path, &read(path)?)?,
         None => parse::<replicator::File>(Path::new(""), "{}")?,
     };
@@ -65,14 +64,100 @@ pub fn replicator(path: Option<&Path>, kubeconfig: Option<PathBuf>) -> Result<Re
         let other = settings.kubernetes.take().map(|k| Kubernetes { kubeconfig: Some(file.clone()), ..k });
         settings.kubernetes = Some(other.unwrap_or_else(|| Kubernetes::of(file)));
     }
-    checked::<replicator::File>(path.unwrap_or(defaults), settings)
+    match path {
+        Some(path) => checked::<replicator::File>(path, Some(&root), settings),
+        None => checked::<replicator::File>(Path::new("the defaults"), None, settings),
+    }
+}
+
+/// A role with a file of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Site,
+    Store,
+    Replicator,
+}
+
+impl Role {
+    /// By the keys of a file: only a store's has `origin` and `api`, and only a replicator's no `store`.
+    fn of(text: &str) -> Role {
+        let nodes = document::parse(text).unwrap_or_default();
+        let has = |key: &str| nodes.first().is_some_and(|root| root.get(key).is_some());
+        match (has("origin") || has("api"), has("store")) {
+            (true, _) => Role::Store,
+            (false, true) => Role::Site,
+            (false, false) => Role::Replicator,
+        }
+    }
+
+    /// Its word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Site => "site",
+            Role::Store => "store",
+            Role::Replicator => "replicator",
+        }
+    }
+}
+
+/// A file as it would be read, whatever is wrong with it.
+#[derive(Debug)]
+pub struct Looked {
+    pub role: Role,
+    /// What its store would be opened with, where the file holds.
+    pub store: Option<storage_engine::config::Settings>,
+    /// What the private API would show.
+    pub api: Option<storage_engine::identity::Files>,
+    /// What its replicator would run with.
+    pub replicator: Option<Replicator>,
+    pub problems: Vec<Problem>,
+}
+
+/// Looks at a file of any role and starts nothing. `role`: which one it is for; `None`: its keys tell. `with_files`: looks for
+/// what it names, too.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn look(path: &Path, role: Option<Role>, with_files: bool) -> Result<Looked, Problem> {
+    let text = read(path).map_err(|mut problems| problems.remove(0))?;
+    let role = role.unwrap_or_else(|| Role::of(&text));
+    let mut looked = Looked { role, store: None, api: None, replicator: None, problems: Vec::new() };
+    match role {
+        Role::Site => {
+            let site = looked.take::<site::File>(path, &text, with_files);
+            (looked.store, looked.replicator) = site.map(|site| (site.store, site.replicator)).unzip();
+        }
+        Role::Store => {
+            let store = looked.take::<store::File>(path, &text, with_files);
+            (looked.store, looked.api) = store.map(|store| (store.store, store.api.files)).unzip();
+        }
+        Role::Replicator => looked.replicator = looked.take::<replicator::File>(path, &text, with_files),
+    }
+    Ok(looked)
+}
+
+impl Looked {
+    fn take<F: File>(&mut self, path: &Path, text: &str, with_files: bool) -> Option<F::Settings> {
+        match parse::<F>(path, text) {
+            Ok((root, settings)) => {
+                let missing = if with_files { missing::<F>(path, Some(&root), &settings) } else { Vec::new() };
+                self.problems.extend(missing);
+                Some(settings)
+            }
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
+    }
 }
 
 /// Something in the settings that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// `file:line`.
-    pub place: String,
+    pub file: String,
+    /// From 1; `None` where the file as a whole is meant.
+    pub line: Option<u64>,
     /// Such as `store.drives[1]`; empty where the whole file is meant.
     pub key: String,
     /// What is wrong and what to write instead.
@@ -81,55 +166,66 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
         let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
-        write!(f, "{}: {key}{}", self.place, self.message)
+        write!(f, "{}{line}: {key}{}", self.file, self.message)
     }
 }
 
 fn load<F: File>(path: &Path) -> Result<F::Settings, Vec<Problem>> {
-    checked::<F>(path, parse::<F>(path, &read(path)?)?)
+    let (root, settings) = parse::<F>(path, &read(path)?)?;
+    checked::<F>(path, Some(&root), settings)
 }
 
 fn read(path: &Path) -> Result<String, Vec<Problem>> {
     std::fs::read_to_string(path).map_err(|e| {
         let message = format!("cannot be read ({e}); give the path of a YAML file");
-        vec![Problem { place: path.display().to_string(), key: String::new(), message }]
+        vec![Problem { file: path.display().to_string(), line: None, key: String::new(), message }]
     })
 }
 
 /// The settings, where all they point to is there.
-fn checked<F: File>(path: &Path, settings: F::Settings) -> Result<F::Settings, Vec<Problem>> {
-    let missing: Vec<_> = F::missing(&settings)
-        .into_iter()
-        .map(|(key, message)| Problem { place: path.display().to_string(), key: key.into(), message })
-        .collect();
+fn checked<F: File>(path: &Path, root: Option<&Node>, settings: F::Settings) -> Result<F::Settings, Vec<Problem>> {
+    let missing = missing::<F>(path, root, &settings);
     if missing.is_empty() { Ok(settings) } else { Err(missing) }
 }
 
-/// The settings in a text, without a look at what they point to.
-fn parse<F: File>(path: &Path, text: &str) -> Result<F::Settings, Vec<Problem>> {
+/// What the settings point to and is not there.
+fn missing<F: File>(path: &Path, root: Option<&Node>, settings: &F::Settings) -> Vec<Problem> {
+    let problem = |(key, message): (&str, String)| Problem {
+        file: path.display().to_string(),
+        line: root.map(|root| root.line_of(key)),
+        key: key.into(),
+        message,
+    };
+    F::missing(settings).into_iter().map(problem).collect()
+}
+
+/// The settings in a text and what they stand in, without a look at what they point to.
+fn parse<F: File>(path: &Path, text: &str) -> Result<(Node, F::Settings), Vec<Problem>> {
     let problem = |line: u64, key: &str, message: String| Problem {
-        place: format!("{}:{line}", path.display()),
+        file: path.display().to_string(),
+        line: Some(line),
         key: key.into(),
         message,
     };
     let nodes = document::parse(text).map_err(|e| vec![problem(e.line, "", e.message)])?;
-    let [root] = nodes.as_slice() else {
-        return Err(vec![problem(1, "", format!("holds {} documents, must hold one", nodes.len()))]);
-    };
-    let findings = schema::check(&file_schema::<F>(), root, "");
+    let many = |nodes: Vec<Node>| vec![problem(1, "", format!("holds {} documents, must hold one", nodes.len()))];
+    let [root] = <[Node; 1]>::try_from(nodes).map_err(many)?;
+    let findings = schema::check(&file_schema::<F>(), &root, "");
     if !findings.is_empty() {
         return Err(findings.into_iter().map(|f| problem(f.line, &f.path, f.message)).collect());
     }
     let file: F = serde_json::from_value(root.to_json()).map_err(|e| vec![problem(1, "", e.to_string())])?;
     let base = path.parent().unwrap_or(Path::new(""));
-    let mut wrong = Wrong { root, found: Vec::new() };
+    let mut wrong = Wrong { root: &root, found: Vec::new() };
     let settings = file.resolve(base, &mut wrong);
-    if wrong.found.is_empty() {
-        return Ok(settings);
+    let mut found = wrong.found;
+    if found.is_empty() {
+        return Ok((root, settings));
     }
-    wrong.found.sort();
-    Err(wrong.found.into_iter().map(|(line, key, message)| problem(line, &key, message)).collect())
+    found.sort();
+    Err(found.into_iter().map(|(line, key, message)| problem(line, &key, message)).collect())
 }
 
 fn file_schema<F: File>() -> serde_json::Value {

@@ -40,6 +40,7 @@ async fn run(verb: Verb) -> u8 {
         Verb::Site { config } => telling(role::site::run(&config)).await,
         Verb::Store(run) => telling(role::store::run(run.config())).await,
         Verb::Replicator { config, kubeconfig } => telling(role::replicator::run(config.as_deref(), kubeconfig)).await,
+        Verb::Check(args) => cli::check::run(&args).await,
         Verb::Certs(args) => cli::certs::run(&args),
         Verb::Crds(args) => cli::crds::run(&args),
         Verb::Dashboards(args) => cli::dashboards::run(&args),

@@ -2,9 +2,10 @@
 //!
 //! Pure: plain values without Kubernetes' types, clock or I/O. `rule/watch_folder.rs` reads documents,
 //! `rule/accept.rs` turns them into these, `rule/validate.rs` holds them against each other, `rule/plan.rs`
-//! says what changes, `rule/allow.rs` what a peer may do here. The set is always whole: level, not edge.
+//! says what changes, `rule/allow.rs` what a peer may do here, `rule/check.rs` what would become of documents. The set is always whole: level, not edge.
 pub mod accept;
 pub mod allow;
+pub mod check;
 pub mod judge;
 pub mod plan;
 pub mod refs;

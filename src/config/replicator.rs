@@ -113,6 +113,9 @@ pub fn missing(settings: &Settings) -> Vec<(&'static str, String)> {
         let message = format!("{} is no folder; make it, even an empty one", settings.rules_dir.display());
         missing.push(("rules_dir", message));
     }
+    if let Some(file) = settings.kubernetes.iter().find_map(|k| k.kubeconfig.as_ref()).filter(|file| !file.is_file()) {
+        missing.push(("kubernetes.kubeconfig", format!("there is no file {}; put it there", file.display())));
+    }
     missing.extend(settings.page_token_file.as_deref().and_then(no_token).map(|message| ("page_token_file", message)));
     missing
 }

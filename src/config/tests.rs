@@ -1,8 +1,12 @@
 use super::*;
 use crate::journal::{self, postgres};
 
+fn settings<F: File>(path: &Path, text: &str) -> Result<F::Settings, Vec<Problem>> {
+    super::parse::<F>(path, text).map(|(_, settings)| settings)
+}
+
 fn parse(path: &Path, text: &str) -> Result<Site, Vec<Problem>> {
-    super::parse::<site::File>(path, text)
+    settings::<site::File>(path, text)
 }
 
 const FULL: &str = r#"
@@ -25,7 +29,7 @@ ports_file: ports.json
 fn wrong(text: &str) -> Vec<(String, String)> {
     let problems = parse(Path::new("/etc/isthmus/site.yaml"), text).unwrap_err();
     assert!(problems.iter().all(|p| !p.to_string().contains('\n')), "one line each: {problems:?}");
-    problems.into_iter().map(|p| (p.place.replace("/etc/isthmus/site.yaml:", ""), p.key)).collect()
+    problems.into_iter().map(|p| (p.line.unwrap_or_default().to_string(), p.key)).collect()
 }
 
 #[test]
@@ -199,18 +203,18 @@ origin: fra
 store: {drives: [d0, d1]}
 api: {listen: "127.0.0.1:0", tls_dir: api-tls, clients: ["spiffe://example.org/site/fra/replicator"]}
 "#;
-    let s = super::parse::<store::File>(path, text).unwrap();
+    let s = settings::<store::File>(path, text).unwrap();
     assert_eq!((s.origin.as_str(), s.store.drives[1].as_path()), ("fra", Path::new("/etc/isthmus/d1")));
     assert_eq!(s.api.files.key, Path::new("/etc/isthmus/api-tls/tls.key"));
     let keys = |problems: Vec<Problem>| problems.into_iter().map(|p| p.key).collect::<Vec<_>>();
     let wrong =
         text.replace("clients: [\"spiffe", "clients: [\"https").replace("origin: fra", "origin: fra\nrules_dir: r");
-    assert_eq!(keys(super::parse::<store::File>(path, &wrong).unwrap_err()), ["rules_dir"]);
+    assert_eq!(keys(settings::<store::File>(path, &wrong).unwrap_err()), ["rules_dir"]);
     let wrong = wrong.replace("rules_dir: r", "").replace("127.0.0.1:0", "here");
-    assert_eq!(keys(super::parse::<store::File>(path, &wrong).unwrap_err()), ["api.clients[0]", "api.listen"]);
+    assert_eq!(keys(settings::<store::File>(path, &wrong).unwrap_err()), ["api.clients[0]", "api.listen"]);
     let nobody = text.replace("\"spiffe://example.org/site/fra/replicator\"", "");
-    assert_eq!(keys(super::parse::<store::File>(path, &nobody).unwrap_err()), ["api.clients"]);
-    let role = super::parse::<replicator::File>(path, "store: {drives: [a, b]}\njournal: j\n");
+    assert_eq!(keys(settings::<store::File>(path, &nobody).unwrap_err()), ["api.clients"]);
+    let role = settings::<replicator::File>(path, "store: {drives: [a, b]}\njournal: j\n");
     assert_eq!(keys(role.unwrap_err()), ["store"]);
-    assert!(super::parse::<replicator::File>(path, "journal: j\n").is_ok());
+    assert!(settings::<replicator::File>(path, "journal: j\n").is_ok());
 }

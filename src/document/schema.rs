@@ -109,10 +109,25 @@ fn check_text(schema: &Json, text: &str) -> Vec<String> {
         wrong.push(format!("has {length} characters, may have {max}"));
     }
     if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| !matches(pattern, text)) {
-        wrong.push(format!("is `{text}`, must match {pattern}"));
+        wrong.push(match SAID.iter().find(|(known, _)| *known == pattern) {
+            Some((_, instead)) => format!("is `{text}`; write {instead}"),
+            None => format!("is `{text}`, must match {pattern}"),
+        });
     }
     wrong
 }
+
+/// Patterns of our types as people are told what to write instead.
+const SAID: [(&str, &str); 8] = [
+    ("^([0-9]{1,5}(h|m|s|ms)){1,4}$", "a duration such as 30s, 15m or 1h30m"),
+    ("^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$", "bytes such as 100Mi, in quotes where there is no unit"),
+    ("^[a-z0-9][a-z0-9.-]*[a-z0-9]$", "a bucket name: lower-case letters, digits, dots and hyphens"),
+    ("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "lower-case letters, digits, dots and hyphens"),
+    ("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "lower-case letters, digits and hyphens"),
+    ("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "lower-case letters, digits and hyphens"),
+    (r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$", "a siteID, or \"*\" for all of them"),
+    ("^[a-z0-9._-]+$", "lower-case letters, digits, dots, hyphens and underscores"),
+];
 
 /// Compiled once: a thousand documents are held against a dozen patterns each.
 fn matches(pattern: &str, text: &str) -> bool {
@@ -229,5 +244,28 @@ mod tests {
             (13, "spare"),
         ];
         assert_eq!(found, expected.map(|(line, path)| (line, path.to_string())));
+    }
+
+    #[test]
+    fn every_pattern_of_the_kinds_is_said_in_words() {
+        fn walk(json: &Json, untold: &mut Vec<String>) {
+            match json {
+                Json::Object(map) => {
+                    let pattern = map.get("pattern").and_then(Json::as_str);
+                    untold.extend(pattern.filter(|p| SAID.iter().all(|(known, _)| known != p)).map(str::to_string));
+                    map.values().for_each(|child| walk(child, untold));
+                }
+                Json::Array(items) => items.iter().for_each(|child| walk(child, untold)),
+                _ => {}
+            }
+        }
+        let mut untold = Vec::new();
+        for kind in ["Site", "Peer", "ReplicationRule", "ReplicationJob", "FailoverDrill"] {
+            walk(crate::rule::resource::spec_schema(kind).expect("a kind"), &mut untold);
+        }
+        assert!(untold.is_empty(), "{untold:?}");
+        let said = |pattern: &str, text: &str| check_text(&json!({"pattern": pattern}), text);
+        assert_eq!(said(SAID[0].0, "15 minutes"), ["is `15 minutes`; write a duration such as 30s, 15m or 1h30m"]);
+        assert_eq!(said("^x$", "y"), ["is `y`, must match ^x$"]);
     }
 }

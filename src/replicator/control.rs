@@ -17,7 +17,7 @@ use crate::rule::resource::job::ReplicationJobSpec;
 use crate::rule::resource::shared::Duration as Ttl;
 use crate::rule::watch_folder::Snapshot;
 use crate::rule::watch_kube::{Object, Objects};
-use crate::rule::{FarDoc, RuleSet, accept};
+use crate::rule::{RuleSet, accept};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -190,26 +190,17 @@ impl Control {
         if spec.suspend && !is_known {
             return Stage::Suspended;
         }
-        let limit = match accept::rate("spec.bandwidthLimit", &spec.bandwidth_limit) {
-            Ok(limit) => limit,
-            Err(e) => return Stage::Pending("BandwidthLimitUnusable", format!("{}: {}", e.field, e.message)),
-        };
+        if let Some(unmet) = job::unmet(spec, rules) {
+            return unmet;
+        }
         let under_way = self.replicator.others_asked(&object.uid);
         if !is_known && under_way >= JOBS_AT_ONCE {
             return Stage::Pending("Queued", format!("{under_way} other jobs run; this one is next"));
         }
-        let name = &spec.rule_ref.name;
-        if !rules.rules.contains_key(name) {
-            return Stage::Pending("RuleNotFound", format!("spec.ruleRef: no ReplicationRule {name} is in force"));
-        }
+        let limit = accept::rate("spec.bandwidthLimit", &spec.bandwidth_limit).ok().flatten();
         let asked = Asked { bytes_per_second: limit, is_suspended: spec.suspend, ..job::asked(spec) };
-        let links = match self.replicator.job_links(&asked) {
-            Ok(links) => links,
-            Err(why) => return Stage::Pending("NothingToCompare", why),
-        };
-        let s3 = links.iter().filter(|(_, view)| matches!(view.peer, FarDoc::S3(_)));
-        if let Some(refused) = job::refusal(spec, &s3.map(|(name, _)| name.peer.clone()).collect::<Vec<_>>()) {
-            return refused;
+        if let Err(why) = self.replicator.job_links(&asked) {
+            return Stage::Pending("NothingToCompare", why);
         }
         if let Err(e) = self.replicator.ask_for_job(&object.uid, asked).await {
             return Stage::Pending("JournalUnavailable", e.to_string());

@@ -10,6 +10,7 @@ use super::Replicator;
 use super::verify::{LinkVerify, VerifyReport};
 use crate::journal;
 use crate::rule::plan::{self, LinkName, LinkView};
+use crate::rule::report::job::narrowed;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -192,8 +193,7 @@ impl Replicator {
                 continue;
             }
             let own = &mut view.rule.filter.prefix;
-            *own = narrowed(own, &asked.prefix)
-                .ok_or_else(|| format!("spec.prefix: `{}` lies outside the rule's own prefix `{own}`", asked.prefix))?;
+            *own = narrowed(own, &asked.prefix)?;
             links.push((name, view));
         }
         if links.is_empty() {
@@ -216,24 +216,16 @@ impl Replicator {
     }
 }
 
-/// The longer of two prefixes where one begins with the other; `None`: they have no key in common.
-fn narrowed(own: &str, wanted: &str) -> Option<String> {
-    if wanted.starts_with(own) {
-        return Some(wanted.into());
-    }
-    own.starts_with(wanted).then(|| own.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_job_looks_at_no_more_than_its_rule() {
-        assert_eq!(narrowed("", "a/"), Some("a/".into()));
-        assert_eq!(narrowed("a/", ""), Some("a/".into()));
-        assert_eq!(narrowed("a/", "a/b"), Some("a/b".into()));
-        assert_eq!(narrowed("a/", "b/"), None);
+        assert_eq!(narrowed("", "a/"), Ok("a/".into()));
+        assert_eq!(narrowed("a/", ""), Ok("a/".into()));
+        assert_eq!(narrowed("a/", "a/b"), Ok("a/b".into()));
+        assert!(narrowed("a/", "b/").is_err());
     }
 
     #[test]

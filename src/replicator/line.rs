@@ -66,7 +66,7 @@ async fn load(line: &Line) -> Identity {
 }
 
 /// Which of a peer's files cannot be used, as a condition's reason.
-fn reason(files: &Files, e: &identity::Error) -> &'static str {
+pub fn reason(files: &Files, e: &identity::Error) -> &'static str {
     use identity::Error::{Pem, Read, Unusable};
     let (Read { path, .. } | Pem { path, .. } | Unusable { path, .. }) = e else { return "InvalidCertificate" };
     let mut lists = files.authorities.iter().filter_map(|bundle| bundle.revocations.as_ref());

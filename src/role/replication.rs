@@ -26,7 +26,7 @@ use anyhow::{Context, anyhow};
 use std::path::Path;
 use std::sync::Arc;
 use storage_engine::clock::Clock;
-use storage_engine::identity::{Files, Identity};
+use storage_engine::identity::Identity;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -91,9 +91,7 @@ impl Replication {
     /// # Errors
     /// A file that cannot be used.
     pub async fn store_identity(&self) -> anyhow::Result<Arc<Identity>> {
-        let own = self.refs.tls(&self.site.api_secret)?;
-        let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca.into()] };
-        Ok(Arc::new(Identity::load(files).await?))
+        Ok(Arc::new(Identity::load(self.refs.identity(&self.site.api_secret)?).await?))
     }
 
     /// Binds peer and admin listeners and the local socket.
@@ -213,9 +211,7 @@ pub(super) fn own_site(first: &Snapshot, settings: &config::Replicator) -> anyho
 
 /// What the peer listener shows. The peers' CAs are the replicator's to name: they come and go with the rules.
 pub(super) async fn identity(site: &SiteDoc, refs: &Refs) -> anyhow::Result<Arc<Identity>> {
-    let own = refs.tls(&site.tls_secret)?;
-    let files = Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca.into()] };
-    Ok(Arc::new(Identity::load(files).await?))
+    Ok(Arc::new(Identity::load(refs.identity(&site.tls_secret)?).await?))
 }
 
 /// Whose certificate it is, under the rules of this moment.

@@ -1,10 +1,10 @@
 //! One document by itself: held against its schema, its CEL rules, and what only numbers can tell. Pure.
 //!
 //! Both watchers judge with it, so that a folder and an API server take the same documents; an API server's objects
-//! are judged too, for its definitions may be older than this binary. What concerns several documents is
-//! `rule/validate.rs`.
+//! are judged too, for its definitions may be older than this binary; so does `rule/check.rs`, before anybody takes them.
+//! What concerns several documents is `rule/validate.rs`.
 use super::accept;
-use super::resource::{API_VERSION, DESCRIBING, Resource, spec_schema};
+use super::resource::{API_VERSION, ASKING, Asking, DESCRIBING, Resource, spec_schema};
 use super::validate::Draft;
 use crate::document::{Node, Value, schema};
 use serde::{Deserialize, Serialize};
@@ -85,10 +85,37 @@ impl Held {
 /// All that its schema finds, or else all that its CEL rules say.
 pub fn judge(node: &Node, place: String, last: Option<&Held>, generation: Option<u64>) -> Result<Held, Vec<Finding>> {
     let kind = node.text("kind").unwrap_or_default();
-    let wrong = |field: &str, reason, message| {
-        vec![Finding { line: node.line_of(field), field: field.into(), reason, message }]
-    };
-    let schema = envelope(node, kind).map_err(|(field, reason, message)| wrong(field, reason, message))?;
+    if ASKING.contains(&kind) && node.text("apiVersion") == Some(API_VERSION) {
+        return Err(wrong(node, "kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
+    }
+    let json = by_schema(node, kind, &DESCRIBING)?;
+    let resource = Resource::from_json(kind, json).map_err(|e| wrong(node, "spec", "InvalidSpec", e))?;
+    by_cel(node, resource.check_cel(last.map(|held| &held.resource)))?;
+    let counted = || last.map_or(1, |held| held.generation + u64::from(held.resource != resource));
+    let generation = generation.unwrap_or_else(counted);
+    let value = accept::accept(&resource, generation).map_err(|e| wrong(node, e.field, "InvalidSpec", e.message))?;
+    Ok(Held { place, resource, generation, value })
+}
+
+/// Judges a ReplicationJob or a FailoverDrill by itself, as an API server does before it takes it.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_asking(node: &Node) -> Result<Asking, Vec<Finding>> {
+    let kind = node.text("kind").unwrap_or_default();
+    let json = by_schema(node, kind, &ASKING)?;
+    let asking = Asking::from_json(kind, json).map_err(|e| wrong(node, "spec", "InvalidSpec", e))?;
+    by_cel(node, asking.check_cel())?;
+    Ok(asking)
+}
+
+fn wrong(node: &Node, field: &str, reason: &'static str, message: String) -> Vec<Finding> {
+    vec![Finding { line: node.line_of(field), field: field.into(), reason, message }]
+}
+
+/// The document without its status, where its schema finds nothing.
+fn by_schema(node: &Node, kind: &str, kinds: &[&str]) -> Result<Json, Vec<Finding>> {
+    let schema = envelope(node, kind, kinds).map_err(|(field, message)| wrong(node, field, "UnknownKind", message))?;
     let findings = schema::check(schema, node, "");
     if !findings.is_empty() {
         let finding =
@@ -97,37 +124,31 @@ pub fn judge(node: &Node, place: String, last: Option<&Held>, generation: Option
     }
     let mut json = node.to_json();
     json.as_object_mut().expect("the schema says it is a map").remove("status");
-    let resource = Resource::from_json(kind, json).map_err(|e| wrong("spec", "InvalidSpec", e))?;
-    let broken = resource.check_cel(last.map(|held| &held.resource));
-    if !broken.is_empty() {
-        let said = |(field, message): (String, String)| wrong(&field, "InvalidSpec", message);
-        return Err(broken.into_iter().flat_map(said).collect());
-    }
-    let counted = || last.map_or(1, |held| held.generation + u64::from(held.resource != resource));
-    let generation = generation.unwrap_or_else(counted);
-    let value = accept::accept(&resource, generation).map_err(|e| wrong(e.field, "InvalidSpec", e.message))?;
-    Ok(Held { place, resource, generation, value })
+    Ok(json)
+}
+
+fn by_cel(node: &Node, broken: Vec<(String, String)>) -> Result<(), Vec<Finding>> {
+    let said = |(field, message): (String, String)| wrong(node, &field, "InvalidSpec", message);
+    let found: Vec<Finding> = broken.into_iter().flat_map(said).collect();
+    if found.is_empty() { Ok(()) } else { Err(found) }
 }
 
 /// Schema of a whole document of this kind.
 ///
 /// # Errors
-/// (field, reason, message) when it is no document that describes replication.
-fn envelope(node: &Node, kind: &str) -> Result<&'static Json, (&'static str, &'static str, String)> {
+/// (field, message) when it is no document of these kinds.
+fn envelope(node: &Node, kind: &str, kinds: &[&str]) -> Result<&'static Json, (&'static str, String)> {
     if !matches!(node.value, Value::Map(_)) {
-        let message = format!("is no document; it begins with apiVersion: {API_VERSION}");
-        return Err(("", "UnknownKind", message));
+        return Err(("", format!("is no document; it begins with apiVersion: {API_VERSION}")));
     }
     if node.text("apiVersion") != Some(API_VERSION) {
-        return Err(("apiVersion", "UnknownKind", format!("must be {API_VERSION}")));
-    }
-    if matches!(kind, "ReplicationJob" | "FailoverDrill") {
-        return Err(("kind", "KindUnsupported", format!("{kind} is not carried out from a folder")));
+        return Err(("apiVersion", format!("must be {API_VERSION}")));
     }
     static SCHEMAS: OnceLock<BTreeMap<&'static str, Json>> = OnceLock::new();
     let whole = |kind| Some((kind, whole(spec_schema(kind)?)));
-    let schemas = SCHEMAS.get_or_init(|| DESCRIBING.into_iter().filter_map(whole).collect());
-    schemas.get(kind).ok_or_else(|| ("kind", "UnknownKind", format!("`{kind}` is none of Site, Peer, ReplicationRule")))
+    let schemas = SCHEMAS.get_or_init(|| DESCRIBING.into_iter().chain(ASKING).filter_map(whole).collect());
+    let known = schemas.get(kind).filter(|_| kinds.contains(&kind));
+    known.ok_or_else(|| ("kind", format!("`{kind}` is none of {}", kinds.join(", "))))
 }
 
 /// Schema of a document around that of its spec.

@@ -1,10 +1,10 @@
 //! Where the files of Secrets and ConfigMaps stand when there is no API server: `secrets/<name>/<key>` and
 //! `configmaps/<name>/<key>` below one folder, the shape of a mounted Secret. It gives paths and looks whether
-//! they are there; it never reads a secret. Callers: the folder watcher and the peer listener's identity.
+//! they are there; it never reads a secret. Callers: the watchers, `rule/check.rs`, and whoever shows a certificate.
 use super::{FileRef, ForeignDoc, PeerDoc, Problem, RuleSet, SiteDoc};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use storage_engine::identity::Bundle;
+use storage_engine::identity::{Bundle, Files};
 
 /// Keys of a Secret with credentials for an S3 endpoint.
 pub const CREDENTIALS: [&str; 2] = ["accessKeyId", "secretAccessKey"];
@@ -68,6 +68,24 @@ impl Refs {
     pub fn tls(&self, secret: &str) -> Result<TlsFiles, BadName> {
         let file = |key: &str| self.file(&FileRef { is_secret: true, name: secret.into(), key: key.into() });
         Ok(TlsFiles { certificate: file("tls.crt")?, key: file("tls.key")?, ca: file("ca.crt")? })
+    }
+
+    /// What a process shows by a TLS Secret, and the CA of the other end in the same Secret.
+    ///
+    /// # Errors
+    /// As [`Refs::file`].
+    pub fn identity(&self, secret: &str) -> Result<Files, BadName> {
+        let own = self.tls(secret)?;
+        Ok(Files { certificate: own.certificate, key: own.key, authorities: vec![own.ca.into()] })
+    }
+
+    /// What a site shows to a peer, and what that peer's certificate must hold under.
+    ///
+    /// # Errors
+    /// As [`Refs::file`].
+    pub fn towards(&self, site: &SiteDoc, peer: &PeerDoc) -> Result<Files, BadName> {
+        let own = self.tls(peer.client_secret.as_ref().unwrap_or(&site.tls_secret))?;
+        Ok(Files { certificate: own.certificate, key: own.key, authorities: vec![self.bundle(peer)?] })
     }
 
     /// What the certificates of a peer must hold under.

@@ -33,6 +33,8 @@ pub const API_VERSION: &str = "replication.isthmus.dev/v1alpha1";
 
 /// Kinds that describe replication; the other two ask for something once.
 pub const DESCRIBING: [&str; 3] = ["Site", "Peer", "ReplicationRule"];
+/// Those two.
+pub const ASKING: [&str; 2] = ["ReplicationJob", "FailoverDrill"];
 
 /// A document whose spec could be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +42,13 @@ pub enum Resource {
     Site(Box<Site>),
     Peer(Box<Peer>),
     Rule(Box<ReplicationRule>),
+}
+
+/// A document that asks for something once, whose spec could be read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asking {
+    Job(Box<ReplicationJob>),
+    Drill(Box<FailoverDrill>),
 }
 
 /// Schema of a kind's spec, as the API server holds it; `None`: no such kind.
@@ -68,7 +77,7 @@ fn whole_schema_of<K: CustomResourceExt>() -> Json {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
 }
 
-/// The CEL rules of a kind that describes replication, compiled once: a set may have a thousand documents.
+/// The CEL rules of a kind, compiled once: a set may have a thousand documents.
 fn cel_rules(kind: &str) -> Option<&'static CompiledSchema> {
     static RULES: OnceLock<BTreeMap<&'static str, CompiledSchema>> = OnceLock::new();
     let all = RULES.get_or_init(|| {
@@ -76,9 +85,18 @@ fn cel_rules(kind: &str) -> Option<&'static CompiledSchema> {
             ("Site", compile_schema(&whole_schema_of::<Site>())),
             ("Peer", compile_schema(&whole_schema_of::<Peer>())),
             ("ReplicationRule", compile_schema(&whole_schema_of::<ReplicationRule>())),
+            ("ReplicationJob", compile_schema(&whole_schema_of::<ReplicationJob>())),
+            ("FailoverDrill", compile_schema(&whole_schema_of::<FailoverDrill>())),
         ])
     });
     all.get(kind)
+}
+
+/// What the CEL rules of one of the kinds say of a document with its defaults, as (field, message).
+fn check_cel(kind: &str, document: &Json, old: Option<&Json>) -> Vec<(String, String)> {
+    let rules = cel_rules(kind).expect("it is one of the kinds");
+    let listed = |e: ValidationErrors| e.into_vec().into_iter().map(|e| (e.field_path, e.message)).collect();
+    Validator::new().validate_compiled(rules, document, old).err().map(listed).unwrap_or_default()
 }
 
 impl Resource {
@@ -108,11 +126,8 @@ impl Resource {
 
     /// What the CEL rules of the kind say, as (field, message); `old` is the spec that held before.
     pub fn check_cel(&self, old: Option<&Resource>) -> Vec<(String, String)> {
-        let rules = cel_rules(self.kind()).expect("a resource is of one of these kinds");
         let old = old.filter(|old| old.kind() == self.kind()).map(Resource::to_json);
-        let result = Validator::new().validate_compiled(rules, &self.to_json(), old.as_ref());
-        let listed = |e: ValidationErrors| e.into_vec().into_iter().map(|e| (e.field_path, e.message)).collect();
-        result.err().map(listed).unwrap_or_default()
+        check_cel(self.kind(), &self.to_json(), old.as_ref())
     }
 
     /// Kind of the document.
@@ -151,5 +166,29 @@ impl Resource {
             Resource::Rule(r) => &r.metadata,
         };
         meta.namespace.as_deref()
+    }
+}
+
+impl Asking {
+    /// A document of a kind that asks for something once; its spec has been held against [`spec_schema`].
+    ///
+    /// # Errors
+    /// As [`Resource::from_json`].
+    pub fn from_json(kind: &str, document: Json) -> Result<Self, String> {
+        let said = |e: serde_json::Error| e.to_string();
+        match kind {
+            "ReplicationJob" => Ok(Asking::Job(Box::new(serde_json::from_value(document).map_err(said)?))),
+            "FailoverDrill" => Ok(Asking::Drill(Box::new(serde_json::from_value(document).map_err(said)?))),
+            other => Err(format!("kind {other} asks for nothing")),
+        }
+    }
+
+    /// What the CEL rules of the kind say, as (field, message).
+    pub fn check_cel(&self) -> Vec<(String, String)> {
+        let (kind, json) = match self {
+            Asking::Job(job) => ("ReplicationJob", serde_json::to_value(job)),
+            Asking::Drill(drill) => ("FailoverDrill", serde_json::to_value(drill)),
+        };
+        check_cel(kind, &json.expect("a document that was read has string keys"), None)
     }
 }

@@ -21,9 +21,39 @@ pub struct Draft {
 /// Namespace of documents that name none.
 pub const NAMESPACE: &str = "default";
 
+/// A document that does not fit the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crossed<'a> {
+    pub draft: &'a Draft,
+    /// Such as `spec.destinations[1].peer`.
+    pub field: String,
+    pub reason: &'static str,
+    pub message: String,
+}
+
 /// The set of all that fits, and what does not. `previous` is the set in force so far.
 pub fn validate(drafts: &[Draft], previous: Option<&RuleSet>) -> (RuleSet, Vec<Problem>) {
-    let mut check = Check { namespace: namespace_of(drafts), ..Check::default() };
+    let namespace = namespace_of(drafts.iter().map(|d| d.namespace.as_deref()));
+    let (set, crossed) = hold(drafts, namespace, previous);
+    let problem = |Crossed { draft, field, reason, message }: Crossed<'_>| {
+        let (kind, name) = draft.value.id();
+        let place = match draft.place.as_str() {
+            "" => field,
+            place => format!("{place} {field}"),
+        };
+        Problem { document: format!("{kind}/{namespace}/{name}"), place, reason, message }
+    };
+    let mut problems: Vec<Problem> = crossed.into_iter().map(problem).collect();
+    // Each once, those of a document in the order they were found: the first is what its condition says.
+    let mut seen = BTreeSet::new();
+    problems.retain(|problem| seen.insert(problem.clone()));
+    problems.sort_by(|a, b| a.document.cmp(&b.document));
+    (set, problems)
+}
+
+/// As [`validate`], in a namespace that is known; every finding keeps its document.
+pub fn hold<'a>(drafts: &'a [Draft], namespace: &str, previous: Option<&RuleSet>) -> (RuleSet, Vec<Crossed<'a>>) {
+    let mut check = Check { namespace, set: RuleSet::default(), found: Vec::new() };
     let kept = check.without_strangers_and_doubles(drafts);
     for draft in &kept {
         match &draft.value {
@@ -38,55 +68,59 @@ pub fn validate(drafts: &[Draft], previous: Option<&RuleSet>) -> (RuleSet, Vec<P
     }
     check.peers(&kept);
     check.rules(&kept, previous);
-    check.problems.sort();
-    check.problems.dedup();
-    (check.set, check.problems)
+    (check.set, check.found)
 }
 
-/// The one namespace of all documents: what all of them name, else the default.
-fn namespace_of(drafts: &[Draft]) -> String {
-    let named: BTreeSet<Option<&str>> = drafts.iter().map(|d| d.namespace.as_deref()).collect();
+/// The one namespace of all documents, by what each names: what all of them name, else the default.
+pub fn namespace_of<'a>(named: impl IntoIterator<Item = Option<&'a str>>) -> &'a str {
+    let named: BTreeSet<Option<&str>> = named.into_iter().collect();
     match (named.len(), named.first()) {
-        (1, Some(Some(only))) => (*only).into(),
-        _ => NAMESPACE.into(),
+        (1, Some(Some(only))) => only,
+        _ => NAMESPACE,
     }
 }
 
-#[derive(Default)]
-struct Check {
-    namespace: String,
+/// Why a document that names this namespace is not of those of `namespace`; `None`: it is.
+pub fn stranger(named: Option<&str>, namespace: &str) -> Option<String> {
+    let named = named.unwrap_or(NAMESPACE);
+    (named != namespace).then(|| {
+        format!("namespace {named} is not that of the other documents, {namespace}; name the same in all, or none")
+    })
+}
+
+/// Names as a sentence lists them.
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() { "there is none".into() } else { format!("there are: {}", names.join(", ")) }
+}
+
+struct Check<'a, 'n> {
+    namespace: &'n str,
     set: RuleSet,
-    problems: Vec<Problem>,
+    found: Vec<Crossed<'a>>,
 }
 
 /// Why a rule is left out.
 struct Refused {
-    field: &'static str,
+    field: String,
     reason: &'static str,
     message: String,
 }
-fn refused(field: &'static str, reason: &'static str, message: String) -> Refused {
-    Refused { field, reason, message }
+fn refused(field: &str, reason: &'static str, message: String) -> Refused {
+    Refused { field: field.into(), reason, message }
 }
 
-impl Check {
-    fn say(&mut self, draft: &Draft, why: Refused) {
-        let (kind, name) = draft.value.id();
-        let place = match draft.place.as_str() {
-            "" => why.field.to_string(),
-            place => format!("{place} {}", why.field),
-        };
-        let document = format!("{kind}/{}/{name}", self.namespace);
-        self.problems.push(Problem { document, place, reason: why.reason, message: why.message });
+impl<'a> Check<'a, '_> {
+    fn say(&mut self, draft: &'a Draft, why: Refused) {
+        let Refused { field, reason, message } = why;
+        self.found.push(Crossed { draft, field, reason, message });
     }
 
-    fn without_strangers_and_doubles<'a>(&mut self, drafts: &'a [Draft]) -> Vec<&'a Draft> {
+    fn without_strangers_and_doubles(&mut self, drafts: &'a [Draft]) -> Vec<&'a Draft> {
         let mut first: BTreeMap<(&str, &str), &Draft> = BTreeMap::new();
         let mut kept = Vec::new();
         for draft in drafts {
-            let named = draft.namespace.as_deref().unwrap_or(NAMESPACE);
-            if named != self.namespace {
-                let message = format!("namespace {named} is not that of the other documents, {}", self.namespace);
+            if let Some(message) = stranger(draft.namespace.as_deref(), self.namespace) {
                 self.say(draft, refused("metadata.namespace", "InvalidSpec", message));
                 continue;
             }
@@ -101,7 +135,7 @@ impl Check {
         kept
     }
 
-    fn peers(&mut self, kept: &[&Draft]) {
+    fn peers(&mut self, kept: &[&'a Draft]) {
         let mut taken: BTreeMap<String, String> = BTreeMap::new();
         for site in self.set.sites.values() {
             taken.insert(site.site_id.clone(), format!("Site {}", site.name));
@@ -120,8 +154,8 @@ impl Check {
         }
     }
 
-    fn rules(&mut self, kept: &[&Draft], previous: Option<&RuleSet>) {
-        let mut drafts: Vec<(&Rule, &Draft)> = kept
+    fn rules(&mut self, kept: &[&'a Draft], previous: Option<&RuleSet>) {
+        let mut drafts: Vec<(&Rule, &'a Draft)> = kept
             .iter()
             .filter_map(|draft| match &draft.value {
                 Accepted::Rule(rule) => Some((rule, *draft)),
@@ -147,22 +181,24 @@ impl Check {
     }
 
     /// The rule with its uid and the destinations that exist; says which do not.
-    fn fit(&mut self, rule: &Rule, draft: &Draft) -> Result<Rule, Refused> {
-        let known = || self.set.sites.keys().cloned().collect::<Vec<_>>().join(", ");
+    fn fit(&mut self, rule: &Rule, draft: &'a Draft) -> Result<Rule, Refused> {
         let site = self.set.sites.get(&rule.site).ok_or_else(|| {
-            refused("spec.siteRef", "SiteNotFound", format!("no Site {}; there are: {}", rule.site, known()))
+            let message = format!("no Site {} that can be used; {}", rule.site, listed(self.set.sites.keys()));
+            refused("spec.siteRef", "SiteNotFound", message)
         })?;
         let mut fitted = rule.clone();
         if fitted.uid.is_empty() {
-            fitted.uid = uid(&site.site_id, "ReplicationRule", &self.namespace, &rule.name);
+            fitted.uid = uid(&site.site_id, "ReplicationRule", self.namespace, &rule.name);
         }
         self.contradictions(&fitted)?;
         fitted.destinations.clear();
         let own_id = site.site_id.clone();
-        for destination in &rule.destinations {
+        for (place, destination) in rule.destinations.iter().enumerate() {
             match self.reach(&destination.peer, &own_id) {
                 Ok(()) => fitted.destinations.push(destination.clone()),
-                Err(why) => self.say(draft, why),
+                Err((reason, message)) => {
+                    self.say(draft, refused(&format!("spec.destinations[{place}].peer"), reason, message));
+                }
             }
         }
         self.overlaps(&fitted)?;
@@ -190,15 +226,17 @@ impl Check {
     }
 
     /// Whether a link to the Peer can be run.
-    fn reach(&self, peer: &str, own_id: &str) -> Result<(), Refused> {
-        let field = "spec.destinations";
+    fn reach(&self, peer: &str, own_id: &str) -> Result<(), (&'static str, String)> {
         if self.set.foreign.contains_key(peer) {
             return Ok(());
         }
         match self.set.peers.get(peer) {
-            None => Err(refused(field, "PeerNotFound", format!("no Peer {peer} that can be used; write one"))),
+            None => {
+                let known = listed(self.set.peer_names());
+                Err(("PeerNotFound", format!("no Peer {peer} that can be used; {known}")))
+            }
             Some(found) if found.site_id == own_id => {
-                Err(refused(field, "TargetIsSource", format!("Peer {peer} is this very site, {own_id}")))
+                Err(("TargetIsSource", format!("Peer {peer} is this very site, {own_id}; name another one")))
             }
             Some(_) => Ok(()),
         }

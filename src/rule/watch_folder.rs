@@ -112,7 +112,11 @@ fn stamps(dir: &Path) -> Stamps {
     Some(files.into_iter().filter_map(stamp).collect())
 }
 
-fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The files of a folder that are read: YAML, not hidden, none of the folders below.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -197,7 +201,10 @@ fn read_file(path: &Path, last: Option<&File>, previous: Option<&Loaded>) -> Fil
 }
 
 /// The text of a plain file of bounded length: a pipe would block, an endless file fill the memory.
-fn read_text(path: &Path) -> std::io::Result<String> {
+///
+/// # Errors
+/// The file cannot be read, or is none of that.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
     let meta = std::fs::metadata(path)?;
     if !meta.is_file() || meta.len() > document::TEXT_BYTES_MAX as u64 {
         let limit = document::TEXT_BYTES_MAX;

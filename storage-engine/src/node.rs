@@ -95,11 +95,7 @@ impl StoreNode {
     /// [`OpenError`]: what to do is in its text. The drives are as they were.
     pub async fn open(settings: &Settings, clock: Arc<dyn Clock>, origin: Origin) -> Result<StoreNode, OpenError> {
         settings.check()?;
-        let users = secrets(settings).await?;
-        let certificate = match &settings.s3_tls_dir {
-            Some(folder) => Some(Arc::new(ServerCertificate::load(folder).await.map_err(OpenError::Certificate)?)),
-            None => None,
-        };
+        let (users, certificate) = read_files(settings).await?;
         let (dirs, parity) = (settings.drives.clone(), settings.parity);
         let opened = tokio::task::spawn_blocking(move || drive::local::open_store(&dirs, parity)).await;
         let (drives, parity) = match opened {
@@ -385,6 +381,27 @@ pub(crate) fn end_of(task: Result<(), JoinError>) {
 async fn bind(what: &str, address: SocketAddr) -> io::Result<TcpListener> {
     let named = |err: io::Error| io::Error::new(err.kind(), format!("bind {what} to {address}: {err}"));
     TcpListener::bind(address).await.map_err(named)
+}
+
+/// Reads what the settings name, secret keys and the certificate of the S3 listener, as [`StoreNode::open`] does; no drive is
+/// touched.
+///
+/// # Errors
+/// [`OpenError`], naming the file.
+pub async fn check_files(settings: &Settings) -> Result<(), OpenError> {
+    read_files(settings).await.map(drop)
+}
+
+/// Secret keys by access key, and what the S3 listener shows.
+type Read = (BTreeMap<String, String>, Option<Arc<ServerCertificate>>);
+
+async fn read_files(settings: &Settings) -> Result<Read, OpenError> {
+    let users = secrets(settings).await?;
+    let certificate = match &settings.s3_tls_dir {
+        Some(folder) => Some(Arc::new(ServerCertificate::load(folder).await.map_err(OpenError::Certificate)?)),
+        None => None,
+    };
+    Ok((users, certificate))
 }
 
 async fn secrets(settings: &Settings) -> Result<BTreeMap<String, String>, OpenError> {

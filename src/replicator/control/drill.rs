@@ -69,7 +69,7 @@ impl Control {
                 memory.drills.insert(object.uid.clone(), Claim::Begun { first: first.clone(), _stop: stop });
                 first
             }
-            (false, _) => match unmet(spec, rules) {
+            (false, _) => match drill::unmet(spec, rules) {
                 Some(pending) => pending,
                 None => {
                     memory.drills.insert(object.uid.clone(), Claim::Written);
@@ -84,21 +84,4 @@ impl Control {
         let report = self.replicator.drill_report(Some(&drill::id(object))).await;
         report.is_none_or(|report| report.is_over())
     }
-}
-
-/// What a drill names and is not in force.
-fn unmet(spec: &FailoverDrillSpec, rules: &RuleSet) -> Option<Stage> {
-    let peer = &spec.peer_ref.name;
-    for (place, rule) in spec.rule_refs.iter().enumerate() {
-        let name = &rule.name;
-        let Some(rule) = rules.rules.get(name) else {
-            let why = format!("spec.ruleRefs[{place}]: no ReplicationRule {name} is in force");
-            return Some(Stage::Pending("RuleNotFound", why));
-        };
-        if !rule.destinations.iter().any(|d| d.peer == *peer) {
-            let why = format!("spec.ruleRefs[{place}]: ReplicationRule {name} sends nothing to Peer {peer}");
-            return Some(Stage::Refused("PeerNotOfRule", why));
-        }
-    }
-    None
 }

@@ -1,4 +1,5 @@
 //! What a FailoverDrill asks of the drill engine, and what its status says of what the engine reports. Pure.
+use super::super::RuleSet;
 use super::super::accept;
 use super::super::resource::drill::{
     Direction, DrillReport, DrillScope, DrillStep, DrillType, FailoverDrillSpec, FailoverDrillStatus, Workload,
@@ -105,6 +106,23 @@ pub fn plan(object: &Object, spec: &FailoverDrillSpec) -> Result<Plan, Stage> {
         rules,
     };
     plan.check().map(|()| plan).map_err(|why| Stage::Refused("InvalidSpec", why))
+}
+
+/// What a drill names and is not in force.
+pub fn unmet(spec: &FailoverDrillSpec, rules: &RuleSet) -> Option<Stage> {
+    let peer = &spec.peer_ref.name;
+    for (place, rule) in spec.rule_refs.iter().enumerate() {
+        let name = &rule.name;
+        let Some(rule) = rules.rules.get(name) else {
+            let why = format!("spec.ruleRefs[{place}]: no ReplicationRule {name} is in force");
+            return Some(Stage::Pending("RuleNotFound", why));
+        };
+        if !rule.destinations.iter().any(|d| d.peer == *peer) {
+            let why = format!("spec.ruleRefs[{place}]: ReplicationRule {name} sends nothing to Peer {peer}");
+            return Some(Stage::Refused("PeerNotOfRule", why));
+        }
+    }
+    None
 }
 
 fn load(workload: &Workload) -> Result<Load, Stage> {

@@ -1,6 +1,7 @@
 //! What a status says of a ReplicationJob. Pure.
 use super::super::resource::job::{Compare, JobType, ReplicationJobSpec, ReplicationJobStatus};
 use super::super::watch_kube::Object;
+use super::super::{RuleSet, accept};
 use super::status::{conditions, time, verdict};
 use crate::replicator::job::Asked;
 use crate::replicator::verify::VerifyReport;
@@ -30,7 +31,7 @@ pub fn is_over(object: &Object) -> bool {
 }
 
 /// What cannot be done for a job whose links go to these peers of type S3.
-pub fn refusal(spec: &ReplicationJobSpec, s3: &[String]) -> Option<Stage> {
+fn refusal(spec: &ReplicationJobSpec, s3: &[String]) -> Option<Stage> {
     (spec.compare == Compare::Content && !s3.is_empty()).then(|| {
         let message = format!(
             "spec.compare: Content asks the far end to read its bytes, and Peer {} is of type S3, from which every byte would have to be fetched; use Checksum, or name another peer in spec.peer",
@@ -38,6 +39,40 @@ pub fn refusal(spec: &ReplicationJobSpec, s3: &[String]) -> Option<Stage> {
         );
         Stage::Refused("CompareUnsupported", message)
     })
+}
+
+/// Why a job cannot begin under these rules, whoever runs their links; `None`: nothing here is against it.
+pub fn unmet(spec: &ReplicationJobSpec, rules: &RuleSet) -> Option<Stage> {
+    if let Err(e) = accept::rate("spec.bandwidthLimit", &spec.bandwidth_limit) {
+        return Some(Stage::Pending("BandwidthLimitUnusable", format!("{}: {}", e.field, e.message)));
+    }
+    let name = &spec.rule_ref.name;
+    let Some(rule) = rules.rules.get(name) else {
+        return Some(Stage::Pending("RuleNotFound", format!("spec.ruleRef: no ReplicationRule {name} is in force")));
+    };
+    let is_meant = |peer: &&String| spec.peer.as_ref().is_none_or(|wanted| wanted == *peer);
+    let peers: Vec<&String> = rule.destinations.iter().map(|d| &d.peer).filter(is_meant).collect();
+    if let (Some(peer), []) = (&spec.peer, peers.as_slice()) {
+        let why = format!("spec.peer: ReplicationRule {name} sends nothing to Peer {peer}");
+        return Some(Stage::Pending("NothingToCompare", why));
+    }
+    if let Err(why) = narrowed(&rule.filter.prefix, spec.prefix.as_deref().unwrap_or_default()) {
+        return Some(Stage::Pending("NothingToCompare", why));
+    }
+    let s3: Vec<String> = peers.into_iter().filter(|peer| rules.foreign.contains_key(*peer)).cloned().collect();
+    refusal(spec, &s3)
+}
+
+/// The longer of a rule's prefix and a job's.
+///
+/// # Errors
+/// A sentence: they have no key in common.
+pub fn narrowed(own: &str, wanted: &str) -> Result<String, String> {
+    match () {
+        () if wanted.starts_with(own) => Ok(wanted.into()),
+        () if own.starts_with(wanted) => Ok(own.into()),
+        () => Err(format!("spec.prefix: `{wanted}` lies outside the rule's own prefix `{own}`")),
+    }
 }
 
 /// What a job asks of the replicators of its site, its limit and suspension left out.

@@ -68,7 +68,8 @@ fn a_destination_that_cannot_be_used_is_left_out_alone() {
     let peers: Vec<&str> = set.rules["r"].destinations.iter().map(|d| d.peer.as_str()).collect();
     assert_eq!(peers, ["ams", "cold"]);
     assert_eq!(problems.iter().map(|p| p.reason).collect::<Vec<_>>(), ["PeerNotFound"]);
-    assert!(problems.iter().all(|p| p.place == "r.yaml:1 spec.destinations"), "{problems:?}");
+    assert_eq!(problems[0].place, "r.yaml:1 spec.destinations[1].peer");
+    assert!(problems[0].message.ends_with("there are: ams, nyc, cold"), "{problems:?}");
 }
 
 #[test]
