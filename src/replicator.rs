@@ -646,10 +646,7 @@ impl Replicator {
     /// What this site shows to one peer, and the CA that peer must chain to.
     fn files(&self, set: &RuleSet, peer: &PeerDoc) -> Result<Files, String> {
         let site = set.sites.get(&self.site).ok_or("the Site document is gone")?;
-        let secret = peer.client_secret.as_ref().unwrap_or(&site.tls_secret);
-        let own = self.refs.tls(secret).map_err(|e| e.to_string())?;
-        let bundle = self.refs.bundle(peer).map_err(|e| e.to_string())?;
-        Ok(Files { certificate: own.certificate, key: own.key, authorities: vec![bundle] })
+        self.refs.towards(site, peer).map_err(|e| e.to_string())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
