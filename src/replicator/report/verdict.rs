@@ -41,11 +41,12 @@ pub fn why(link: &LinkReport) -> String {
 
 /// How it stands, in a word, and why.
 pub fn verdict(report: &SiteReport) -> String {
-    let down = report.peers.iter().filter(|p| !p.is_up).count();
+    let down: Vec<&str> = report.peers.iter().filter(|p| !p.is_up).map(|p| p.peer.as_str()).collect();
     let parked: u64 = report.links.iter().map(|l| l.parked_versions).sum();
     let mut why = Vec::new();
-    if down > 0 {
-        why.push(format!("{down} of {} peers down", report.peers.len()));
+    if let [first, ..] = down[..] {
+        let (count, of, names) = (down.len(), report.peers.len(), down.join(", "));
+        why.push(format!("{count} of {of} peers down ({names}): isthmus explain --peer {first}"));
     }
     if parked > 0 {
         why.push(format!("{parked} versions parked: isthmus backlog --parked says why, then isthmus retry"));
@@ -72,5 +73,20 @@ pub fn verdict(report: &SiteReport) -> String {
         format!("HEALTHY  site {}, {} links\n\n", report.site, report.links.len())
     } else {
         format!("DEGRADED  site {}: {}\n\n", report.site, why.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PeerReport;
+    use super::*;
+
+    #[test]
+    fn the_verdict_names_who_is_down_and_what_to_do_next() {
+        let peer = |name: &str, is_up| PeerReport { peer: name.into(), is_up, ..PeerReport::default() };
+        let of = |peers| verdict(&SiteReport { site: "fra".into(), peers, ..SiteReport::default() });
+        assert!(of(vec![peer("ams", true)]).starts_with("HEALTHY  site fra, 0 links\n"));
+        let both = of(vec![peer("ams", false), peer("osl", true), peer("waw", false)]);
+        assert_eq!(both, "DEGRADED  site fra: 2 of 3 peers down (ams, waw): isthmus explain --peer ams\n\n");
     }
 }
